@@ -1,0 +1,359 @@
+//! The tables of `fastguard.toml`. Every key is documented here; the JSON Schema for editors is made from it.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::values::{Network, Quota, Required, Span};
+
+/// The whole file.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// The version of this schema: 1.
+    pub version: u32,
+    /// What is guarded.
+    pub resource: Resource,
+    /// Who may issue tokens.
+    #[serde(default)]
+    pub issuers: Vec<Issuer>,
+    /// What holds for the tokens of every issuer.
+    #[serde(default)]
+    pub tokens: Tokens,
+    /// Tokens bound to a key (RFC 9449).
+    #[serde(default)]
+    pub dpop: Dpop,
+    /// Peers that are believed about addresses and certificates.
+    #[serde(default)]
+    pub proxies: Proxies,
+    /// Scopes that imply others.
+    #[serde(default)]
+    pub scopes: BTreeMap<String, Scope>,
+    /// How often.
+    #[serde(default)]
+    pub limits: Limits,
+    /// Rules for tools, by name or glob.
+    #[serde(default)]
+    pub tools: BTreeMap<String, Rule>,
+    /// Rules for prompts, by name or glob.
+    #[serde(default)]
+    pub prompts: BTreeMap<String, Rule>,
+    /// Rules for resources, by URI or glob.
+    #[serde(default)]
+    pub resources: BTreeMap<String, Rule>,
+    /// Rules for methods of MCP and its extensions, by name or glob.
+    #[serde(default)]
+    pub methods: BTreeMap<String, Rule>,
+    /// The record of every decision.
+    #[serde(default)]
+    pub audit: Audit,
+    /// Where the token comes from when the server runs on standard input and output.
+    #[serde(default)]
+    pub stdio: Option<Stdio>,
+}
+
+/// `[resource]`: what is guarded.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct Resource {
+    /// The public URL of the MCP endpoint: the guarded path and the default audience (RFC 8707).
+    pub url: String,
+    /// Other paths that pass unguarded, exactly as given.
+    #[serde(default)]
+    pub public: Vec<String>,
+    /// A name for people, in the metadata (RFC 9728).
+    #[serde(default)]
+    pub name: Option<String>,
+    /// A page for developers, in the metadata (RFC 9728).
+    #[serde(default)]
+    pub documentation: Option<String>,
+}
+
+/// `[[issuers]]`: who may issue tokens, and which.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct Issuer {
+    /// The exact value of `iss`.
+    pub issuer: String,
+    /// Where its keys are. Left out: discovered (RFC 8414, OpenID Connect Discovery).
+    #[serde(default)]
+    pub jwks_uri: Option<String>,
+    /// Its keys, inline: a set as a table, or its JSON text.
+    #[serde(default)]
+    pub jwks: Option<serde_json::Value>,
+    /// Its keys, in a file beside this one.
+    #[serde(default)]
+    pub jwks_file: Option<String>,
+    /// `http` is allowed for this issuer, on loopback only.
+    #[serde(default)]
+    pub allow_http_loopback: bool,
+    /// Signature algorithms that are accepted. Default: `ES256`, `RS256`, `EdDSA`.
+    #[serde(default = "default_algorithms")]
+    pub algorithms: Vec<String>,
+    /// Accepted values of `aud`. Default: the resource's URL.
+    #[serde(default)]
+    pub audiences: Option<Vec<String>>,
+    /// Accepted values of `typ`, without `application/`. Default: `at+jwt` (RFC 9068). `JWT`, and "" for none, only with `require`.
+    #[serde(default = "default_types")]
+    pub types: Vec<String>,
+    /// Claims that must be there (`true`) or equal a value.
+    #[serde(default)]
+    pub require: BTreeMap<String, Required>,
+    /// Claims that hold the scopes, as a string or a list; the first one present counts.
+    #[serde(default = "default_scope_claims")]
+    pub scope_claims: Vec<String>,
+    /// Claims that hold the client's id; the first one present counts.
+    #[serde(default = "default_client_claims")]
+    pub client_claims: Vec<String>,
+    /// The claim that holds the organisation.
+    #[serde(default)]
+    pub organisation_claim: Option<String>,
+    /// The claim that holds the roles.
+    #[serde(default)]
+    pub roles_claim: Option<String>,
+    /// Longest accepted `exp` minus `iat`. Default: 60m.
+    #[serde(default = "default_max_lifetime")]
+    pub max_lifetime: Span,
+    /// Scopes that this issuer may assert, by name or glob; others in its tokens are ignored.
+    /// Required where there is more than one issuer.
+    #[serde(default)]
+    pub asserts_scopes: Option<Vec<String>>,
+}
+
+fn default_algorithms() -> Vec<String> {
+    ["ES256", "RS256", "EdDSA"].map(str::to_owned).to_vec()
+}
+
+fn default_types() -> Vec<String> {
+    vec!["at+jwt".to_owned()]
+}
+
+fn default_scope_claims() -> Vec<String> {
+    ["scope", "scp"].map(str::to_owned).to_vec()
+}
+
+fn default_client_claims() -> Vec<String> {
+    ["client_id", "azp"].map(str::to_owned).to_vec()
+}
+
+const fn default_max_lifetime() -> Span {
+    Span::from_seconds(3_600)
+}
+
+/// `[tokens]`: what holds for the tokens of every issuer.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields, default)]
+pub struct Tokens {
+    /// Tolerance for the clocks of others. Default: 30s, at most 5m.
+    pub leeway: Span,
+    /// Verified tokens that are kept. Default: 10000; 0 keeps none.
+    pub cache_size: usize,
+}
+
+impl Default for Tokens {
+    fn default() -> Self {
+        Self { leeway: Span::from_seconds(30), cache_size: crate::bounds::TOKEN_CACHE_ENTRIES }
+    }
+}
+
+/// `[dpop]`: tokens bound to a key.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields, default)]
+pub struct Dpop {
+    /// Whether tokens may or must be bound. Default: optional.
+    pub mode: DpopMode,
+    /// Largest distance between a proof's `iat` and now. Default: 5m.
+    pub max_age: Span,
+}
+
+impl Default for Dpop {
+    fn default() -> Self {
+        Self { mode: DpopMode::Optional, max_age: Span::from_seconds(300) }
+    }
+}
+
+/// Whether tokens may or must be bound to a key.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "lowercase")]
+pub enum DpopMode {
+    /// Bound tokens are refused.
+    Off,
+    /// Bound tokens need a proof, others pass.
+    Optional,
+    /// Only bound tokens with a proof pass.
+    Required,
+}
+
+/// `[proxies]`: peers that are believed.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields, default)]
+pub struct Proxies {
+    /// Networks whose `Forwarded` and `X-Forwarded-For` headers are believed.
+    pub addresses: Vec<Network>,
+}
+
+/// `[scopes."NAME"]`: what a scope implies.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct Scope {
+    /// Scopes that a token with this one has as well; by transitivity theirs too.
+    pub implies: Vec<String>,
+}
+
+/// `[limits]`: how often.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields, default)]
+pub struct Limits {
+    /// The rules; every one that fits a call counts it. Default: 1000/minute per principal.
+    pub rules: Vec<LimitRule>,
+    /// Most windows that are kept at once. Default: 1000000.
+    pub max_keys: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        let quota = Quota::new(1_000, std::time::Duration::from_secs(60));
+        let rule = LimitRule { name: None, per: vec![Per::Principal], quota, tool: None, method: None };
+        Self { rules: vec![rule], max_keys: 1_000_000 }
+    }
+}
+
+/// One rule of `[limits]`.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct LimitRule {
+    /// A name for records and answers. Default: made from `per` and the target.
+    #[serde(default)]
+    pub name: Option<String>,
+    /// What has a window of its own: one word or several.
+    #[serde(deserialize_with = "super::values::one_or_many")]
+    #[cfg_attr(feature = "schema", schemars(with = "super::values::OneOrMany<Per>"))]
+    pub per: Vec<Per>,
+    /// How many in which time: "100/minute", "5/10s".
+    pub quota: Quota,
+    /// Only calls of this tool count, by name or glob.
+    #[serde(default)]
+    pub tool: Option<String>,
+    /// Only messages of this method count, by name or glob. Default: `tools/call`, unless `per` is an address.
+    #[serde(default)]
+    pub method: Option<String>,
+}
+
+/// What has a window of its own.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, Ord, PartialEq, PartialOrd, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "lowercase")]
+pub enum Per {
+    /// (issuer, subject), or (issuer, client) without a subject.
+    Principal,
+    /// (principal, session); where the wire has no session, the principal.
+    Session,
+    /// (issuer, client).
+    Client,
+    /// (principal, tool).
+    Tool,
+    /// The method of the message.
+    Method,
+    /// The address of the peer; IPv6 by /64.
+    Address,
+    /// One window for all.
+    Everyone,
+}
+
+/// `[tools."…"]` and its likes: who may.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields, default)]
+pub struct Rule {
+    /// The token must have all of these.
+    pub scopes: Vec<String>,
+    /// The token must have one of these.
+    pub any_scopes: Vec<String>,
+    /// Any verified caller may.
+    pub open: bool,
+    /// What happens beside the scopes. Default: auto.
+    pub tier: Tier,
+    /// Arguments whose values are recorded; all others by name and keyed hash only.
+    pub log_arguments: Vec<String>,
+}
+
+/// The four tiers.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, Ord, PartialEq, PartialOrd, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "lowercase")]
+pub enum Tier {
+    /// Proceeds.
+    #[default]
+    Auto,
+    /// Proceeds, and is logged aloud.
+    Log,
+    /// Waits for a human.
+    Approve,
+    /// Is refused.
+    Block,
+}
+
+/// `[audit]`: the record of every decision.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields, default)]
+pub struct Audit {
+    /// False keeps no record. Said aloud at the start.
+    pub enabled: bool,
+    /// The folder of the log, relative to the file. Default: audit.
+    pub path: String,
+    /// A file of the log is closed at this size, in bytes. Default: 67108864 (64 MiB).
+    pub max_file_bytes: u64,
+    /// Records are on disk at most this long after the decision. Default: 5ms.
+    pub flush_interval: Span,
+    /// Bytes that refusals before a verified token may write each minute. Default: 1048576; beyond, they are counted.
+    pub unverified_bytes_per_minute: u64,
+    /// What happens to calls when the log cannot be written. Default: refuse.
+    pub on_failure: OnAuditFailure,
+}
+
+impl Default for Audit {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            path: "audit".to_owned(),
+            max_file_bytes: 64 * 1024 * 1024,
+            flush_interval: Span::from_millis(5),
+            unverified_bytes_per_minute: 1024 * 1024,
+            on_failure: OnAuditFailure::Refuse,
+        }
+    }
+}
+
+/// What happens to calls when the log cannot be written.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum OnAuditFailure {
+    /// No record, no call.
+    #[default]
+    Refuse,
+}
+
+/// `[stdio]`: where the token comes from.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct Stdio {
+    /// A file that holds the token; read again when it changes.
+    #[serde(default)]
+    pub token_file: Option<String>,
+    /// The environment variable that holds the token.
+    #[serde(default)]
+    pub token_variable: Option<String>,
+}

@@ -1,0 +1,5 @@
+//! The Python extension module.
+
+
+#[pyo3::pymodule(gil_used = false)]
+mod _fastguard {}
