@@ -82,11 +82,7 @@ impl Tick {
         if !seconds.is_finite() || !(0.0..=LAST).contains(&seconds) {
             return None;
         }
-        #[expect(
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            reason = "the range was checked above"
-        )]
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "the range was checked above")]
         let nanos = (seconds * 1e9) as u64;
         Some(Self(nanos))
     }

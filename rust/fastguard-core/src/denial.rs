@@ -3,7 +3,7 @@
 //! Codes are stable: none is renamed or used again. `docs/codes.md` lists each with cause and cure, and a test
 //! holds that list against this file.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::time::Duration;
 
 use crate::clock::UnixTime;
@@ -283,6 +283,29 @@ impl Denial {
                 _ => None,
             },
         }
+    }
+
+    /// The `WWW-Authenticate` value (RFC 6750 §3, RFC 9728 §5.1), where one is due. `metadata_url` is where the resource's
+    /// metadata stand.
+    pub fn challenge(&self, metadata_url: &str) -> Option<String> {
+        if !self.is_challenged() {
+            return None;
+        }
+        let mut challenge = String::from("Bearer ");
+        if let Some(error) = self.challenge_error() {
+            let description = match self {
+                Self::ScopeInsufficient { .. } => "the token lacks a scope that this call needs",
+                Self::TokenExpired { .. } => "the token has expired",
+                Self::TokenRevoked => "the token was revoked",
+                _ => "the token is not valid here",
+            };
+            let _ = write!(challenge, "error=\"{error}\", error_description=\"{description}\", ");
+        }
+        if let Self::ScopeInsufficient { required, .. } = self {
+            let _ = write!(challenge, "scope=\"{}\", ", required.join(" "));
+        }
+        let _ = write!(challenge, "resource_metadata=\"{metadata_url}\"");
+        Some(challenge)
     }
 
     /// Whether the answer carries a `WWW-Authenticate` challenge.

@@ -1,1 +1,366 @@
-//! The hot corridor.
+//! The hot corridor: walks a call through rooms 0 to 4 and has the decision recorded. No network, no clock of its own.
+
+mod trail;
+
+use std::sync::Arc;
+
+use arc_swap::{ArcSwap, ArcSwapOption, Guard};
+
+use crate::audit::Audit;
+use crate::binding::Bindings;
+use crate::call::{AllowedCall, BoundToken, Received, ToolRequest, VerifiedToken};
+use crate::clock::{Now, UnixTime};
+use crate::config::{Config, ConfigError};
+use crate::denial::{Denial, Fault, GateError};
+use crate::hashing::KeyHasher;
+use crate::limits::Limits;
+use crate::policy::{CodeRule, Policy};
+use crate::request::{Kind, Receiver};
+use crate::scopes::ScopeTable;
+use crate::token::{Attached, Detach, KeyNeed, Revocation, Tokens, Unverified};
+use trail::Trail;
+
+pub use trail::Outcome;
+
+/// What the gate says of a call that it does not refuse.
+#[derive(Debug)]
+pub enum Decision {
+    /// The call may run.
+    Allowed(AllowedCall),
+    /// Something must be fetched first; then [`Gate::resume`].
+    Waiting(Waiting),
+}
+
+/// A call that waits, with the proof so far: none is needed to fetch keys, so nothing was charged or remembered.
+#[derive(Debug)]
+pub struct Waiting {
+    need: KeyNeed,
+}
+
+impl Waiting {
+    /// The issuer whose keys are needed.
+    pub fn issuer(&self) -> &str {
+        &self.need.issuer
+    }
+}
+
+/// The guard's hot part. Shared by all threads.
+pub struct Gate {
+    state: ArcSwap<State>,
+    /// Replaced in a child process, which writes a log of its own.
+    audit: ArcSwapOption<Audit>,
+}
+
+impl std::fmt::Debug for Gate {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Gate").field("state", &*self.state()).finish_non_exhaustive()
+    }
+}
+
+/// The rooms, compiled from one configuration. Replaced whole, or not at all.
+#[derive(Debug)]
+pub struct State {
+    config: Config,
+    code: Vec<CodeRule>,
+    digest: Arc<str>,
+    receiver: Receiver,
+    tokens: Tokens,
+    bindings: Bindings,
+    limits: Limits,
+    policy: Policy,
+}
+
+impl State {
+    /// The configuration in force.
+    pub const fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// Its digest, as records name it.
+    pub fn digest(&self) -> &str {
+        &self.digest
+    }
+
+    /// Room 0.
+    pub const fn receiver(&self) -> &Receiver {
+        &self.receiver
+    }
+
+    /// Room 1.
+    pub const fn tokens(&self) -> &Tokens {
+        &self.tokens
+    }
+
+    /// How many windows are kept.
+    pub fn windows(&self) -> usize {
+        self.limits.table().len()
+    }
+
+    /// Room 4.
+    pub const fn policy(&self) -> &Policy {
+        &self.policy
+    }
+}
+
+/// Why the walk ended before its end.
+enum Stop {
+    Denied(Denial),
+    Needs(KeyNeed),
+}
+
+impl From<Denial> for Stop {
+    fn from(denial: Denial) -> Self {
+        Self::Denied(denial)
+    }
+}
+
+impl From<Unverified> for Stop {
+    fn from(unverified: Unverified) -> Self {
+        match unverified {
+            Unverified::Denied(denial) => Self::Denied(denial),
+            Unverified::Needs(need) => Self::Needs(need),
+        }
+    }
+}
+
+impl Gate {
+    /// Compiles a configuration. `audit` is where decisions are recorded; `None` only where it says `enabled = false`.
+    pub fn new(config: Config, audit: Option<Audit>) -> Result<Self, ConfigError> {
+        let hasher = KeyHasher::random();
+        let scopes = Arc::new(ScopeTable::new(&config, &[]));
+        let state = State {
+            digest: config.digest().into(),
+            receiver: Receiver::new(&config),
+            tokens: Tokens::new(&config, Arc::clone(&scopes), hasher.clone())?,
+            bindings: Bindings::default(),
+            limits: Limits::new(&config, hasher),
+            policy: Policy::new(&config, &[], scopes),
+            code: Vec::new(),
+            config,
+        };
+        Ok(Self { state: ArcSwap::from_pointee(state), audit: ArcSwapOption::from_pointee(audit) })
+    }
+
+    /// Swaps the configuration whole, or keeps the old one and says why. Windows, revocations and keys live on.
+    pub fn reload(&self, config: Config) -> Result<(), ConfigError> {
+        self.replace(config, self.state().code.clone())
+    }
+
+    /// Adds a rule that stands beside a tool's code. It holds in addition to the configuration's.
+    pub fn add_rule(&self, rule: CodeRule) -> Result<(), ConfigError> {
+        let state = self.state();
+        let mut code = state.code.clone();
+        code.push(rule);
+        self.replace(state.config.clone(), code)
+    }
+
+    fn replace(&self, config: Config, code: Vec<CodeRule>) -> Result<(), ConfigError> {
+        let before = self.state();
+        let scopes = Arc::new(ScopeTable::new(&config, &code));
+        let state = State {
+            digest: config.digest().into(),
+            receiver: Receiver::new(&config),
+            tokens: before.tokens.reload(&config, Arc::clone(&scopes))?,
+            bindings: Bindings::default(),
+            limits: before.limits.reload(&config),
+            policy: Policy::new(&config, &code, scopes),
+            code,
+            config,
+        };
+        self.state.store(Arc::new(state));
+        Ok(())
+    }
+
+    /// The rooms as they stand.
+    pub fn state(&self) -> Guard<Arc<State>> {
+        self.state.load()
+    }
+
+    /// The audit log, unless the configuration does without.
+    pub fn audit(&self) -> Guard<Option<Arc<Audit>>> {
+        self.audit.load()
+    }
+
+    /// Begins a log of its own in a child process. Nothing of the parent's thread, queue or locks is used.
+    pub fn after_fork(&self) -> Result<(), Fault> {
+        if let Some(audit) = &*self.audit() {
+            let own = audit.reopen_after_fork()?;
+            self.audit.store(Some(Arc::new(own)));
+        }
+        Ok(())
+    }
+
+    /// Decides a call, or says what it must wait for.
+    pub fn check(&self, request: &ToolRequest, now: Now) -> Result<Decision, GateError> {
+        self.decide(request, None, false, now, &Attached)
+    }
+
+    /// The same, with the work of many microseconds done through `detach`. `has_waited`: this continues a call whose need was
+    /// answered, well or not.
+    pub fn check_through(
+        &self,
+        request: &ToolRequest,
+        has_waited: bool,
+        now: Now,
+        detach: &impl Detach,
+    ) -> Result<Decision, GateError> {
+        self.decide(request, None, has_waited, now, detach)
+    }
+
+    /// Continues after the need of `waiting` was answered, well or not.
+    pub fn resume(&self, request: &ToolRequest, _waiting: Waiting, now: Now) -> Result<Decision, GateError> {
+        self.decide(request, None, true, now, &Attached)
+    }
+
+    /// Decides another message of a caller whose token and binding were proved by `parent`: a nested call, a mounted server,
+    /// a background task. Expiry and revocation are checked again, limits and policy anew.
+    pub fn check_nested(
+        &self,
+        parent: &AllowedCall,
+        request: &ToolRequest,
+        now: Now,
+    ) -> Result<AllowedCall, GateError> {
+        match self.decide(request, Some(parent.admitted().bound()), false, now, &Attached)? {
+            Decision::Allowed(call) => Ok(call),
+            Decision::Waiting(_) => Err(Fault::NeedsAuthorize { need: "keys" }.into()),
+        }
+    }
+
+    /// Checks headers, token and binding alone, before a long body is read (decision 9). Charges and records nothing
+    /// unless it refuses.
+    pub fn check_head(
+        &self,
+        request: &ToolRequest,
+        has_waited: bool,
+        now: Now,
+        detach: &impl Detach,
+    ) -> Result<Option<Waiting>, GateError> {
+        let state = self.state();
+        let mut trail = Trail::default();
+        let walked = state.receiver.receive(request).map_err(Stop::from).and_then(|received| {
+            trail.peer = received.peer();
+            identify(&state, &received, has_waited, now, &mut trail, detach)
+        });
+        match walked {
+            Ok(_) => Ok(None),
+            Err(Stop::Needs(need)) => Ok(Some(Waiting { need })),
+            Err(Stop::Denied(denial)) => Err(self.refuse(&state, request, trail, denial, now)),
+        }
+    }
+
+    /// Whether a call that was allowed still may go on: the token's times, its key and the revocations (decision 3).
+    pub fn recheck(&self, call: &AllowedCall, now: UnixTime) -> Result<(), Denial> {
+        self.state().tokens.recheck(call.admitted().bound().token(), now)
+    }
+
+    /// Whether a list may show the target to the caller.
+    pub fn may_see(&self, kind: Kind, name: &str, token: &VerifiedToken) -> bool {
+        self.state().policy.may_see(kind, name, token.caller())
+    }
+
+    /// Records the ending of a call that was allowed.
+    pub fn finish(&self, call: &AllowedCall, outcome: Outcome, at: UnixTime) -> Result<(), Fault> {
+        let audit = self.audit();
+        let Some(audit) = &*audit else { return Ok(()) };
+        audit.record(trail::ended(call, outcome, at))
+    }
+
+    /// Refuses from the next call on the tokens that a revocation hits.
+    pub fn revoke(&self, revocation: Revocation, now: UnixTime) -> Result<(), &'static str> {
+        self.state().tokens.revoke(revocation, now)
+    }
+
+    fn decide(
+        &self,
+        request: &ToolRequest,
+        proved: Option<&BoundToken>,
+        has_waited: bool,
+        now: Now,
+        detach: &impl Detach,
+    ) -> Result<Decision, GateError> {
+        let state = self.state();
+        let mut trail = Trail::default();
+        match walk(&state, request, proved, has_waited, now, &mut trail, detach) {
+            Ok(call) => {
+                let audit = self.audit();
+                let Some(audit) = &*audit else { return Ok(Decision::Allowed(call)) };
+                let record = audit.next_id();
+                audit.record(trail.allowed(&call, request, &state.digest, record, now.unix))?;
+                Ok(Decision::Allowed(call.recorded_as(record)))
+            }
+            Err(Stop::Needs(need)) => Ok(Decision::Waiting(Waiting { need })),
+            Err(Stop::Denied(denial)) => Err(self.refuse(&state, request, trail, denial, now)),
+        }
+    }
+}
+
+impl Gate {
+    /// Has a refusal recorded. One of a verified caller that cannot be recorded becomes a fault; those before it are
+    /// counted where they cannot be written, so that strangers cannot stop the callers who are known.
+    fn refuse(&self, state: &State, request: &ToolRequest, mut trail: Trail, denial: Denial, now: Now) -> GateError {
+        let audit = self.audit();
+        let Some(audit) = &*audit else { return denial.into() };
+        trail.peer = trail.peer.or_else(|| state.receiver().address(request));
+        let is_known = trail.caller.is_some();
+        let event = trail.denied(&denial, request, &state.digest, audit.next_id(), now.unix);
+        if !is_known {
+            audit.record_unverified(event);
+            return denial.into();
+        }
+        match audit.record(event) {
+            Ok(()) => denial.into(),
+            Err(fault) => fault.into(),
+        }
+    }
+}
+
+/// Walks the hot rooms in order. Each takes the proof that the one before it gave.
+fn walk(
+    state: &State,
+    request: &ToolRequest,
+    proved: Option<&BoundToken>,
+    has_waited: bool,
+    now: Now,
+    trail: &mut Trail,
+    detach: &impl Detach,
+) -> Result<AllowedCall, Stop> {
+    let received = state.receiver.receive(request)?;
+    trail.peer = received.peer();
+    trail.session = received.session().map(Box::from);
+    let bound = match proved {
+        None => identify(state, &received, has_waited, now, trail, detach)?,
+        Some(bound) => {
+            state.tokens.recheck(bound.token(), now.unix)?;
+            trail.caller = Some(Arc::clone(bound.token().caller()));
+            bound.clone()
+        }
+    };
+    let target = received.target()?;
+    let (session, peer) = (received.session(), received.peer());
+    let admitted = match state.limits.admit(bound, target, session, peer, now.tick) {
+        Ok(admitted) => admitted,
+        Err((target, denial)) => {
+            trail.target = Some(target);
+            return Err(denial.into());
+        }
+    };
+    state.policy.decide(admitted).map_err(|(admitted, denial)| {
+        trail.target = Some(admitted.target().clone());
+        denial.into()
+    })
+}
+
+/// Rooms 1 and 2: from the presented token to its holder.
+fn identify(
+    state: &State,
+    received: &Received<'_>,
+    has_waited: bool,
+    now: Now,
+    trail: &mut Trail,
+    detach: &impl Detach,
+) -> Result<BoundToken, Stop> {
+    let (scheme, text) = received.credentials().ok_or(Denial::TokenMissing)?;
+    let token = state.tokens.verify(text, has_waited, now, detach)?;
+    trail.caller = Some(Arc::clone(token.caller()));
+    Ok(state.bindings.confirm(token, scheme)?)
+}

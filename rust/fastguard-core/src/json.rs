@@ -66,6 +66,24 @@ impl<'a> Json<'a> {
         }
     }
 
+    /// Whether both hold the same value; the order of members does not count.
+    pub fn is_same(&self, other: &Json<'_>) -> bool {
+        match (self, other) {
+            (Self::Null, Json::Null) => true,
+            (Self::Bool(mine), Json::Bool(theirs)) => mine == theirs,
+            (Self::Number(mine), Json::Number(theirs)) => mine == theirs,
+            (Self::String(mine), Json::String(theirs)) => mine == theirs,
+            (Self::Array(mine), Json::Array(theirs)) => {
+                mine.len() == theirs.len() && mine.iter().zip(theirs).all(|(mine, theirs)| mine.is_same(theirs))
+            }
+            (Self::Object(mine), Json::Object(theirs)) => {
+                mine.len() == theirs.len()
+                    && mine.iter().all(|(name, mine)| other.member(name).is_some_and(|theirs| mine.is_same(theirs)))
+            }
+            _ => false,
+        }
+    }
+
     /// The string, if it is one.
     pub fn as_str(&self) -> Option<&str> {
         match self {
@@ -233,6 +251,17 @@ mod tests {
         let text = format!("{{{},\"m3\":1}}", members.join(","));
 
         assert_eq!(Json::parse(text.as_bytes(), 4), Err(JsonError::Duplicate));
+    }
+
+    #[test]
+    fn sameness_heeds_types_and_not_the_order_of_members() {
+        let parse = |text: &'static str| Json::parse(text.as_bytes(), 8).unwrap();
+        assert!(parse(r#"{"a":1,"b":[true,null]}"#).is_same(&parse(r#"{"b":[true,null],"a":1}"#)));
+        for (one, other) in
+            [("1", "1.0"), ("1", "true"), ("0", "false"), ("\"1\"", "1"), ("{}", "[]"), ("[1,2]", "[2,1]")]
+        {
+            assert!(!parse(one).is_same(&parse(other)), "{one} {other}");
+        }
     }
 
     #[test]

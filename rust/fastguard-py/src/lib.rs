@@ -1,5 +1,37 @@
-//! The Python extension module.
+//! The Python extension module. Converts, calls the core, wraps; decides nothing.
 
+mod call;
+mod config;
+mod error;
+mod gate;
+mod json;
+mod limits;
+mod request;
+mod time;
+mod token;
 
 #[pyo3::pymodule(gil_used = false)]
-mod _fastguard {}
+mod _fastguard {
+    use pyo3::prelude::*;
+
+    #[pymodule_export]
+    use super::call::AllowedCall;
+    #[pymodule_export]
+    use super::config::{config_json_schema, config_warnings};
+    #[pymodule_export]
+    use super::gate::{Gate, Waiting};
+    #[pymodule_export]
+    use super::limits::{Admission, SlidingWindow};
+    #[pymodule_export]
+    use super::request::ToolRequest;
+    #[pymodule_export]
+    use super::token::{KeySet, TokenVerifier, VerifiedToken, verify_compact};
+
+    #[pymodule_init]
+    fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
+        module.add("MAX_BODY_BYTES", fastguard_core::bounds::MAX_BODY_BYTES)?;
+        module.add("MAX_BODY_BYTES_BEFORE_TOKEN", fastguard_core::bounds::MAX_BODY_BYTES_BEFORE_TOKEN)?;
+        module.add("MAX_KEY_SET_BYTES", fastguard_core::bounds::MAX_KEY_SET_BYTES)?;
+        module.add("__version__", env!("CARGO_PKG_VERSION"))
+    }
+}

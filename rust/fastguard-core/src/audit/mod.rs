@@ -1,1 +1,275 @@
-//! Room `audit`.
+//! Room 8: records every decision and every ending, or refuses the call.
+//!
+//! Callers hand over an [`Event`] and go on; one thread formats, hashes and writes. Nothing that was taken is
+//! dropped: a full queue and a log that cannot be written refuse at once. See decision 11 of the design.
+
+mod canonical;
+mod digest;
+mod inputs;
+mod journal;
+mod line;
+pub mod log;
+mod merkle;
+mod queue;
+mod record;
+mod scribe;
+mod tally;
+#[cfg(test)]
+mod tests;
+mod writer;
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+pub use canonical::write as write_canonical;
+pub use inputs::Digested;
+pub use queue::Statistics;
+pub use record::{Arguments, Check, Checks, Decision, Ending, Event, Notice, Outcome};
+
+use crate::bounds;
+use crate::denial::Fault;
+use inputs::Inputs;
+use journal::{Bounds, Journal};
+use queue::{Phase, Queue, Refusal, dead, lock};
+use scribe::Scribe;
+use writer::{Clock, Folder, Slot};
+
+/// Arguments up to this size wait in the queue as they are; [`Audit::prepare`] hashes larger ones at once, so
+/// that few calls cannot fill the queue.
+pub const MAX_QUEUED_ARGUMENT_BYTES: usize = bounds::MAX_BODY_BYTES_BEFORE_TOKEN;
+/// How long [`Audit::close`] waits (F34 of the requirements).
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// How a log is kept.
+#[derive(Clone)]
+pub struct Settings {
+    /// The folder of the logs.
+    pub path: PathBuf,
+    /// A file of the log is closed at this size.
+    pub max_file_bytes: u64,
+    /// Records are on disk at most this long after the decision, if the disk keeps up.
+    pub flush_interval: Duration,
+    /// Bytes that refusals before a verified token may write each minute; beyond, they are counted.
+    pub unverified_bytes_per_minute: u64,
+    /// Records that may be on their way to the disk at once.
+    pub queue_records: usize,
+    /// Bytes that may be on their way to the disk at once.
+    pub queue_bytes: usize,
+    /// The key of the hashes. `None`: `key` in the folder of the logs, made where there is none.
+    pub key: Option<[u8; 32]>,
+}
+
+impl Settings {
+    /// The defaults, with logs in `path`.
+    pub fn at(path: impl Into<PathBuf>) -> Self {
+        Self {
+            path: path.into(),
+            max_file_bytes: 64 * 1024 * 1024,
+            flush_interval: Duration::from_millis(5),
+            unverified_bytes_per_minute: 1024 * 1024,
+            queue_records: 65_536,
+            queue_bytes: 32 * 1024 * 1024,
+            key: None,
+        }
+    }
+}
+
+impl Settings {
+    /// What `[audit]` says; relative paths start at `folder`.
+    pub fn from_config(audit: &crate::config::Audit, folder: &Path) -> Self {
+        Self {
+            max_file_bytes: audit.max_file_bytes,
+            flush_interval: audit.flush_interval.get(),
+            unverified_bytes_per_minute: audit.unverified_bytes_per_minute,
+            ..Self::at(folder.join(&audit.path))
+        }
+    }
+}
+
+/// A log of this process. Shared by all threads; its own thread starts with the first record.
+pub struct Audit {
+    settings: Settings,
+    key: [u8; 32],
+    log: Box<str>,
+    folder: PathBuf,
+    next_id: AtomicU64,
+    queue: Arc<Queue>,
+    slot: Slot<Folder>,
+    process: u32,
+    clock: Clock,
+}
+
+impl Audit {
+    /// Makes a new log in its own folder, `<time>-<process>-<random>`, and makes sure that it can be written.
+    pub fn open_log(settings: Settings) -> Result<Self, Fault> {
+        writer::open_base(&settings.path)?;
+        let key = match settings.key {
+            Some(key) => key,
+            None => writer::read_or_make_key(&settings.path)?,
+        };
+        Self::with_key(settings, key)
+    }
+
+    fn with_key(settings: Settings, key: [u8; 32]) -> Result<Self, Fault> {
+        let clock = Clock::start();
+        let opened_at = clock.now();
+        let process = std::process::id();
+        let (log, folder) =
+            make_folder(&settings.path, || Ok(scribe::log_name(opened_at.unix, process, digest::random()?)))?;
+        let path = folder.path().to_owned();
+        let bounds = Bounds {
+            max_file_bytes: settings.max_file_bytes,
+            unverified_bytes_per_minute: settings.unverified_bytes_per_minute,
+        };
+        let journal = Journal::new(folder, Scribe::new(log.clone(), &key), bounds, opened_at);
+        Ok(Self {
+            queue: Arc::new(Queue::new(settings.queue_records, settings.queue_bytes)),
+            slot: Arc::new(Mutex::new(Some(Box::new(journal)))),
+            next_id: AtomicU64::new(1),
+            settings,
+            key,
+            log,
+            folder: path,
+            process,
+            clock,
+        })
+    }
+
+    /// A new log for a child process, in the same place and with the same key. Nothing of the parent's thread,
+    /// queue or locks is used; dropping the parent's log in the child does nothing.
+    pub fn reopen_after_fork(&self) -> Result<Self, Fault> {
+        Self::with_key(self.settings.clone(), self.key)
+    }
+
+    /// The log's name.
+    pub fn log(&self) -> &str {
+        &self.log
+    }
+
+    /// The log's folder.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// A number that no other record of this log has.
+    pub fn next_id(&self) -> u64 {
+        self.next_id.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// A record's id as it is written: unique among all logs.
+    pub fn record_id(&self, id: u64) -> String {
+        format!("{}-{id}", self.log)
+    }
+
+    /// Hashes arguments that are too large to wait in the queue; gives others back as they are.
+    #[must_use]
+    pub fn prepare(&self, arguments: Arguments, log_arguments: &[Box<str>]) -> Arguments {
+        match &arguments {
+            Arguments::Text(text) | Arguments::Params(text) | Arguments::Message(text)
+                if text.len() > MAX_QUEUED_ARGUMENT_BYTES =>
+            {
+                Arguments::Digest(Box::new(Inputs::new(&self.key).digest(&arguments, log_arguments)))
+            }
+            _ => arguments,
+        }
+    }
+
+    /// Takes the record, or refuses at once; never waits.
+    pub fn record(&self, event: Event) -> Result<(), Fault> {
+        match self.queue.push(event) {
+            Ok(()) => Ok(()),
+            Err((event, refusal)) => self.record_slowly(event, refusal),
+        }
+    }
+
+    #[cold]
+    fn record_slowly(&self, event: Event, refusal: Refusal) -> Result<(), Fault> {
+        if refusal == Refusal::Shut {
+            match self.queue.phase() {
+                Phase::Unstarted => self.start()?,
+                Phase::Running => {}
+                Phase::Failed(reason) => return self.refuse(Fault::AuditFailed { reason }),
+                Phase::Closing | Phase::Closed(_) => return self.refuse(Fault::Closed),
+                Phase::Dead => return self.refuse(dead()),
+            }
+            match self.queue.push(event) {
+                Ok(()) => return Ok(()),
+                Err((_, Refusal::Full)) => {}
+                // The phase changed again meanwhile: refused, as a moment later.
+                Err((_, Refusal::Shut)) => {
+                    return self.refuse(Fault::AuditFailed { reason: "the log takes no records".to_owned() });
+                }
+            }
+        }
+        self.refuse(Fault::AuditQueueFull)
+    }
+
+    fn refuse(&self, fault: Fault) -> Result<(), Fault> {
+        self.queue.count_refused();
+        Err(fault)
+    }
+
+    /// Takes a refusal before a token was verified. Its queue and its share of the disk are its own; what does
+    /// not fit is counted by address and code, and nobody is refused for it.
+    pub fn record_unverified(&self, event: Event) {
+        if self.queue.is_open() || self.start().is_ok() && self.queue.is_open() {
+            self.queue.push_unverified(event);
+        } else {
+            self.queue.count(&event);
+        }
+    }
+
+    fn start(&self) -> Result<(), Fault> {
+        // A parked writer is woken by every record, so an interval of nothing would only spin.
+        let interval = self.settings.flush_interval.max(Duration::from_millis(1));
+        self.queue.start(|| writer::spawn(&self.queue, &self.slot, self.clock, interval))
+    }
+
+    /// Waits until all that was recorded before is durable.
+    pub fn flush(&self, timeout: Duration) -> Result<(), Fault> {
+        self.queue.flush(timeout)
+    }
+
+    /// Takes no more records, writes those that wait, and seals the log; waits at most two seconds for it.
+    /// A second call gives the same answer.
+    pub fn close(&self) -> Result<(), Fault> {
+        if self.queue.close(CLOSE_TIMEOUT)?
+            && let Some(journal) = lock(&self.slot).take()
+        {
+            journal.into_store().remove_if_empty();
+        }
+        Ok(())
+    }
+
+    /// Figures of this log.
+    pub fn statistics(&self) -> Statistics {
+        self.queue.statistics()
+    }
+}
+
+impl Drop for Audit {
+    fn drop(&mut self) {
+        // In a child process the thread that would have to answer is not there.
+        if self.process == std::process::id() {
+            // There is nobody left to tell.
+            let _ = self.close();
+        }
+    }
+}
+
+fn make_folder(base: &Path, name: impl Fn() -> Result<String, Fault>) -> Result<(Box<str>, Folder), Fault> {
+    // Four random digits: a process that opens two logs in one second may have to draw again.
+    const ATTEMPTS: usize = 16;
+    for _ in 0..ATTEMPTS {
+        let name = name()?;
+        match Folder::make(base, &name) {
+            Ok(folder) => return Ok((name.into(), folder)),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(writer::failed(base, &error)),
+        }
+    }
+    Err(Fault::AuditFailed { reason: "no name is free for a new log".to_owned() })
+}

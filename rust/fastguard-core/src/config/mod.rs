@@ -1,10 +1,14 @@
 //! Reads `fastguard.toml`: one schema for Rust and Python.
 
+mod check;
 mod error;
+mod glob;
+mod read;
 mod schema;
 mod values;
 
-pub use error::ConfigError;
+pub use error::{ConfigError, Problem, Warning};
+pub use glob::Glob;
 pub use schema::{
     Audit, Config, Dpop, DpopMode, Issuer, LimitRule, Limits, OnAuditFailure, Per, Proxies, Resource, Rule, Scope,
     Stdio, Tier, Tokens,

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::error::ConfigError;
 use super::values::{Network, Quota, Required, Span};
 
 /// The whole file.
@@ -219,6 +220,37 @@ pub struct Limits {
     pub max_keys: usize,
 }
 
+impl LimitRule {
+    /// The rule's name in records and answers: its own, or one made of what it says.
+    pub fn name(&self) -> String {
+        if let Some(name) = &self.name {
+            return name.clone();
+        }
+        let per: Vec<&str> = self.per.iter().map(|per| per.name()).collect();
+        let narrowed = [("tool", &self.tool), ("method", &self.method)];
+        let narrowed: Vec<String> = narrowed
+            .into_iter()
+            .filter_map(|(key, value)| value.as_ref().map(|value| format!(" {key} {value}")))
+            .collect();
+        format!("{}{} {}", per.join("+"), narrowed.concat(), self.quota)
+    }
+}
+
+impl Per {
+    /// The word.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Principal => "principal",
+            Self::Session => "session",
+            Self::Client => "client",
+            Self::Tool => "tool",
+            Self::Method => "method",
+            Self::Address => "address",
+            Self::Everyone => "everyone",
+        }
+    }
+}
+
 impl Default for Limits {
     fn default() -> Self {
         let quota = Quota::new(1_000, std::time::Duration::from_secs(60));
@@ -244,7 +276,7 @@ pub struct LimitRule {
     /// Only calls of this tool count, by name or glob.
     #[serde(default)]
     pub tool: Option<String>,
-    /// Only messages of this method count, by name or glob. Default: `tools/call`, unless `per` is an address.
+    /// Only messages of this method count, by name or glob. Default: every message.
     #[serde(default)]
     pub method: Option<String>,
 }
@@ -276,15 +308,42 @@ pub enum Per {
 #[serde(deny_unknown_fields, default)]
 pub struct Rule {
     /// The token must have all of these.
-    pub scopes: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub scopes: Option<Vec<String>>,
     /// The token must have one of these.
-    pub any_scopes: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub any_scopes: Option<Vec<String>>,
     /// Any verified caller may.
     pub open: bool,
     /// What happens beside the scopes. Default: auto.
     pub tier: Tier,
     /// Arguments whose values are recorded; all others by name and keyed hash only.
     pub log_arguments: Vec<String>,
+}
+
+impl Rule {
+    /// The scopes of which the token must have all.
+    pub fn scopes(&self) -> &[String] {
+        self.scopes.as_deref().unwrap_or_default()
+    }
+
+    /// The scopes of which the token must have one.
+    pub fn any_scopes(&self) -> &[String] {
+        self.any_scopes.as_deref().unwrap_or_default()
+    }
+
+    /// A rule as it stands beside a tool's code, checked as one of the file is.
+    pub fn beside_code(
+        scopes: Vec<String>,
+        any_scopes: Vec<String>,
+        open: bool,
+        tier: Tier,
+    ) -> Result<Self, ConfigError> {
+        let some = |list: Vec<String>| if list.is_empty() { None } else { Some(list) };
+        let rule = Self { scopes: some(scopes), any_scopes: some(any_scopes), open, tier, log_arguments: Vec::new() };
+        super::check::check_rule(&rule, "rule")?;
+        Ok(rule)
+    }
 }
 
 /// The four tiers.
@@ -320,6 +379,16 @@ pub struct Audit {
     pub unverified_bytes_per_minute: u64,
     /// What happens to calls when the log cannot be written. Default: refuse.
     pub on_failure: OnAuditFailure,
+}
+
+impl Issuer {
+    /// The text of the key set that stands in the configuration or in a file beside it.
+    pub fn inline_jwks(&self) -> Option<String> {
+        match self.jwks.as_ref()? {
+            serde_json::Value::String(text) => Some(text.clone()),
+            value => Some(value.to_string()),
+        }
+    }
 }
 
 impl Default for Audit {

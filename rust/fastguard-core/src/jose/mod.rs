@@ -1,1 +1,16 @@
-//! Room `jose`.
+//! JSON Object Signing: below the rooms, knows nothing of issuers or claims.
+
+mod algorithm;
+mod backend;
+mod compact;
+mod key;
+mod keyset;
+mod roca;
+mod thumbprint;
+
+pub use algorithm::{Algorithm, Algorithms};
+pub use backend::{Hasher, sha256};
+pub use compact::{Compact, Header, decode_segment, verify_compact};
+pub use key::{Key, KeyError};
+pub use keyset::{KeySet, KeySetError, SkipReason, SkippedKey};
+pub use thumbprint::{digest_name, is_published};

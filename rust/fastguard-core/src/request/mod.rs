@@ -1,1 +1,235 @@
-//! Room `request`.
+//! Room 0: receives the request. The one place that knows MCP's wire.
+//!
+//! A request is looked at in two steps, because the token must be checked between them (decision 9): [`Receiver::receive`]
+//! reads the path and the headers, [`Received::target`] the body.
+
+mod body;
+mod forwarded;
+mod headers;
+mod target;
+
+use std::borrow::Cow;
+use std::net::IpAddr;
+
+use crate::config::{Config, Network};
+use crate::denial::Denial;
+
+pub use headers::{Header, Headers, Scheme};
+pub use target::{Kind, Target};
+
+/// One request, as it came: raw HTTP in wire order, or a message that an SDK has parsed.
+#[derive(Debug)]
+pub struct ToolRequest {
+    source: Source,
+    credentials: Option<(Scheme, Box<str>)>,
+    session: Option<Box<str>>,
+    peer: Option<IpAddr>,
+}
+
+#[derive(Debug)]
+enum Source {
+    Http { method: HttpMethod, path: Box<str>, headers: Headers, body: Option<Box<[u8]>> },
+    Tool { name: Box<str>, arguments: Option<Box<[u8]>> },
+    Message { method: Box<str>, params: Box<[u8]>, id: Option<Box<str>> },
+}
+
+/// The methods of MCP's HTTP transport.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum HttpMethod {
+    /// Ends a session.
+    Delete,
+    /// Opens a stream.
+    Get,
+    /// Carries a message.
+    Post,
+    /// Any other: refused.
+    Other,
+}
+
+impl HttpMethod {
+    /// Reads the method's name, which is case-sensitive (RFC 9110 §9.1).
+    pub fn from_name(name: &str) -> Self {
+        match name {
+            "POST" => Self::Post,
+            "GET" => Self::Get,
+            "DELETE" => Self::Delete,
+            _ => Self::Other,
+        }
+    }
+}
+
+/// What the bytes of a request's arguments are, for the record.
+#[derive(Clone, Copy, Debug)]
+pub enum Payload<'a> {
+    /// Nothing.
+    None,
+    /// The JSON text of the arguments.
+    Arguments(&'a [u8]),
+    /// The JSON text of `params`, which hold the arguments.
+    Params(&'a [u8]),
+    /// The JSON text of the whole message.
+    Message(&'a [u8]),
+}
+
+impl ToolRequest {
+    /// A raw HTTP request. `body: None` means unseen, and fails closed where the body decides.
+    pub fn http(
+        method: HttpMethod,
+        path: impl Into<Box<str>>,
+        headers: Headers,
+        body: Option<Box<[u8]>>,
+        peer: Option<IpAddr>,
+    ) -> Self {
+        let source = Source::Http { method, path: path.into(), headers, body };
+        Self { source, credentials: None, session: None, peer }
+    }
+
+    /// A call of a tool that the caller of the guard has parsed already; `arguments` is the JSON text of an object.
+    pub fn tool(
+        name: impl Into<Box<str>>,
+        arguments: Option<Box<[u8]>>,
+        token: Option<Box<str>>,
+        session: Option<Box<str>>,
+    ) -> Self {
+        let source = Source::Tool { name: name.into(), arguments };
+        Self { source, credentials: token.map(|token| (Scheme::Bearer, token)), session, peer: None }
+    }
+
+    /// Any message that an SDK has parsed; `params` is the JSON text of an object, `id` that of the request's id.
+    pub fn message(
+        method: impl Into<Box<str>>,
+        params: Box<[u8]>,
+        id: Option<Box<str>>,
+        token: Option<Box<str>>,
+        session: Option<Box<str>>,
+    ) -> Self {
+        let source = Source::Message { method: method.into(), params, id };
+        Self { source, credentials: token.map(|token| (Scheme::Bearer, token)), session, peer: None }
+    }
+
+    /// This request with the address that it came from.
+    #[must_use]
+    pub fn from_peer(mut self, peer: Option<IpAddr>) -> Self {
+        self.peer = peer;
+        self
+    }
+
+    /// Whether a message that an SDK hands on is the one that this request carried: same method, same target, same arguments.
+    pub fn is_message(&self, method: &str, params: &[u8]) -> bool {
+        let Source::Http { body: Some(body), .. } = &self.source else { return false };
+        body::is_same_message(body, method, params)
+    }
+
+    /// The bytes that hold the arguments, for the record and for comparison with what an SDK parsed.
+    pub fn payload(&self) -> Payload<'_> {
+        match &self.source {
+            Source::Http { body: Some(body), .. } => Payload::Message(body),
+            Source::Http { body: None, .. } | Source::Tool { arguments: None, .. } => Payload::None,
+            Source::Tool { arguments: Some(arguments), .. } => Payload::Arguments(arguments),
+            Source::Message { params, .. } => Payload::Params(params),
+        }
+    }
+}
+
+/// Reads requests for one guarded path.
+#[derive(Debug)]
+pub struct Receiver {
+    path: Box<str>,
+    metadata_url: Box<str>,
+    proxies: Vec<Network>,
+}
+
+impl Receiver {
+    /// Compiles `[resource]` and `[proxies]`.
+    pub fn new(config: &Config) -> Self {
+        let (origin, path) = split_url(&config.resource.url);
+        // RFC 9728 §3.1: the well-known part goes between host and path; a path of `/` is left out.
+        let inserted = if path == "/" { "" } else { path };
+        let metadata_url = format!("{origin}/.well-known/oauth-protected-resource{inserted}").into();
+        Self { path: path.into(), metadata_url, proxies: config.proxies.addresses.clone() }
+    }
+
+    /// The path that is guarded.
+    pub fn path(&self) -> &str {
+        &self.path
+    }
+
+    /// Where the resource's metadata stand (RFC 9728).
+    pub fn metadata_url(&self) -> &str {
+        &self.metadata_url
+    }
+
+    /// Checks path and headers. The body stays unread.
+    pub fn receive<'a>(&self, request: &'a ToolRequest) -> Result<Received<'a>, Denial> {
+        let Source::Http { method, path, headers, .. } = &request.source else {
+            let credentials = request.credentials.as_ref().map(|(scheme, token)| (*scheme, &**token));
+            return Ok(Received { request, credentials, session: request.session.as_deref(), peer: request.peer });
+        };
+        if **path != *self.path {
+            return Err(Denial::PathUnknown);
+        }
+        if *method == HttpMethod::Other {
+            return Err(Denial::HttpMethodRefused);
+        }
+        headers.check()?;
+        let credentials = headers.credentials()?;
+        let session = headers.text(Header::SessionId)?;
+        let peer = forwarded::client_address(request.peer, headers, &self.proxies)?;
+        Ok(Received { request, credentials, session, peer })
+    }
+
+    /// The address that the request came from as far as it can be told before `receive` has passed.
+    pub fn address(&self, request: &ToolRequest) -> Option<IpAddr> {
+        match &request.source {
+            Source::Http { headers, .. } => {
+                forwarded::client_address(request.peer, headers, &self.proxies).unwrap_or(request.peer)
+            }
+            _ => request.peer,
+        }
+    }
+}
+
+/// The origin and the path of an absolute URL; `/` where it has none. The configuration has checked the URL.
+fn split_url(url: &str) -> (&str, &str) {
+    let host = url.find("://").map_or(0, |scheme| scheme + 3);
+    let path = url.get(host..).and_then(|rest| rest.find('/')).map(|path| host + path);
+    path.and_then(|path| url.split_at_checked(path)).unwrap_or((url, "/"))
+}
+
+/// Proof that path and headers are in order.
+#[derive(Clone, Copy, Debug)]
+pub struct Received<'a> {
+    request: &'a ToolRequest,
+    credentials: Option<(Scheme, &'a str)>,
+    session: Option<&'a str>,
+    peer: Option<IpAddr>,
+}
+
+impl<'a> Received<'a> {
+    /// The scheme and the token of the one `Authorization` header.
+    pub const fn credentials(&self) -> Option<(Scheme, &'a str)> {
+        self.credentials
+    }
+
+    /// `Mcp-Session-Id`, chosen by the client: never an identity.
+    pub const fn session(&self) -> Option<&'a str> {
+        self.session
+    }
+
+    /// The address of the client, a declared proxy's word taken.
+    pub const fn peer(&self) -> Option<IpAddr> {
+        self.peer
+    }
+
+    /// Reads what the message is about, from the body where there is one.
+    pub fn target(&self) -> Result<Target, Denial> {
+        match &self.request.source {
+            Source::Http { method: HttpMethod::Post, headers, body, .. } => body::target(headers, body.as_deref()),
+            Source::Http { method: HttpMethod::Get, .. } => Ok(Target::method(Cow::Borrowed(target::HTTP_GET))),
+            Source::Http { method: HttpMethod::Delete, .. } => Ok(Target::method(Cow::Borrowed(target::HTTP_DELETE))),
+            Source::Http { method: HttpMethod::Other, .. } => Err(Denial::HttpMethodRefused),
+            Source::Tool { name, arguments } => Target::tool(name, arguments.is_some()),
+            Source::Message { method, params, id } => body::target_of_params(method, params, id.clone()),
+        }
+    }
+}

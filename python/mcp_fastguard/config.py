@@ -1,0 +1,87 @@
+"""Reads ``fastguard.toml``. What its keys mean, and whether they are right, is decided in the core."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+from mcp_fastguard._fastguard import config_json_schema
+from mcp_fastguard.errors import GuardConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["GuardConfig", "json_schema"]
+
+
+@dataclass(frozen=True)
+class GuardConfig:
+    """The text of a configuration, and where it came from."""
+
+    text: str
+    folder: Path
+    file: str | None = None
+    is_json: bool = False
+
+    @classmethod
+    def from_file(cls, path: str | Path) -> Self:
+        """Reads a TOML file.
+
+        Raises:
+            GuardConfigError: it cannot be read, or is not UTF-8.
+        """
+        path = Path(path)
+        try:
+            text = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            message = f"{path}: {error.strerror if isinstance(error, OSError) else 'not UTF-8'}"
+            raise GuardConfigError(message) from error
+        # The folder is fixed now: the process may change its own later.
+        return cls(text=text, folder=path.resolve().parent, file=str(path))
+
+    @classmethod
+    def from_dict(cls, config: Mapping[str, Any], *, folder: str | Path = ".") -> Self:
+        """Takes a dict of the file's shape.
+
+        Raises:
+            GuardConfigError: a value is not of JSON's types.
+        """
+        try:
+            text = json.dumps(config, allow_nan=False)
+        except (TypeError, ValueError) as error:
+            message = f"the configuration holds a value that TOML could not: {error}"
+            raise GuardConfigError(message) from error
+        return cls(text=text, folder=Path(folder).resolve(), is_json=True)
+
+    @cached_property
+    def _parsed(self) -> dict[str, Any]:
+        parsed: dict[str, Any] = json.loads(self.text) if self.is_json else tomllib.loads(self.text)
+        return parsed
+
+    @property
+    def resource_url(self) -> str:
+        """The public URL of the MCP endpoint."""
+        url: str = self._parsed["resource"]["url"]
+        return url
+
+    @cached_property
+    def public_paths(self) -> frozenset[str]:
+        """Paths that pass unguarded."""
+        return frozenset(self._parsed["resource"].get("public", ()))
+
+    def again(self) -> GuardConfig:
+        """The configuration as its file reads now; one from a dict as it was."""
+        if self.file is None:
+            return self
+        fresh = GuardConfig.from_file(self.folder / Path(self.file).name)
+        return GuardConfig(text=fresh.text, folder=self.folder, file=self.file)
+
+
+def json_schema() -> dict[str, Any]:
+    """The JSON Schema of ``fastguard.toml``, for editors."""
+    schema: dict[str, Any] = json.loads(config_json_schema())
+    return schema

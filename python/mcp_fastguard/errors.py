@@ -1,0 +1,100 @@
+"""What the guard raises.
+
+Three kinds, never mixed: :class:`Denied` (a room refused the call), :class:`GuardFault` (no room could decide; the call does
+not run) and, for mistakes of the programmer, ``ValueError`` and ``TypeError`` where an object is built.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "ApprovalDenied",
+    "BindingDenied",
+    "Denied",
+    "GuardConfigError",
+    "GuardError",
+    "GuardFault",
+    "LimitDenied",
+    "PolicyDenied",
+    "RequestDenied",
+    "TokenDenied",
+]
+
+
+class GuardError(Exception):
+    """Base of all that a guard raises during a call."""
+
+
+class Denied(GuardError):
+    """A room refused the call. Compare ``code``, never the text.
+
+    Attributes:
+        code: stable, listed with cause and cure in ``docs/codes.md``.
+        detail: for logs and records; the client never sees it.
+        status: the HTTP status that the client sees.
+        challenge: the ``WWW-Authenticate`` value (RFC 6750 section 3, RFC 9728 section 5.1), or None.
+        retry_after: seconds after which a retry can succeed, or None.
+    """
+
+    def __init__(
+        self,
+        code: str,
+        detail: str,
+        status: int = 403,
+        challenge: str | None = None,
+        retry_after: float | None = None,
+    ) -> None:
+        # All go to args, so the exception survives pickling to a worker.
+        super().__init__(code, detail, status, challenge, retry_after)
+        self.code = code
+        self.detail = detail
+        self.status = status
+        self.challenge = challenge
+        self.retry_after = retry_after
+
+    def __str__(self) -> str:
+        return f"{self.code}: {self.detail}"
+
+
+class RequestDenied(Denied):
+    """Room ``request``: the wire is not in order (400, 404, 405, 413, 415)."""
+
+
+class TokenDenied(Denied):
+    """Room ``token``: no valid token (401), or its keys are not available (503)."""
+
+
+class BindingDenied(Denied):
+    """Room ``binding``: the token is not used by its holder (401)."""
+
+
+class LimitDenied(Denied):
+    """Room ``limits``: a quota is spent (429). ``retry_after`` is true."""
+
+
+class PolicyDenied(Denied):
+    """Room ``policy``: valid, and too weak (403)."""
+
+
+class ApprovalDenied(Denied):
+    """Room ``approval``: nobody has approved (403)."""
+
+
+class GuardFault(GuardError):
+    """The call could not be decided. It does not run, and the client learns only that.
+
+    Attributes:
+        code: stable, listed in ``docs/codes.md``. ``needs_authorize``: ``check`` cannot wait, ``authorize`` can.
+        detail: for logs and records.
+    """
+
+    def __init__(self, code: str, detail: str = "") -> None:
+        super().__init__(code, detail)
+        self.code = code
+        self.detail = detail
+
+    def __str__(self) -> str:
+        return f"{self.code}: {self.detail}"
+
+
+class GuardConfigError(ValueError):
+    """``fastguard.toml`` cannot be used. The text names file, line, key and the nearest right one; all errors at once."""

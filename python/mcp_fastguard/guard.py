@@ -1,0 +1,523 @@
+"""The whole corridor. Read this first.
+
+A :class:`Guard` is built once, from ``fastguard.toml``. Every call of a tool is a :class:`Call`, which walks the rooms in this
+order and no other::
+
+    authorize   rooms request, token, binding, limits, policy (Rust) and the record of the decision
+    settle      room approval
+    run         rooms execute and mask
+    finish      what the ending's record will say
+    close       the record of the ending
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self, TypeVar
+
+from mcp_fastguard import approval, audit, execute, mask
+from mcp_fastguard._fastguard import Gate, Waiting
+from mcp_fastguard.config import GuardConfig
+from mcp_fastguard.context import running
+from mcp_fastguard.errors import Denied, GuardError, GuardFault
+from mcp_fastguard.keys import key_service
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
+
+    from mcp_fastguard._fastguard import AllowedCall, ToolRequest, VerifiedToken
+    from mcp_fastguard.keys import Watch
+    from mcp_fastguard.transport.asgi import ASGIApp, GuardASGI
+
+__all__ = ["Call", "Guard"]
+
+T = TypeVar("T")
+Decorated = TypeVar("Decorated", bound="Callable[..., Any]")
+
+logger = logging.getLogger("mcp_fastguard")
+
+#: A full queue of the audit log is awaited for this long, in seconds (decision 11).
+AUDIT_WAIT = 0.05
+
+#: A key set is awaited for this long, in seconds: the fetch's own total deadline.
+KEYS_WAIT = 5.0
+
+#: A call waits for at most this many needs in a row: discovery may lead to one more fetch, never to a loop.
+MAX_WAITS = 2
+
+
+class Guard:
+    """Decides every call of one MCP server.
+
+    Build it by :meth:`from_file` or :meth:`from_dict`; close it by :meth:`close`, by ``with guard:``, or by the lifespan of the
+    ASGI layer. All methods may be used from any thread.
+    """
+
+    def __init__(self, config: GuardConfig) -> None:
+        """Compiles the configuration; no network, no thread is started before the first need.
+
+        Raises:
+            GuardConfigError: the configuration cannot be used.
+            GuardFault: the audit log cannot be written.
+        """
+        self._config = config
+        self._gate = Gate(config.text, folder=config.folder, file=config.file, is_json=config.is_json)
+        self._watch: Watch | None = None
+        self._listeners: list[Callable[[AllowedCall | GuardError], None]] = []
+        self._is_closed = False
+        self.attached: set[str] = set()
+        for key, message in self._gate.warnings():
+            logger.warning("%s: %s", key, message)
+        audit.keep_through_fork(self)
+
+    @classmethod
+    def from_file(cls, path: str | Path) -> Self:
+        """Builds a guard from a TOML file. Relative paths in it start at its folder.
+
+        Raises:
+            GuardConfigError: the file cannot be read or used; the text names file, line, key and the nearest right key.
+        """
+        return cls(GuardConfig.from_file(path))
+
+    @classmethod
+    def from_dict(cls, config: Mapping[str, Any], *, folder: str | Path = ".") -> Self:
+        """Builds a guard from a dict of the same shape as the file. Relative paths start at ``folder``."""
+        return cls(GuardConfig.from_dict(config, folder=folder))
+
+    # --- decisions ------------------------------------------------------------------------------
+
+    def check(self, request: ToolRequest, now: float | None = None) -> AllowedCall:
+        """Decides at once: microseconds, no network, no waiting.
+
+        Args:
+            request: what came.
+            now: seconds since the epoch; left out, the system's clocks are read. A guard takes one or the other, never both.
+
+        Raises:
+            Denied: a room refused; the child class names the room.
+            GuardFault: the call could not be decided; ``needs_authorize`` where something must be waited for.
+        """
+        if not self._listeners:
+            return self._gate.check(request, now)
+        return self._told(lambda: self._gate.check(request, now))
+
+    async def authorize(self, request: ToolRequest, now: float | None = None) -> AllowedCall:
+        """Decides like :meth:`check`, and waits for what it needs: keys, or room in the queue of the audit log."""
+        self.start()
+        has_waited = False
+        until: float | None = None
+        for _ in range(MAX_WAITS + int(AUDIT_WAIT / 0.005)):
+            try:
+                decision = self._told(lambda: self._gate.decide(request, has_waited=has_waited, now=now))
+            except GuardFault as fault:
+                if fault.code != "audit_queue_full" or (until is not None and time.monotonic() > until):
+                    raise
+                until = until or time.monotonic() + AUDIT_WAIT
+                await asyncio.sleep(0.005)
+                continue
+            if not isinstance(decision, Waiting):
+                return decision
+            await self._answer(decision)
+            has_waited = True
+        raise GuardFault("internal", "the call waited for too much")
+
+    async def authorize_head(self, request: ToolRequest, now: float | None = None) -> None:
+        """Checks headers, token and binding alone, before a long body is read. Charges nothing."""
+        self.start()
+        has_waited = False
+        for _ in range(MAX_WAITS):
+            waiting = self._gate.check_head(request, has_waited=has_waited, now=now)
+            if waiting is None:
+                return
+            await self._answer(waiting)
+            has_waited = True
+        raise GuardFault("internal", "the call waited for too much")
+
+    async def _answer(self, waiting: Waiting) -> None:
+        """Waits for what a call needs. Whether it came, the gate will see."""
+        if self._watch is not None:
+            await self._watch.fetched(waiting.issuer, timeout=KEYS_WAIT)
+
+    def call(self, request: ToolRequest) -> Call:
+        """One call through all rooms: ``async with guard.call(request) as call:``."""
+        return Call(self, request)
+
+    def may_see(self, kind: str, name: str, caller: AllowedCall | VerifiedToken) -> bool:
+        """Whether a list may show a ``"tool"``, ``"prompt"`` or ``"resource"`` to a caller."""
+        return self._gate.may_see(kind, name, caller)
+
+    def _told(self, decide: Callable[[], T]) -> T:
+        """Tells the listeners what was decided. What they raise is logged and changes nothing."""
+        try:
+            decision = decide()
+        except GuardError as error:
+            self._tell(error)
+            raise
+        if not isinstance(decision, Waiting):
+            self._tell(decision)
+        return decision
+
+    def _tell(self, decision: Any) -> None:
+        for listener in self._listeners:
+            try:
+                listener(decision)
+            except Exception:
+                logger.exception("a listener of decisions failed")
+
+    # --- rules and keys -------------------------------------------------------------------------
+
+    def tool(
+        self,
+        *,
+        scopes: Sequence[str] = (),
+        any_scopes: Sequence[str] = (),
+        open: bool = False,  # noqa: A002 - the key's name in the configuration
+        tier: str | None = None,
+        name: str | None = None,
+    ) -> Callable[[Decorated], Decorated]:
+        """A rule beside the tool. It holds in addition to the configuration's: the stricter wins.
+
+        Args:
+            scopes: the token must have all of these.
+            any_scopes: the token must have one of these.
+            open: any verified caller may; only without scopes.
+            tier: ``"auto"`` (default), ``"log"``, ``"approve"`` or ``"block"``.
+            name: the tool's name; default: the function's.
+
+        Raises:
+            ValueError: neither scopes nor ``open``, or both; an unknown tier.
+        """
+
+        def decorate(function: Decorated) -> Decorated:
+            tool = name or getattr(function, "__name__", "")
+            self._gate.add_rule(
+                "tool", tool, scopes=list(scopes), any_scopes=list(any_scopes), is_open=open, tier=tier or "auto"
+            )
+            return function
+
+        return decorate
+
+    def revoke(
+        self,
+        *,
+        issuer: str | None = None,
+        token_id: str | None = None,
+        subject: str | None = None,
+        client_id: str | None = None,
+        session: str | None = None,
+    ) -> None:
+        """Refuses, from the next call on, the tokens that have all of these values and were issued until now.
+
+        It holds until the last such token has expired. A token issued later is not hit: to keep a client out, revoke its grant
+        at the authorization server as well.
+
+        Args:
+            issuer: ``iss``.
+            token_id: ``jti``; for tokens without one, what ``VerifiedToken.token_id`` gives.
+            subject: ``sub``.
+            client_id: the OAuth client.
+            session: ``sid``.
+
+        Raises:
+            ValueError: nothing is named, or the table of revocations is full.
+        """
+        self._gate.revoke(
+            issuer=issuer, token_id=token_id, subject=subject, client_id=client_id, session=session
+        )
+
+    def refresh_keys(self) -> None:
+        """Has the key sets of all issuers fetched now, in the background."""
+        self.start()
+        if self._watch is not None:
+            self._watch.refresh()
+
+    def reload(self) -> None:
+        """Reads the configuration again. It is swapped whole; on any error the old one stays in force.
+
+        Raises:
+            GuardConfigError: the new configuration cannot be used. Nothing has changed.
+        """
+        config = self._config.again()
+        self._gate.reload(config.text, file=config.file, is_json=config.is_json)
+        self._config = config
+        if self._watch is not None:
+            self._watch.close()
+            self._watch = None
+            self.start()
+
+    def start(self) -> None:
+        """Begins to fetch the keys that the configuration does not hold. Called by itself at the first need."""
+        if self._watch is None and not self._is_closed:
+            self._watch = key_service().watch(self._gate.key_sources(), self._gate)
+
+    def on_decision(self, listener: Callable[[AllowedCall | GuardError], None]) -> None:
+        """Has ``listener`` called with every decision: an ``AllowedCall``, a ``Denied`` or a ``GuardFault``.
+
+        It runs on the thread of the call, so it must be quick; what it raises is logged.
+        """
+        self._listeners.append(listener)
+
+    # --- servers --------------------------------------------------------------------------------
+
+    def asgi(self, app: ASGIApp) -> GuardASGI:
+        """The outermost ASGI layer in front of ``app``. Serves the resource's metadata (RFC 9728) too."""
+        from mcp_fastguard.transport.asgi import GuardASGI  # noqa: PLC0415 - only servers need it
+
+        return GuardASGI(app, self)
+
+    def mcp_middleware(self, *, transport: str = "http") -> Any:
+        """The message layer for ``mcp.server.mcpserver.MCPServer(middleware=[...])``.
+
+        Args:
+            transport: ``"http"`` (default): every message needs the proof of the ASGI layer. ``"stdio"``: the caller is the one
+                that ``[stdio]`` names.
+        """
+        from mcp_fastguard.transport.mcp_sdk import GuardMiddleware  # noqa: PLC0415 - needs the `mcp` package
+
+        return GuardMiddleware(self, transport=transport)
+
+    def fastmcp_middleware(self, *, transport: str = "http") -> Any:
+        """The message layer for ``FastMCP(middleware=[...])``; it must be the first. See :meth:`mcp_middleware`."""
+        from mcp_fastguard.transport.fastmcp import GuardFastMCPMiddleware  # noqa: PLC0415 - needs `fastmcp`
+
+        return GuardFastMCPMiddleware(self, transport=transport)
+
+    def fastmcp_auth(self) -> Any:
+        """An auth provider for ``FastMCP(auth=...)`` that takes the identity from the ASGI layer's proof."""
+        from mcp_fastguard.transport.fastmcp import GuardAuthProvider  # noqa: PLC0415 - needs `fastmcp`
+
+        return GuardAuthProvider(self)
+
+    def token_verifier(self) -> Any:
+        """A ``TokenVerifier`` for the SDK's own auth: it accepts the token that the ASGI layer has proved in this request."""
+        from mcp_fastguard.transport.mcp_sdk import ProvedTokenVerifier  # noqa: PLC0415 - needs the `mcp` package
+
+        return ProvedTokenVerifier(self)
+
+    def metadata_routes(self) -> list[Any]:
+        """Starlette routes for the resource's metadata, where the guarded app is mounted in another."""
+        from mcp_fastguard.transport.metadata import metadata_routes  # noqa: PLC0415 - needs starlette
+
+        return metadata_routes(self)
+
+    # --- life -----------------------------------------------------------------------------------
+
+    @property
+    def config(self) -> GuardConfig:
+        """The configuration in force."""
+        return self._config
+
+    @property
+    def gate(self) -> Gate:
+        """The Rust corridor; for transports."""
+        return self._gate
+
+    @property
+    def audit_folder(self) -> Path | None:
+        """Where this process writes its audit log."""
+        return self._gate.audit_folder
+
+    def flush(self, timeout: float = 2.0) -> None:
+        """Waits until everything decided so far is on disk.
+
+        Raises:
+            GuardFault: it is not after ``timeout`` seconds, or the log cannot be written.
+        """
+        self._gate.flush(timeout)
+
+    def close(self) -> None:
+        """Ends the fetching of keys, flushes and seals the audit log. Calls after it are refused."""
+        if self._is_closed:
+            return
+        self._is_closed = True
+        if self._watch is not None:
+            self._watch.close()
+        self._gate.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class Call:
+    """One call on its way through the rooms."""
+
+    __slots__ = (
+        "_bytes",
+        "_error",
+        "_guard",
+        "_is_settled",
+        "_items",
+        "_proof",
+        "_rows",
+        "_started",
+        "_status",
+        "is_closed",
+        "is_taken",
+        "request",
+    )
+
+    def __init__(self, guard: Guard, request: ToolRequest, proof: AllowedCall | None = None) -> None:
+        self._guard = guard
+        self.request = request
+        self._proof = proof
+        self._started = time.monotonic()
+        self._is_settled = False
+        self._status = "unused"
+        self._error: str | None = None
+        self._rows: int | None = None
+        self._bytes: int | None = None
+        self._items: int | None = None
+        #: Whether the message layer has taken this call; it can be taken once.
+        self.is_taken = False
+        #: Whether the ending is recorded.
+        self.is_closed = False
+
+    @property
+    def guard(self) -> Guard:
+        """Whose decision this is."""
+        return self._guard
+
+    @property
+    def proof(self) -> AllowedCall:
+        """What :meth:`authorize` proved.
+
+        Raises:
+            GuardFault: nothing was proved yet.
+        """
+        if self._proof is None:
+            raise GuardFault("internal", "the call was not authorized")
+        return self._proof
+
+    async def authorize(self) -> AllowedCall:
+        """Rooms request, token, binding, limits and policy, and the record of the decision."""
+        self._proof = await self._guard.authorize(self.request)
+        self._started = time.monotonic()
+        return self._proof
+
+    async def settle(self) -> AllowedCall:
+        """Room approval: waits for a human where the rule's tier demands one."""
+        await approval.settle(self.proof)
+        self._is_settled = True
+        return self.proof
+
+    async def run(self, tool: Callable[[], Awaitable[T]]) -> T:
+        """Rooms execute and mask: runs the tool in the context of this call.
+
+        Raises:
+            GuardFault: the call was not settled, or has ended.
+            Denied: the token expired or was revoked while the call waited.
+        """
+        if not self._is_settled or (self.is_closed and self.proof.request_id is not None):
+            raise GuardFault("internal", "the call was not settled, or has ended")
+        self._guard.gate.recheck(self.proof)
+        token = running.set(self)
+        try:
+            result = await execute.run(tool)
+        except asyncio.CancelledError:
+            self._status = "cancelled"
+            raise
+        except BaseException as error:
+            self._status, self._error = "error", type(error).__name__
+            raise
+        finally:
+            running.reset(token)
+        self._status = "ok"
+        return mask.apply(result)
+
+    def note(self, *, rows: int | None = None, bytes_scanned: int | None = None) -> None:
+        """Adds counts to the ending's record."""
+        if self.is_closed:
+            message = "the call has ended"
+            raise RuntimeError(message)
+        if (rows is not None and rows < 0) or (bytes_scanned is not None and bytes_scanned < 0):
+            message = "a count is negative"
+            raise ValueError(message)
+        if rows is not None:
+            self._rows = (self._rows or 0) + rows
+        if bytes_scanned is not None:
+            self._bytes = (self._bytes or 0) + bytes_scanned
+
+    def finish(self, result: Any = None, *, status: str | None = None, error: str | None = None) -> None:
+        """Takes note of how the call ended: counts and sizes of the result, never its data."""
+        summary = audit.summary(result)
+        self._items = summary.items
+        if self._bytes is None:
+            self._bytes = summary.bytes
+        if status is not None:
+            self._status = status
+        elif summary.is_error:
+            self._status = "error"
+        elif self._status == "unused":
+            self._status = "ok"
+        if error is not None:
+            self._error = error
+
+    def fail(self, error: BaseException) -> None:
+        """Takes note that the call ended with an error; its class is recorded, its text is not."""
+        self._status = "cancelled" if isinstance(error, asyncio.CancelledError) else "error"
+        self._error = type(error).__name__
+
+    def close(self) -> None:
+        """Records the ending, once. Without a proof there is nothing to end.
+
+        Raises:
+            GuardFault: the ending cannot be recorded.
+        """
+        if self.is_closed:
+            return
+        self.is_closed = True
+        if self._proof is not None:
+            self._guard.gate.finish(
+                self._proof,
+                status=self._status,
+                duration=time.monotonic() - self._started,
+                error=self._error,
+                rows=self._rows,
+                bytes=self._bytes,
+                items=self._items,
+            )
+
+    def nested(self, request: ToolRequest) -> Call:
+        """Another message of this call's caller, decided anew under its own name.
+
+        Raises:
+            Denied: a room refused it.
+        """
+        return Call(self._guard, request, self._guard.gate.check_nested(self.proof, request))
+
+    def take(self, method: str, params: Mapping[str, Any] | None) -> bool:
+        """Whether this call is the proof for a message, and was not spent before. Taking spends it."""
+        if self.is_taken or self._proof is None:
+            return False
+        # A notification is answered before it is handled, so its ending may stand in the log already.
+        if self.is_closed and self._proof.request_id is not None:
+            return False
+        if not self.request.is_message(method, dict(params) if params is not None else None):
+            return False
+        self.is_taken = True
+        return True
+
+    async def __aenter__(self) -> Self:
+        try:
+            await self.authorize()
+            await self.settle()
+        except BaseException as error:
+            self.fail(error)
+            with suppress(GuardFault):
+                self.close()
+            raise
+        return self
+
+    async def __aexit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        if error is not None:
+            self.fail(error)
+        elif self._status == "unused":
+            self._status = "ok"
+        self.close()

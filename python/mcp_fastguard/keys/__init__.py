@@ -1,0 +1,7 @@
+"""Fetches key sets, off every event loop but its own (decision 7)."""
+
+from __future__ import annotations
+
+from mcp_fastguard.keys.service import KeyService, Watch, key_service
+
+__all__ = ["KeyService", "Watch", "key_service"]

@@ -1,0 +1,1 @@
+"""Carries decisions to the wire: ASGI, the MCP SDK, FastMCP, standard input and output."""

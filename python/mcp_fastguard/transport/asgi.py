@@ -1,0 +1,283 @@
+"""The outermost ASGI layer: the only place that can answer 401, 403 and 429 with their headers (decision 8)."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import Awaitable, Callable, MutableMapping
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from mcp_fastguard._fastguard import MAX_BODY_BYTES, MAX_BODY_BYTES_BEFORE_TOKEN, ToolRequest
+from mcp_fastguard.errors import Denied, GuardError, GuardFault, RequestDenied
+from mcp_fastguard.transport.challenge import http_answer
+from mcp_fastguard.transport.metadata import metadata, metadata_paths
+
+if TYPE_CHECKING:
+    from mcp_fastguard.guard import Call, Guard
+
+__all__ = ["ASGIApp", "GuardASGI", "Proved", "proved_call"]
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+logger = logging.getLogger("mcp_fastguard")
+
+#: Where a request's scope holds its calls, one per guard.
+CALLS: Final = "mcp_fastguard.calls"
+
+#: A stream's token is looked at again every so many seconds (decision 3).
+RECHECK_INTERVAL: Final = 5.0
+
+#: Lists are filtered by the message layer; without it they would show what the caller may not see.
+_LISTS: Final = frozenset({"tools/list", "prompts/list", "resources/list", "resources/templates/list"})
+
+
+class Proved(NamedTuple):
+    """A call that the ASGI layer has proved, and the headers that it came with."""
+
+    call: Call
+    headers: list[tuple[bytes, bytes]]
+
+
+#: What the ASGI layer has proved in this context.
+proved: ContextVar[Proved | None] = ContextVar("fastguard_proved", default=None)
+
+
+def proved_call(guard: Guard, scope: Scope | None) -> Call | None:
+    """The call that this guard's ASGI layer left in a request's scope."""
+    calls: dict[Guard, Call] = (scope or {}).get(CALLS, {})
+    return calls.get(guard)
+
+
+class GuardASGI:
+    """Guards one path of ``app``, serves the resource's metadata, and refuses all paths that are not declared public.
+
+    Attributes of ``app`` (``state``, ``router``, …) are handed through.
+    """
+
+    def __init__(self, app: ASGIApp, guard: Guard) -> None:
+        self.app = app
+        self.guard = guard
+        self._metadata_paths = metadata_paths(guard)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.app, name)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        kind = scope["type"]
+        if kind == "http":
+            await self._http(scope, receive, send)
+        elif kind == "lifespan":
+            await self._lifespan(scope, receive, send)
+        elif kind == "websocket":
+            # MCP has no WebSocket transport; a socket would carry messages that nobody has decided on.
+            await receive()
+            await send({"type": "websocket.close", "code": 1008})
+
+    async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
+        path = scope["path"]
+        if path == self.guard.gate.path and not _is_preflight(scope):
+            await self._guarded(scope, receive, send)
+        elif path in self._metadata_paths:
+            await self._serve_metadata(scope, send)
+        elif _is_preflight(scope) or path in self.guard.config.public_paths:
+            await self.app(scope, receive, send)
+        else:
+            denied = RequestDenied("path_unknown", "the path is neither guarded nor declared public", 404)
+            await _answer(denied, None, send)
+
+    async def _guarded(self, scope: Scope, receive: Receive, send: Send) -> None:
+        body: bytes | None = None
+        call: Call | None = None
+        try:
+            body = await self._read(scope, receive)
+            call = self.guard.call(self._request(scope, body))
+            proof = await call.authorize()
+            self._require_layer(proof.method)
+        except _ClientGoneError:
+            return
+        except GuardError as error:
+            if call is not None:
+                call.fail(error)
+                call.close()
+            _log(error)
+            await _answer(error, body, send)
+            return
+        scope.setdefault(CALLS, {})[self.guard] = call
+        _set_user(scope, call)
+        token = proved.set(Proved(call, scope["headers"]))
+        watch = _Watch(self.guard, call)
+        try:
+            await self.app(scope, _replay(body, receive), watch.sending(send))
+        except asyncio.CancelledError:
+            if not await watch.ended_stream(send):
+                raise
+        finally:
+            watch.stop()
+            proved.reset(token)
+            if not call.is_taken:
+                call.close()
+
+    async def _read(self, scope: Scope, receive: Receive) -> bytes:
+        """Reads the body, at most 64 KiB of it before headers, token and binding were checked (decision 9)."""
+        body = b""
+        is_checked = False
+        while True:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                raise _ClientGoneError
+            chunk = message.get("body", b"")
+            body = body + chunk if body else chunk
+            if len(body) > MAX_BODY_BYTES_BEFORE_TOKEN and not is_checked:
+                await self.guard.authorize_head(self._request(scope, None))
+                is_checked = True
+            if len(body) > MAX_BODY_BYTES:
+                raise RequestDenied("body_too_large", "the body is too large", 413)
+            if not message.get("more_body", False):
+                return bytes(body)
+
+    def _request(self, scope: Scope, body: bytes | None) -> ToolRequest:
+        client = scope.get("client")
+        return ToolRequest.http(
+            method=scope["method"],
+            path=scope["path"],
+            headers=scope["headers"],
+            body=body,
+            peer=_address(client[0]) if client else None,
+        )
+
+    def _require_layer(self, method: str) -> None:
+        if method in _LISTS and "http" not in self.guard.attached:
+            raise GuardFault("middleware_missing", f"`{method}` needs the message layer: add guard.mcp_middleware()")
+
+    async def _serve_metadata(self, scope: Scope, send: Send) -> None:
+        if scope["method"] not in {"GET", "HEAD", "OPTIONS"}:
+            await _answer(RequestDenied("http_method_refused", "metadata is only read", 405), None, send)
+            return
+        content = json.dumps(metadata(self.guard)).encode()
+        headers = [
+            (b"content-type", b"application/json"),
+            (b"content-length", str(len(content)).encode()),
+            (b"access-control-allow-origin", b"*"),
+            (b"access-control-allow-headers", b"*"),
+            (b"cache-control", b"max-age=300"),
+        ]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": content if scope["method"] == "GET" else b""})
+
+    async def _lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Begins to fetch keys at the start, and seals the log at the end."""
+
+        async def observed(message: Message) -> None:
+            if message["type"] == "lifespan.startup.complete":
+                self.guard.start()
+            elif message["type"] in {"lifespan.shutdown.complete", "lifespan.shutdown.failed"}:
+                await asyncio.to_thread(self.guard.close)
+            await send(message)
+
+        await self.app(scope, receive, observed)
+
+
+class _ClientGoneError(Exception):
+    """The client left before its body was read."""
+
+
+class _Watch:
+    """Looks at the token of an open response again and again, and ends the response when the token has died."""
+
+    __slots__ = ("_call", "_guard", "_has_ended", "_has_started", "_loop", "_task", "_timer")
+
+    def __init__(self, guard: Guard, call: Call) -> None:
+        self._guard = guard
+        self._call = call
+        self._loop = asyncio.get_running_loop()
+        self._task = asyncio.current_task()
+        self._timer = self._loop.call_later(RECHECK_INTERVAL, self._look)
+        self._has_started = False
+        self._has_ended = False
+
+    def sending(self, send: Send) -> Send:
+        async def observed(message: Message) -> None:
+            self._has_started = True
+            await send(message)
+
+        return observed
+
+    def _look(self) -> None:
+        try:
+            self._guard.gate.recheck(self._call.proof)
+        except GuardError as error:
+            _log(error)
+            self._has_ended = True
+            if self._task is not None:
+                self._task.cancel()
+        else:
+            self._timer = self._loop.call_later(RECHECK_INTERVAL, self._look)
+
+    async def ended_stream(self, send: Send) -> bool:
+        """After a cancellation: whether it was ours. Then the stream is ended for the client."""
+        if not self._has_ended or self._task is None:
+            return False
+        self._task.uncancel()
+        if self._has_started:
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+        else:
+            await _answer(Denied("token_revoked", "the token died while the call ran", 401), None, send)
+        return True
+
+    def stop(self) -> None:
+        self._timer.cancel()
+
+
+def _replay(body: bytes, receive: Receive) -> Receive:
+    """Gives the body that was decided on, whole, and after it only what the server says."""
+    is_given = False
+
+    async def replay() -> Message:
+        nonlocal is_given
+        if is_given:
+            return await receive()
+        is_given = True
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    return replay
+
+
+def _is_preflight(scope: Scope) -> bool:
+    """A CORS preflight carries no token by design, and reaches no tool."""
+    if scope["method"] != "OPTIONS":
+        return False
+    names = {name for name, _ in scope["headers"]}
+    return b"origin" in names and b"access-control-request-method" in names
+
+
+def _address(host: str) -> str | None:
+    """The peer's address; None where the server listens on a Unix socket."""
+    return host if "." in host or ":" in host else None
+
+
+def _log(error: GuardError) -> None:
+    if isinstance(error, Denied):
+        logger.info("refused: %s", error)
+    else:
+        logger.error("not decided: %s", error)
+
+
+async def _answer(error: GuardError, body: bytes | None, send: Send) -> None:
+    status, headers, content = http_answer(error, body)
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": content})
+
+
+def _set_user(scope: Scope, call: Call) -> None:
+    """Names the user as the MCP SDK does, so that its session ownership and ``get_access_token`` work."""
+    try:
+        from mcp_fastguard.transport.identity import authenticated_user  # noqa: PLC0415
+    except ImportError:
+        return
+    scope["user"], scope["auth"] = authenticated_user(call.proof, scope["headers"])

@@ -1,0 +1,102 @@
+"""What a client sees of a refusal. Decided here and nowhere else: the code, never the detail."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any, Final
+
+from mcp_fastguard.errors import Denied, GuardError, GuardFault
+
+__all__ = ["http_answer", "rpc_error"]
+
+#: JSON-RPC codes that the specifications give (JSON-RPC 2.0 section 5.1, MCP 2026-07-28 streamable HTTP).
+_RPC_CODES: Final = {
+    "body_not_json": -32700,
+    "batch_refused": -32600,
+    "message_invalid": -32600,
+    "member_duplicated": -32600,
+    "body_too_deep": -32600,
+    "header_mismatch": -32020,
+    "header_duplicated": -32020,
+    "header_invalid": -32020,
+}
+
+#: Said to people who read the client's log. The detail stays in the server's.
+_MESSAGES: Final = {
+    400: "the request is not valid",
+    401: "a valid token is needed",
+    403: "this caller may not do this",
+    404: "not found",
+    405: "the HTTP method is not allowed here",
+    413: "the body is too large",
+    415: "the body must not be encoded",
+    429: "too many calls",
+    500: "the call could not be decided",
+    503: "the call cannot be decided at the moment",
+}
+
+#: Faults that pass by themselves; all others are a matter for the operator.
+_PASSING_FAULTS: Final = frozenset({"audit_queue_full", "audit_failed"})
+
+
+def status_of(error: GuardError) -> int:
+    """The HTTP status of a refusal."""
+    if isinstance(error, Denied):
+        return error.status
+    if isinstance(error, GuardFault) and error.code in _PASSING_FAULTS:
+        return 503
+    return 500
+
+
+def rpc_error(error: GuardError) -> tuple[int, str, dict[str, Any]]:
+    """Code, message and data of the JSON-RPC error.
+
+    Codes of our own are the HTTP status: positive, because the specification reserves -32768 to -32000.
+    """
+    status = status_of(error)
+    code = getattr(error, "code", "internal")
+    data: dict[str, Any] = {"code": code}
+    if isinstance(error, Denied):
+        if error.retry_after is not None:
+            data["retryAfter"] = math.ceil(error.retry_after)
+        if error.challenge is not None:
+            data["wwwAuthenticate"] = error.challenge
+    return _RPC_CODES.get(code, status), _MESSAGES.get(status, "refused"), data
+
+
+def http_answer(error: GuardError, body: bytes | None) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
+    """Status, headers and body of the answer to a refused HTTP request.
+
+    Args:
+        error: the refusal.
+        body: the request's body, if it was read; its JSON-RPC id is answered to.
+    """
+    status = status_of(error)
+    code, message, data = rpc_error(error)
+    data.pop("wwwAuthenticate", None)
+    answer = {"jsonrpc": "2.0", "id": _request_id(body), "error": {"code": code, "message": message, "data": data}}
+    content = json.dumps(answer).encode()
+    headers = [
+        (b"content-type", b"application/json"),
+        (b"content-length", str(len(content)).encode()),
+        (b"cache-control", b"no-store"),
+    ]
+    if isinstance(error, Denied) and error.challenge is not None:
+        headers.append((b"www-authenticate", error.challenge.encode("latin-1", "replace")))
+    retry_after = 1.0 if status == 503 and not isinstance(error, Denied) else getattr(error, "retry_after", None)
+    if retry_after is not None:
+        # Rounded up: a client that waits so long is admitted.
+        headers.append((b"retry-after", str(max(1, math.ceil(retry_after))).encode()))
+    if status == 405:
+        headers.append((b"allow", b"GET, POST, DELETE"))
+    return status, headers, content
+
+
+def _request_id(body: bytes | None) -> str | int | float | None:
+    try:
+        message = json.loads(body or b"null")
+    except (ValueError, RecursionError):
+        return None
+    found = message.get("id") if isinstance(message, dict) else None
+    return found if isinstance(found, str | int | float) and not isinstance(found, bool) else None

@@ -1,0 +1,107 @@
+"""The message layer for FastMCP 4."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from fastmcp.server.auth import AuthProvider
+from fastmcp.server.middleware import Middleware
+from mcp.shared.exceptions import MCPError
+
+from mcp_fastguard.errors import GuardError
+from mcp_fastguard.transport.challenge import rpc_error
+from mcp_fastguard.transport.mcp_sdk import ProvedTokenVerifier
+from mcp_fastguard.transport.messages import MessageLayer
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from fastmcp.server.middleware import CallNext, MiddlewareContext
+
+    from mcp_fastguard.guard import Call, Guard
+
+__all__ = ["GuardAuthProvider", "GuardFastMCPMiddleware"]
+
+#: Method of a list -> (kind, attribute of an element that rules name it by).
+LISTS: Final = {
+    "tools/list": ("tool", "name"),
+    "prompts/list": ("prompt", "name"),
+    "resources/list": ("resource", "uri"),
+    "resources/templates/list": ("resource", "uri_template"),
+}
+
+#: Members of a message that decide, by FastMCP's name -> the wire's.
+_DECIDING: Final = {
+    "name": "name",
+    "arguments": "arguments",
+    "uri": "uri",
+    "ref": "ref",
+    "argument": "argument",
+    "notifications": "notifications",
+    "task_id": "taskId",
+}
+
+
+class GuardFastMCPMiddleware(Middleware):
+    """For ``FastMCP(middleware=[...])``: the first of the list, outside caches. Nested calls and those of mounted servers
+    come here again, and are decided under their own names.
+    """
+
+    def __init__(self, guard: Guard, *, transport: str = "http") -> None:
+        self._layer = MessageLayer(guard, transport)
+        self._guard = guard
+
+    async def __call__(self, context: MiddlewareContext[Any], call_next: CallNext[Any, Any]) -> Any:
+        """Runs once a message, whatever its phase."""
+        method = context.method or ""
+        request_context = getattr(context.fastmcp_context, "request_context", None)
+        request = getattr(request_context, "request", None)
+        request_id = getattr(request_context, "request_id", None) if context.type == "request" else None
+        scope = request.scope if request is not None else None
+        try:
+            call = await self._layer.begin(method, _params(context.message), request_id, scope)
+        except GuardError as error:
+            raise MCPError(*rpc_error(error)) from error
+        if call is None:
+            return await call_next(context)
+        try:
+            result = await self._layer.walk(call, lambda: call_next(context))
+        except GuardError as error:
+            raise MCPError(*rpc_error(error)) from error
+        return self._filtered(method, call, result)
+
+    def _filtered(self, method: str, call: Call, result: Any) -> Any:
+        found = LISTS.get(method)
+        if found is None:
+            return result
+        kind, name = found
+        may_see, proof = self._guard.may_see, call.proof
+        return [element for element in result if may_see(kind, str(getattr(element, name)), proof)]
+
+
+def _params(message: Any) -> Mapping[str, Any]:
+    """The members of a parsed message that decide, as the wire names them."""
+    params: dict[str, Any] = {}
+    for attribute, name in _DECIDING.items():
+        value = getattr(message, attribute, None)
+        if value is None:
+            continue
+        if hasattr(value, "model_dump"):
+            value = value.model_dump(mode="json", by_alias=True, exclude_none=True)
+        params[name] = value if isinstance(value, dict | list | str) else str(value)
+    return params
+
+
+class GuardAuthProvider(AuthProvider):
+    """For ``FastMCP(auth=...)``: the identity is the one that the ASGI layer has proved."""
+
+    def __init__(self, guard: Guard) -> None:
+        super().__init__(base_url=guard.config.resource_url)
+        self._verifier = ProvedTokenVerifier(guard)
+
+    async def verify_token(self, token: str) -> Any:
+        """The proved token, or None."""
+        from fastmcp.server.auth import AccessToken  # noqa: PLC0415 - the name stands for the SDK's elsewhere
+
+        found = await self._verifier.verify_token(token)
+        return None if found is None else AccessToken(**found.model_dump(), original_client_id=found.client_id)

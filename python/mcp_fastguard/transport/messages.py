@@ -1,0 +1,102 @@
+"""What both message layers do: take the proof that the ASGI layer left, or decide anew (decision 8)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from mcp_fastguard._fastguard import ToolRequest
+from mcp_fastguard.errors import GuardError, GuardFault
+from mcp_fastguard.guard import Call
+from mcp_fastguard.transport.asgi import proved_call
+from mcp_fastguard.transport.stdio import StdioToken
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping
+
+    from mcp_fastguard.guard import Guard
+
+__all__ = ["MessageLayer"]
+
+
+class MessageLayer:
+    """Walks one message from its proof to its ending.
+
+    Args:
+        guard: whose proofs count.
+        transport: ``"http"`` or ``"stdio"``; declared, never guessed from what is missing.
+
+    Raises:
+        ValueError: another transport, or ``"stdio"`` without ``[stdio]`` in the configuration.
+    """
+
+    def __init__(self, guard: Guard, transport: str) -> None:
+        if transport not in {"http", "stdio"}:
+            message = f"transport must be 'http' or 'stdio', not {transport!r}"
+            raise ValueError(message)
+        self.guard = guard
+        self._stdio = StdioToken(guard) if transport == "stdio" else None
+        guard.attached.add(transport)
+
+    async def begin(
+        self,
+        method: str,
+        params: Mapping[str, Any] | None,
+        request_id: str | int | None,
+        scope: Mapping[str, Any] | None,
+    ) -> Call | None:
+        """Finds or makes the call that proves a message. None for a list that the SDK asks of itself.
+
+        Raises:
+            Denied: a room refused the message.
+            GuardFault: nothing proves it.
+        """
+        if self._stdio is not None:
+            call = Call(self.guard, self._message(method, params, request_id, self._stdio.read()))
+            await call.authorize()
+            call.is_taken = True
+        else:
+            parent = proved_call(self.guard, dict(scope) if scope is not None else None)
+            if parent is None:
+                raise GuardFault("call_unproved", f"no ASGI layer of this guard has seen `{method}`")
+            if _is_synthetic(parent, method, request_id):
+                return None
+            call = parent
+            if not parent.take(method, params):
+                call = parent.nested(self._message(method, params, request_id, None))
+                call.is_taken = True
+        try:
+            await call.settle()
+        except GuardError as error:
+            call.fail(error)
+            call.close()
+            raise
+        return call
+
+    async def walk(self, call: Call, handle: Callable[[], Awaitable[Any]]) -> Any:
+        """Runs the message's handler and records the ending."""
+        try:
+            result = await call.run(handle)
+            if not call.is_closed:
+                call.finish(result)
+        except BaseException as error:
+            if not call.is_closed:
+                call.fail(error)
+            raise
+        finally:
+            call.close()
+        return result
+
+    @staticmethod
+    def _message(
+        method: str, params: Mapping[str, Any] | None, request_id: str | int | None, token: str | None
+    ) -> ToolRequest:
+        return ToolRequest.message(
+            method=method, params=dict(params) if params is not None else None, id=request_id, token=token
+        )
+
+
+def _is_synthetic(parent: Call, method: str, request_id: str | int | None) -> bool:
+    """SDKs list their own tools, through all middleware, to find the schema of the tool that is being called. The request is
+    the call's own and its proof is not spent yet; no client can cause it, since header and body were compared.
+    """
+    return method == "tools/list" and parent.proof.method == "tools/call" and not parent.is_taken and request_id is not None

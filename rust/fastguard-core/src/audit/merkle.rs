@@ -1,0 +1,80 @@
+//! The Merkle tree over the log's lines (RFC 6962 §2.1), of which only the right edge is kept.
+
+use super::digest::{sha256, sha256_of_nothing};
+
+const LEAF: u8 = 0x00;
+const NODE: u8 = 0x01;
+
+/// A hash of the tree.
+pub(super) type Hash = [u8; 32];
+
+/// A tree that only grows: its size and the roots of its complete subtrees, the largest first.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Tree {
+    size: u64,
+    roots: Vec<Hash>,
+}
+
+impl Tree {
+    /// How many leaves it has.
+    pub(super) const fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// Appends the leaf `line`.
+    pub(super) fn push(&mut self, line: &[u8]) {
+        let mut hash = sha256(LEAF, &[line]);
+        // Each one at the low end of the size is a complete subtree that the new leaf completes further.
+        for _ in 0..self.size.trailing_ones() {
+            let Some(left) = self.roots.pop() else { break };
+            hash = sha256(NODE, &[&left, &hash]);
+        }
+        self.roots.push(hash);
+        self.size += 1;
+    }
+
+    /// The root over all leaves.
+    pub(super) fn root(&self) -> Hash {
+        let mut roots = self.roots.iter().rev();
+        let Some(last) = roots.next() else { return sha256_of_nothing() };
+        roots.fold(*last, |right, left| sha256(NODE, &[left, &right]))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::audit::line::in_hex;
+
+    /// The definition of RFC 6962 §2.1, word by word: the reference for the incremental one.
+    fn root_by_definition(leaves: &[Vec<u8>]) -> Hash {
+        match leaves {
+            [] => sha256_of_nothing(),
+            [leaf] => sha256(LEAF, &[leaf]),
+            _ => {
+                let split = leaves.len().next_power_of_two() / 2;
+                let (left, right) = leaves.split_at(split);
+                sha256(NODE, &[&root_by_definition(left), &root_by_definition(right)])
+            }
+        }
+    }
+
+    #[test]
+    fn root_is_that_of_the_definition_at_every_size() {
+        let mut tree = Tree::default();
+        let mut leaves = Vec::new();
+        for number in 0..70_u32 {
+            assert_eq!(tree.root(), root_by_definition(&leaves));
+            tree.push(&number.to_be_bytes());
+            leaves.push(number.to_be_bytes().to_vec());
+        }
+        assert_eq!(tree.size(), 70);
+    }
+
+    #[test]
+    fn root_of_the_empty_tree_is_the_hash_of_nothing() {
+        let expected = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+
+        assert_eq!(in_hex(&Tree::default().root()), expected);
+    }
+}

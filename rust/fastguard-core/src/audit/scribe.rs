@@ -1,0 +1,181 @@
+//! Writes each event as one line. The fields and their order are listed in `docs/audit.md`; none is renamed.
+
+use super::inputs::Inputs;
+use super::line::{Object, timestamp};
+use super::record::{Check, Checks, Decision, Ending, Event, Notice, Outcome};
+use crate::call::Caller;
+use crate::clock::UnixTime;
+
+/// Knows what stays the same in all lines of a log.
+pub(super) struct Scribe {
+    log: Box<str>,
+    inputs: Inputs,
+}
+
+impl Scribe {
+    pub(super) fn new(log: Box<str>, key: &[u8; 32]) -> Self {
+        Self { log, inputs: Inputs::new(key) }
+    }
+
+    pub(super) fn log(&self) -> &str {
+        &self.log
+    }
+
+    pub(super) fn key_name(&self) -> [u8; 16] {
+        self.inputs.key_name()
+    }
+
+    /// Writes the members that stand after `seq`.
+    pub(super) fn write(&mut self, event: &Event, object: &mut Object<'_>) {
+        match event {
+            Event::Decision(decision) => self.decision(decision, object),
+            Event::Ending(ending) => self.ending(ending, object),
+            Event::Notice(notice) => write_notice(notice, object),
+        }
+    }
+
+    fn decision(&mut self, decision: &Decision, object: &mut Object<'_>) {
+        object.id("id", &self.log, decision.id);
+        object.time("timestamp", decision.at);
+        object.text("event_type", "decision");
+        write_target(decision.kind, decision.target.as_deref(), &decision.method, object);
+        if let Some(caller) = &decision.caller {
+            write_identity(caller, object);
+            write_grant(caller, object);
+        }
+        object.text_if("session", decision.session.as_deref());
+        if let Some(peer) = decision.peer {
+            object.text("peer", &peer.to_string());
+        }
+        object.text_if("request_id", decision.request_id.as_deref());
+        self.inputs.write(&decision.arguments, &decision.log_arguments, object);
+        write_outcome(&decision.result, object);
+        object.flag("enforced", decision.enforced);
+        object.text_if("rule", decision.rule.as_deref());
+        object.text("tier", decision.tier);
+        write_checks(decision.checks, object);
+        if let Some((rule, remaining)) = &decision.limit {
+            let mut limit = object.object("limit");
+            limit.text("rule", rule);
+            limit.number("remaining", *remaining);
+            limit.close();
+        }
+        object.text("policy", &decision.policy);
+        if let Some(elapsed) = decision.elapsed_nanos {
+            object.thousandths("decided_in_us", elapsed);
+        }
+    }
+
+    fn ending(&self, ending: &Ending, object: &mut Object<'_>) {
+        object.id("decision", &self.log, ending.decision);
+        object.time("timestamp", ending.at);
+        object.text("event_type", "ending");
+        write_target(ending.kind, ending.target.as_deref(), &ending.method, object);
+        if let Some(caller) = &ending.caller {
+            write_identity(caller, object);
+        }
+        object.text_if("session", ending.session.as_deref());
+        object.text_if("request_id", ending.request_id.as_deref());
+        object.text("status", &ending.status);
+        object.text_if("error", ending.error.as_deref());
+        object.thousandths("duration_ms", micros(ending.duration));
+        if let Some(execution) = ending.execution {
+            object.thousandths("execution_time_ms", micros(execution));
+        }
+        let mut summary = object.object("output_summary");
+        summary.number_if("rows", ending.rows);
+        summary.number_if("bytes", ending.bytes);
+        summary.number_if("items", ending.items);
+        summary.close();
+        object.number_if("output_size_bytes", ending.bytes);
+    }
+}
+
+fn micros(duration: std::time::Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}
+
+fn write_notice(notice: &Notice, object: &mut Object<'_>) {
+    object.time("timestamp", notice.at);
+    object.text("event_type", notice.event_type);
+    for (name, value) in &notice.fields {
+        object.text(name, value);
+    }
+}
+
+fn write_target(kind: &str, target: Option<&str>, method: &str, object: &mut Object<'_>) {
+    object.text("kind", kind);
+    object.text_if(if kind == "tool" { "tool_name" } else { "target" }, target);
+    object.text("method", method);
+}
+
+fn write_identity(caller: &Caller, object: &mut Object<'_>) {
+    let mut identity = object.object("authenticated_identity");
+    identity.text("issuer", caller.issuer());
+    identity.text_if("subject", caller.subject());
+    identity.close();
+    object.text_if("client_id", caller.client_id());
+    // "Agent" is the actor if the token has one, else the client (decision 4 of the design).
+    object.text_if("agent_id", caller.actor().or_else(|| caller.client_id()));
+    object.text_if("organisation_id", caller.organisation());
+}
+
+fn write_grant(caller: &Caller, object: &mut Object<'_>) {
+    object.text("token_id", caller.token_id());
+    object.text_if("key_id", caller.key_id());
+    object.texts("scopes", caller.scopes());
+    object.texts("rbac_role", caller.roles());
+    if let Some(issued_at) = caller.issued_at() {
+        object.time("issued_at", issued_at);
+    }
+    object.time("expires_at", caller.expires_at());
+}
+
+fn write_outcome(outcome: &Outcome, object: &mut Object<'_>) {
+    match outcome {
+        Outcome::Allowed => object.text("result", "allowed"),
+        Outcome::Denied { code, room, detail } => {
+            object.text("result", "denied");
+            object.text("code", code);
+            object.text("room", room.name());
+            object.text("detail", detail);
+        }
+        Outcome::Faulted { code, detail } => {
+            object.text("result", "faulted");
+            object.text("code", code);
+            object.text("detail", detail);
+        }
+    }
+}
+
+fn write_checks(checks: Checks, object: &mut Object<'_>) {
+    const fn name(check: Check) -> &'static str {
+        match check {
+            Check::NotReached => "not_reached",
+            Check::Passed => "passed",
+            Check::Refused => "refused",
+        }
+    }
+    let mut members = object.object("checks");
+    members.text("request", name(checks.request));
+    members.text("token", name(checks.token));
+    members.text("binding", name(checks.binding));
+    members.text("limits", name(checks.limits));
+    members.text("policy", name(checks.policy));
+    members.text("approval", name(checks.approval));
+    members.close();
+}
+
+/// The name of a log: when it was opened, by which process, and random digits.
+pub(super) fn log_name(opened_at: UnixTime, process: u32, random: [u8; 2]) -> String {
+    let mut time = Vec::new();
+    timestamp(opened_at, &mut time);
+    let time: String = time
+        .into_iter()
+        .map(char::from)
+        .take_while(|byte| *byte != '.')
+        .filter(|byte| !matches!(byte, '-' | ':'))
+        .collect();
+    let [first, second] = random;
+    format!("{time}-{process}-{first:02x}{second:02x}")
+}

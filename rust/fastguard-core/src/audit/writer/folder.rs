@@ -1,0 +1,238 @@
+//! The log's folder: `audit/<log>/000001.jsonl`, and `audit/key` beside the logs.
+
+use std::fs::{self, DirBuilder, OpenOptions};
+use std::io::{self, BufRead, BufReader, Read as _, Write as _};
+use std::path::{Path, PathBuf};
+
+use crate::audit::digest::random;
+use crate::audit::journal::{File, Store};
+use crate::audit::line::hex;
+use crate::denial::Fault;
+
+/// The folder of one log, which no other process writes to: it was made by this one.
+pub(in crate::audit) struct Folder {
+    path: PathBuf,
+}
+
+impl Folder {
+    /// Makes the folder `name` in `base`; an error where it exists.
+    pub(in crate::audit) fn make(base: &Path, name: &str) -> io::Result<Self> {
+        let path = base.join(name);
+        private_folder().create(&path)?;
+        sync_folder(base)?;
+        Ok(Self { path })
+    }
+
+    pub(in crate::audit) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Removes the folder of a log that never began.
+    pub(in crate::audit) fn remove_if_empty(&self) {
+        // It has files where the log began; then it stays.
+        let _ = fs::remove_dir(&self.path);
+    }
+
+    fn file(&self, number: u32) -> PathBuf {
+        self.path.join(format!("{number:06}.jsonl"))
+    }
+}
+
+impl Store for Folder {
+    type File = fs::File;
+
+    fn create(&mut self, number: u32) -> io::Result<fs::File> {
+        let path = self.file(number);
+        let file = private_file().append(true).create_new(true).open(&path)?;
+        sync_folder(&self.path).inspect_err(|_| {
+            let _ = fs::remove_file(&path);
+        })?;
+        Ok(file)
+    }
+
+    fn remove(&mut self, number: u32) -> io::Result<()> {
+        fs::remove_file(self.file(number))
+    }
+}
+
+impl File for fs::File {
+    fn append(&mut self, length: u64, bytes: &[u8]) -> io::Result<()> {
+        let metadata = self.metadata()?;
+        if metadata.len() != length || is_deleted(&metadata) {
+            return Err(io::Error::other("the file was cut, written or deleted by somebody else"));
+        }
+        self.write_all(bytes)
+    }
+
+    fn sync(&mut self) -> io::Result<()> {
+        self.sync_data()
+    }
+
+    fn cut(&mut self, length: u64) -> io::Result<()> {
+        // Where somebody else cut it, setting the length would fill it with zeros.
+        if self.metadata()?.len() > length { self.set_len(length) } else { Ok(()) }
+    }
+}
+
+/// Makes the folder of the logs if there is none, and makes sure that files can be written in it.
+pub(in crate::audit) fn open_base(base: &Path) -> Result<(), Fault> {
+    let refused = |error: io::Error| failed(base, &error);
+    private_folder().recursive(true).create(base).map_err(refused)?;
+    let mut name = Vec::from(*b".probe-");
+    hex(&random::<8>()?, &mut name);
+    let probe = base.join(String::from_utf8_lossy(&name).as_ref());
+    let written = private_file().write(true).create_new(true).open(&probe).and_then(|mut file| {
+        file.write_all(b"probe\n")?;
+        file.sync_data()
+    });
+    let removed = fs::remove_file(&probe);
+    written.and(removed).map_err(refused)
+}
+
+/// The key of the hashes, in `audit/key` as 64 hexadecimal digits. Made where there is none; of several
+/// processes that make one at once, the first wins and the others read its key.
+pub(in crate::audit) fn read_or_make_key(base: &Path) -> Result<[u8; 32], Fault> {
+    let path = base.join("key");
+    match read_key(&path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        key => return key.map_err(|error| failed(&path, &error)),
+    }
+    let mut name = Vec::from(*b".key-");
+    hex(&random::<8>()?, &mut name);
+    let draft = base.join(String::from_utf8_lossy(&name).as_ref());
+    let mut text = Vec::new();
+    hex(&random::<32>()?, &mut text);
+    text.push(b'\n');
+    let made = private_file().write(true).create_new(true).open(&draft).and_then(|mut file| {
+        file.write_all(&text)?;
+        file.sync_all()?;
+        // Unlike a rename, a link never replaces the key that another process has made meanwhile.
+        match fs::hard_link(&draft, &path) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+            _ => sync_folder(base),
+        }
+    });
+    let _ = fs::remove_file(&draft);
+    made.and_then(|()| read_key(&path)).map_err(|error| failed(&path, &error))
+}
+
+fn read_key(path: &Path) -> io::Result<[u8; 32]> {
+    let file = OpenOptions::new().read(true).open(path)?;
+    refuse_if_public(&file)?;
+    let mut text = String::new();
+    file.take(128).read_to_string(&mut text)?;
+    let digits = text.trim_end();
+    let mut key = [0; 32];
+    let wrong = || io::Error::new(io::ErrorKind::InvalidData, "not a key of 64 hexadecimal digits");
+    if digits.len() != 64 || !digits.is_ascii() {
+        return Err(wrong());
+    }
+    for (byte, pair) in key.iter_mut().zip(digits.as_bytes().chunks_exact(2)) {
+        let pair = std::str::from_utf8(pair).map_err(|_| wrong())?;
+        *byte = u8::from_str_radix(pair, 16).map_err(|_| wrong())?;
+    }
+    Ok(key)
+}
+
+/// The group may read it: Kubernetes opens the files of a volume to the group of the pod.
+#[cfg(unix)]
+fn refuse_if_public(file: &fs::File) -> io::Result<()> {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    const EVERY_USER: u32 = 0o007;
+    if file.metadata()?.permissions().mode() & EVERY_USER == 0 {
+        return Ok(());
+    }
+    Err(io::Error::new(io::ErrorKind::PermissionDenied, "every user may read it; mode 0600 is needed"))
+}
+
+#[cfg(not(unix))]
+fn refuse_if_public(_file: &fs::File) -> io::Result<()> {
+    Ok(())
+}
+
+#[cfg(unix)]
+fn is_deleted(metadata: &fs::Metadata) -> bool {
+    std::os::unix::fs::MetadataExt::nlink(metadata) == 0
+}
+
+#[cfg(not(unix))]
+fn is_deleted(_metadata: &fs::Metadata) -> bool {
+    false
+}
+
+fn private_folder() -> DirBuilder {
+    let builder = DirBuilder::new();
+    #[cfg(unix)]
+    let builder = {
+        use std::os::unix::fs::DirBuilderExt as _;
+        let mut builder = builder;
+        builder.mode(0o700);
+        builder
+    };
+    builder
+}
+
+fn private_file() -> OpenOptions {
+    let options = OpenOptions::new();
+    #[cfg(unix)]
+    let options = {
+        use std::os::unix::fs::OpenOptionsExt as _;
+        let mut options = options;
+        options.mode(0o600);
+        options
+    };
+    options
+}
+
+/// A new name in a folder is durable only once the folder is.
+#[cfg(unix)]
+fn sync_folder(path: &Path) -> io::Result<()> {
+    fs::File::open(path)?.sync_all()
+}
+
+#[cfg(not(unix))]
+fn sync_folder(_path: &Path) -> io::Result<()> {
+    Ok(())
+}
+
+pub(in crate::audit) fn failed(path: &Path, error: &io::Error) -> Fault {
+    Fault::AuditFailed { reason: format!("`{}`: {error}", path.display()) }
+}
+
+/// The files of a log in their order: of its folder, or the one file that `path` is.
+pub(in crate::audit) fn files(path: &Path) -> io::Result<Vec<(u32, PathBuf)>> {
+    let number = |path: &Path| path.file_stem()?.to_str()?.parse::<u32>().ok();
+    if !fs::metadata(path)?.is_dir() {
+        return Ok(vec![(number(path).unwrap_or(0), path.to_owned())]);
+    }
+    let mut files = Vec::new();
+    for entry in fs::read_dir(path)? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|extension| extension == "jsonl")
+            && let Some(number) = number(&path)
+        {
+            files.push((number, path));
+        }
+    }
+    files.sort_unstable();
+    Ok(files)
+}
+
+/// The folders in `base`, in the order of their names.
+pub(in crate::audit) fn folders(base: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut folders = Vec::new();
+    for entry in fs::read_dir(base)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            folders.push(entry.path());
+        }
+    }
+    folders.sort_unstable();
+    Ok(folders)
+}
+
+/// Opens a file of a log for reading.
+pub(in crate::audit) fn open(path: &Path) -> io::Result<Box<dyn BufRead + Send>> {
+    Ok(Box::new(BufReader::with_capacity(256 * 1024, OpenOptions::new().read(true).open(path)?)))
+}

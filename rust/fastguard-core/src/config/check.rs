@@ -1,0 +1,136 @@
+//! What a type cannot say: impossible values and contradictions. All that are found are reported at once.
+
+mod issuers;
+mod limits;
+mod rules;
+mod url;
+
+use super::error::{ConfigError, Problem, Warning};
+use super::schema::{Config, DpopMode, Rule};
+use std::time::Duration;
+
+/// The problems found so far.
+#[derive(Default)]
+pub(super) struct Findings(Vec<Problem>);
+
+impl Findings {
+    fn add(&mut self, key: impl Into<String>, message: impl Into<String>) {
+        self.0.push(Problem::new(key, message));
+    }
+
+    fn push(&mut self, problem: Problem) {
+        self.0.push(problem);
+    }
+
+    /// Empty lists say nothing, or something that was not meant.
+    fn refuse_empty(&mut self, key: impl Into<String>, is_empty: bool) {
+        if is_empty {
+            self.add(key, "must not be empty");
+        }
+    }
+
+    fn into_result(self) -> Result<(), ConfigError> {
+        if self.0.is_empty() { Ok(()) } else { Err(ConfigError::new(self.0)) }
+    }
+}
+
+/// Checks the whole configuration.
+pub(super) fn check(config: &Config) -> Result<(), ConfigError> {
+    let mut findings = Findings::default();
+    if config.version != 1 {
+        findings.add("version", format!("this version of mcp-fastguard reads version 1, not {}", config.version));
+    }
+    check_resource(config, &mut findings);
+    issuers::check(config, &mut findings);
+    rules::check(config, &mut findings);
+    limits::check(config, &mut findings);
+    check_audit(config, &mut findings);
+    if config.tokens.leeway.get() > Duration::from_secs(300) {
+        findings.add("tokens.leeway", "at most 5m: more is no tolerance for clocks");
+    }
+    if config.dpop.mode == DpopMode::Required {
+        // A guard must not pretend: this version verifies no proofs, so it refuses every bound token.
+        findings.add(
+            "dpop.mode",
+            "`required` cannot be met: this version verifies no DPoP proofs and refuses bound tokens",
+        );
+    }
+    check_stdio(config, &mut findings);
+    findings.into_result()
+}
+
+/// Checks one rule by itself.
+pub(super) fn check_rule(rule: &Rule, key: &str) -> Result<(), ConfigError> {
+    let mut findings = Findings::default();
+    rules::check_rule(rule, key, &mut findings);
+    findings.into_result()
+}
+
+fn check_resource(config: &Config, findings: &mut Findings) {
+    let parsed = url::Url::parse(&config.resource.url);
+    match &parsed {
+        None => findings.add("resource.url", "not an absolute URL"),
+        Some(parsed) => {
+            if parsed.scheme == "http" && !parsed.is_loopback() {
+                findings.add("resource.url", "must be https; http only on loopback");
+            }
+            if parsed.has_extras {
+                findings.add("resource.url", "must have no user, query or fragment (RFC 8707 section 2)");
+            }
+            if parsed.host.bytes().any(|byte| byte.is_ascii_uppercase()) {
+                findings.add("resource.url", "write the host in lower case: audiences are compared letter by letter");
+            }
+            if !url::is_plain_path(parsed.path) {
+                findings.add("resource.url", "the path must be plain: no `..`, `//`, `%` or `*`");
+            }
+        }
+    }
+    for (index, path) in config.resource.public.iter().enumerate() {
+        let key = format!("resource.public[{index}]");
+        if !path.starts_with('/') || !url::is_plain_path(path) {
+            findings
+                .add(&key, format!("`{path}` is no plain path: it starts with `/` and has no `..`, `//`, `%` or `*`"));
+        }
+        if parsed.as_ref().is_some_and(|parsed| parsed.path == path) {
+            findings.add(key, "the guarded path cannot be public");
+        }
+    }
+}
+
+fn check_audit(config: &Config, findings: &mut Findings) {
+    let audit = &config.audit;
+    findings.refuse_empty("audit.path", audit.path.is_empty());
+    if audit.max_file_bytes < 64 * 1024 {
+        findings.add("audit.max_file_bytes", "at least 65536");
+    }
+    if !(Duration::from_millis(1)..=Duration::from_secs(10)).contains(&audit.flush_interval.get()) {
+        findings.add("audit.flush_interval", "between 1ms and 10s");
+    }
+}
+
+fn check_stdio(config: &Config, findings: &mut Findings) {
+    let Some(stdio) = &config.stdio else { return };
+    match (&stdio.token_file, &stdio.token_variable) {
+        (Some(_), Some(_)) => findings.add("stdio", "either `token_file` or `token_variable`, not both"),
+        (None, None) => findings.add("stdio", "`token_file` or `token_variable` is needed"),
+        (Some(file), None) => findings.refuse_empty("stdio.token_file", file.is_empty()),
+        (None, Some(name)) if !name.starts_with("FASTGUARD_") => {
+            findings.add("stdio.token_variable", "must begin with `FASTGUARD_`");
+        }
+        (None, Some(_)) => {}
+    }
+}
+
+/// What is allowed and probably not meant.
+pub(super) fn warnings(config: &Config) -> Vec<Warning> {
+    let mut warnings = rules::warnings(config);
+    if !config.audit.enabled {
+        let message = "no record is kept: nobody will be able to say who called what".to_owned();
+        warnings.push(Warning { key: "audit.enabled".to_owned(), message });
+    }
+    if config.issuers.is_empty() {
+        let message = "no issuer: every call will be refused".to_owned();
+        warnings.push(Warning { key: "issuers".to_owned(), message });
+    }
+    warnings
+}

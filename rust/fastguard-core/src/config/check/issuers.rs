@@ -1,0 +1,114 @@
+//! `[[issuers]]`
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use super::Findings;
+use super::url::Url;
+use crate::config::error::Problem;
+use crate::config::schema::{Config, Issuer};
+use crate::config::values::Required;
+use crate::jose::{Algorithm, KeySet};
+
+pub(super) fn check(config: &Config, findings: &mut Findings) {
+    let mut seen = BTreeSet::new();
+    for (index, issuer) in config.issuers.iter().enumerate() {
+        let at = |key: &str| format!("issuers[{index}].{key}");
+        if !seen.insert(&issuer.issuer) {
+            findings.add(at("issuer"), format!("`{}` stands here twice", issuer.issuer));
+        }
+        if config.issuers.len() > 1 && issuer.asserts_scopes.is_none() {
+            findings.add(
+                at("asserts_scopes"),
+                "needed where there is more than one issuer: say which scopes this one may assert",
+            );
+        }
+        check_places(issuer, &at, findings);
+        check_algorithms(issuer, &at, findings);
+        check_types(issuer, &at, findings);
+        check_lists(issuer, &at, findings);
+        if !(Duration::from_secs(1)..=Duration::from_secs(86_400)).contains(&issuer.max_lifetime.get()) {
+            findings.add(at("max_lifetime"), "between 1s and 24h");
+        }
+    }
+}
+
+fn check_places(issuer: &Issuer, at: &impl Fn(&str) -> String, findings: &mut Findings) {
+    let urls = [("issuer", Some(&issuer.issuer)), ("jwks_uri", issuer.jwks_uri.as_ref())];
+    for (key, text) in urls.into_iter().filter_map(|(key, text)| text.map(|text| (key, text))) {
+        match Url::parse(text) {
+            None => findings.add(at(key), format!("`{text}` is not an absolute URL")),
+            Some(url) if url.has_extras && key == "issuer" => {
+                findings.add(at(key), "must have no user, query or fragment (RFC 8414 section 2)");
+            }
+            Some(url) if url.scheme == "http" && !(issuer.allow_http_loopback && url.is_loopback()) => {
+                findings.add(at(key), "must be https; http only on loopback and with `allow_http_loopback = true`");
+            }
+            Some(_) => {}
+        }
+    }
+    let sources = [issuer.jwks_uri.is_some(), issuer.jwks.is_some(), issuer.jwks_file.is_some()];
+    if sources.into_iter().filter(|is_given| *is_given).count() > 1 {
+        findings.add(at("jwks_uri"), "only one of `jwks_uri`, `jwks` and `jwks_file`");
+    }
+    if let Some(text) = issuer.inline_jwks() {
+        let keys = KeySet::from_jwks(text.as_bytes(), false).and_then(KeySet::without_published);
+        if let Err(error) = keys {
+            findings.add(at("jwks"), error.to_string());
+        }
+    }
+}
+
+fn check_algorithms(issuer: &Issuer, at: &impl Fn(&str) -> String, findings: &mut Findings) {
+    findings.refuse_empty(at("algorithms"), issuer.algorithms.is_empty());
+    for name in &issuer.algorithms {
+        match Algorithm::from_name(name) {
+            Some(algorithm) if algorithm.is_symmetric() => findings
+                .add(at("algorithms"), format!("`{name}` is symmetric: whoever verifies with it could also sign")),
+            Some(_) => {}
+            None => {
+                let known =
+                    Algorithm::ALL.into_iter().filter(|algorithm| !algorithm.is_symmetric()).map(Algorithm::name);
+                let problem = Problem::new(at("algorithms"), format!("`{name}` is not a known algorithm"));
+                findings.push(problem.nearest(name, known));
+            }
+        }
+    }
+}
+
+fn check_types(issuer: &Issuer, at: &impl Fn(&str) -> String, findings: &mut Findings) {
+    findings.refuse_empty(at("types"), issuer.types.is_empty());
+    let is_loose = |name: &&String| name.is_empty() || name.eq_ignore_ascii_case("jwt");
+    if let Some(name) = issuer.types.iter().find(is_loose).filter(|_| issuer.require.is_empty()) {
+        let message = format!("`{name}` needs `require`: without it an ID token of the same issuer would pass");
+        findings.add(at("types"), message);
+    }
+    for name in ["dpop+jwt", "logout+jwt", "id_token+jwt", "secevent+jwt", "oauth-id-jag+jwt"] {
+        if issuer.types.iter().any(|accepted| accepted.eq_ignore_ascii_case(name)) {
+            findings.add(at("types"), format!("`{name}` is no access token"));
+        }
+    }
+    for (claim, value) in &issuer.require {
+        let is_scalar = !matches!(
+            value,
+            Required::Present(false)
+                | Required::Equal(serde_json::Value::Null | serde_json::Value::Array(_) | serde_json::Value::Object(_))
+        );
+        if !is_scalar {
+            findings.add(at(&format!("require.{claim}")), "true, or the string or number that the claim must equal");
+        }
+    }
+}
+
+fn check_lists(issuer: &Issuer, at: &impl Fn(&str) -> String, findings: &mut Findings) {
+    let lists = [
+        ("audiences", issuer.audiences.as_ref()),
+        ("scope_claims", Some(&issuer.scope_claims)),
+        ("client_claims", Some(&issuer.client_claims)),
+        ("asserts_scopes", issuer.asserts_scopes.as_ref()),
+    ];
+    for (key, list) in lists {
+        let is_empty = list.is_some_and(|list| list.is_empty() || list.iter().any(String::is_empty));
+        findings.refuse_empty(at(key), is_empty);
+    }
+}

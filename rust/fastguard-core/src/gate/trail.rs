@@ -1,0 +1,151 @@
+//! What is known of a call when its walk ends, for its record.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::audit::{self, Arguments, Checks, Decision, Ending, Event};
+use crate::call::{AllowedCall, Caller, Target, ToolRequest};
+use crate::clock::UnixTime;
+use crate::config::Tier;
+use crate::denial::{Denial, Room};
+use crate::request::Payload;
+
+/// How far a call came.
+#[derive(Default)]
+pub(super) struct Trail {
+    pub(super) caller: Option<Arc<Caller>>,
+    pub(super) target: Option<Target>,
+    pub(super) peer: Option<IpAddr>,
+    pub(super) session: Option<Box<str>>,
+}
+
+impl Trail {
+    pub(super) fn allowed(
+        self,
+        call: &AllowedCall,
+        request: &ToolRequest,
+        policy: &Arc<str>,
+        record: u64,
+        at: UnixTime,
+    ) -> Event {
+        let rule = call.rule();
+        let standing = call.admitted().standing();
+        Decision {
+            rule: Some(Arc::clone(rule.key())),
+            tier: tier_name(rule.tier()),
+            log_arguments: Arc::clone(rule.log_arguments()),
+            limit: standing.map(|standing| (Arc::clone(&standing.rule), standing.remaining)),
+            checks: Checks::passed_through(Room::Policy),
+            ..self.decision(Some(call.target()), audit::Outcome::Allowed, request, policy, record, at)
+        }
+        .into()
+    }
+
+    pub(super) fn denied(
+        mut self,
+        denial: &Denial,
+        request: &ToolRequest,
+        policy: &Arc<str>,
+        record: u64,
+        at: UnixTime,
+    ) -> Event {
+        let target = self.target.take();
+        Decision {
+            checks: Checks::refused_by(denial.room()),
+            ..self.decision(target.as_ref(), audit::Outcome::from(denial), request, policy, record, at)
+        }
+        .into()
+    }
+
+    fn decision(
+        self,
+        target: Option<&Target>,
+        result: audit::Outcome,
+        request: &ToolRequest,
+        policy: &Arc<str>,
+        record: u64,
+        at: UnixTime,
+    ) -> Decision {
+        Decision {
+            at,
+            elapsed_nanos: None,
+            id: record,
+            result,
+            enforced: true,
+            // What an unverified caller sent is not kept: it would let strangers write what they like into the log.
+            arguments: if self.caller.is_some() { arguments(request) } else { Arguments::None },
+            caller: self.caller,
+            peer: self.peer,
+            kind: target.map_or("http", |target| target.kind().name()),
+            method: target.map_or_else(|| "".into(), |target| target.method_name().into()),
+            target: target.map(|target| target.name().into()),
+            session: self.session,
+            request_id: target.and_then(|target| target.id().map(Box::from)),
+            rule: None,
+            tier: tier_name(Tier::Auto),
+            log_arguments: Arc::default(),
+            policy: Arc::clone(policy),
+            checks: Checks::default(),
+            limit: None,
+        }
+    }
+}
+
+fn arguments(request: &ToolRequest) -> Arguments {
+    match request.payload() {
+        Payload::None => Arguments::None,
+        Payload::Arguments(text) => Arguments::Text(text.into()),
+        Payload::Params(text) => Arguments::Params(text.into()),
+        Payload::Message(text) => Arguments::Message(text.into()),
+    }
+}
+
+const fn tier_name(tier: Tier) -> &'static str {
+    match tier {
+        Tier::Auto => "auto",
+        Tier::Log => "log",
+        Tier::Approve => "approve",
+        Tier::Block => "block",
+    }
+}
+
+/// How an allowed call ended: counts and sizes, never the result.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// `ok`, `error`, `cancelled`, `unused`.
+    pub status: Box<str>,
+    /// The class of an error, never its text.
+    pub error: Option<Box<str>>,
+    /// From the decision to the end.
+    pub duration: Duration,
+    /// Rows of the result, if it has any.
+    pub rows: Option<u64>,
+    /// Bytes of the result.
+    pub bytes: Option<u64>,
+    /// Content items of the result.
+    pub items: Option<u64>,
+}
+
+/// The record of an ending.
+pub(super) fn ended(call: &AllowedCall, outcome: Outcome, at: UnixTime) -> Event {
+    let target = call.target();
+    Ending {
+        at,
+        decision: call.record(),
+        duration: outcome.duration,
+        execution: None,
+        status: outcome.status,
+        error: outcome.error,
+        rows: outcome.rows,
+        bytes: outcome.bytes,
+        items: outcome.items,
+        kind: target.kind().name(),
+        method: target.method_name().into(),
+        target: Some(target.name().into()),
+        caller: Some(Arc::clone(call.admitted().bound().token().caller())),
+        session: None,
+        request_id: target.id().map(Box::from),
+    }
+    .into()
+}

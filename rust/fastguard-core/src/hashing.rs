@@ -1,0 +1,52 @@
+//! Keyed hashes, so that nobody outside can choose two inputs that meet.
+
+use std::hash::{BuildHasher, Hasher};
+
+use siphasher::sip128::{Hasher128, SipHasher13};
+
+/// Hashes lists of byte strings to 128 bits under keys drawn at random.
+#[derive(Clone, Debug)]
+pub struct KeyHasher {
+    first: u64,
+    second: u64,
+}
+
+impl KeyHasher {
+    /// Draws new keys from the operating system's randomness.
+    pub fn random() -> Self {
+        // RandomState takes its keys from the system once a thread and then counts; SipHash hides the count.
+        let draw = |salt: u64| {
+            let mut hasher = std::collections::hash_map::RandomState::new().build_hasher();
+            hasher.write_u64(salt);
+            hasher.finish()
+        };
+        Self { first: draw(1), second: draw(2) }
+    }
+
+    /// Hashes the parts, each preceded by its length, so that no two lists run together.
+    pub fn hash(&self, parts: &[&[u8]]) -> u128 {
+        let mut hasher = SipHasher13::new_with_keys(self.first, self.second);
+        for part in parts {
+            hasher.write_u64(part.len() as u64);
+            hasher.write(part);
+        }
+        hasher.finish128().as_u128()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lists_of_the_same_bytes_differ_by_where_they_are_cut() {
+        let hasher = KeyHasher::random();
+        assert_ne!(hasher.hash(&[b"ab", b"c"]), hasher.hash(&[b"a", b"bc"]));
+        assert_eq!(hasher.hash(&[b"ab", b"c"]), hasher.hash(&[b"ab", b"c"]));
+    }
+
+    #[test]
+    fn two_hashers_disagree() {
+        assert_ne!(KeyHasher::random().hash(&[b"a"]), KeyHasher::random().hash(&[b"a"]));
+    }
+}

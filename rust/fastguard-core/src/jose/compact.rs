@@ -1,0 +1,200 @@
+//! JWS in compact serialisation (RFC 7515 §7.1), and nothing else.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+
+use super::algorithm::{Algorithm, Algorithms};
+use super::keyset::KeySet;
+use crate::bounds::{MAX_JOSE_HEADER_BYTES, MAX_JOSE_HEADER_DEPTH, MAX_KEY_ID_BYTES, MAX_TOKEN_BYTES};
+use crate::denial::Denial;
+use crate::json::Json;
+
+/// Longest signature: RSA with 8192 bits.
+const MAX_SIGNATURE_BYTES: usize = 1_024;
+
+/// The three parts of a token.
+#[derive(Debug)]
+pub struct Compact<'a> {
+    header: &'a [u8],
+    payload: &'a [u8],
+    signing_input: &'a [u8],
+    signature: [u8; MAX_SIGNATURE_BYTES],
+    signature_length: usize,
+}
+
+/// What a header says that is believed before the signature was verified.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Header {
+    /// `alg`.
+    pub algorithm: Algorithm,
+    /// `kid`.
+    pub key_id: Option<Box<str>>,
+    /// `typ`.
+    pub typ: Option<Box<str>>,
+}
+
+const fn malformed(what: &'static str) -> Denial {
+    Denial::TokenMalformed { what }
+}
+
+/// Decodes base64url in its one canonical form: no padding, no white space, no bits left over (RFC 7515 §2, RFC 4648 §3.5).
+pub fn decode_segment(segment: &[u8]) -> Option<Vec<u8>> {
+    URL_SAFE_NO_PAD.decode(segment).ok()
+}
+
+impl<'a> Compact<'a> {
+    /// Splits a token into its parts and decodes the signature.
+    pub fn split(text: &'a [u8]) -> Result<Self, Denial> {
+        if text.len() > MAX_TOKEN_BYTES {
+            return Err(Denial::TokenTooLarge);
+        }
+        let mut parts = text.split(|byte| *byte == b'.');
+        let (Some(header), Some(payload), Some(encoded), None) =
+            (parts.next(), parts.next(), parts.next(), parts.next())
+        else {
+            return Err(malformed("not three parts"));
+        };
+        if header.is_empty() || header.len() > MAX_JOSE_HEADER_BYTES {
+            return Err(malformed("the header is empty or too long"));
+        }
+        let mut signature = [0; MAX_SIGNATURE_BYTES];
+        let signature_length = URL_SAFE_NO_PAD
+            .decode_slice(encoded, &mut signature)
+            .map_err(|_| malformed("the signature is not base64url, or too long"))?;
+        let signing_input = text.get(..header.len() + 1 + payload.len()).unwrap_or_default();
+        Ok(Self { header, payload, signing_input, signature, signature_length })
+    }
+
+    /// The encoded header.
+    pub const fn header_segment(&self) -> &'a [u8] {
+        self.header
+    }
+
+    /// What was signed.
+    pub const fn signing_input(&self) -> &'a [u8] {
+        self.signing_input
+    }
+
+    /// The signature.
+    pub fn signature(&self) -> &[u8] {
+        self.signature.get(..self.signature_length).unwrap_or_default()
+    }
+
+    /// The decoded payload.
+    pub fn payload(&self) -> Result<Vec<u8>, Denial> {
+        decode_segment(self.payload).ok_or_else(|| malformed("the payload is not base64url"))
+    }
+
+    /// Reads the header. Keys that it names or carries (`jwk`, `jku`, `x5u`, `x5c`) are never looked at (RFC 8725 §3.10).
+    pub fn header(&self) -> Result<Header, Denial> {
+        let text = decode_segment(self.header).ok_or_else(|| malformed("the header is not base64url"))?;
+        let header = match Json::parse(&text, MAX_JOSE_HEADER_DEPTH) {
+            Ok(header @ Json::Object(_)) => header,
+            _ => return Err(malformed("the header is not one JSON object without repeated members")),
+        };
+        for parameter in ["crit", "b64", "zip", "enc"] {
+            if header.member(parameter).is_some() {
+                return Err(Denial::HeaderParameterRefused { parameter });
+            }
+        }
+        let text = |name: &str| match header.member(name) {
+            None => Ok(None),
+            Some(Json::String(text)) if text.len() <= MAX_KEY_ID_BYTES => Ok(Some(&**text)),
+            Some(_) => Err(malformed("a header parameter is not a string, or too long")),
+        };
+        let name = text("alg")?.ok_or(malformed("the header has no `alg`"))?;
+        let algorithm =
+            Algorithm::from_name(name).ok_or_else(|| Denial::AlgorithmRefused { algorithm: name.to_owned() })?;
+        Ok(Header { algorithm, key_id: text("kid")?.map(Box::from), typ: text("typ")?.map(Box::from) })
+    }
+}
+
+/// Verifies a signature and nothing else: no claim is read. Gives the header and the payload.
+pub fn verify_compact(text: &[u8], keys: &KeySet, algorithms: Algorithms) -> Result<(Header, Vec<u8>), Denial> {
+    let compact = Compact::split(text)?;
+    let header = compact.header()?;
+    if !algorithms.contains(header.algorithm) {
+        return Err(Denial::AlgorithmRefused { algorithm: header.algorithm.name().to_owned() });
+    }
+    let key = keys.choose(header.key_id.as_deref(), header.algorithm)?;
+    if !key.verify(header.algorithm, compact.signing_input(), compact.signature()) {
+        return Err(Denial::SignatureInvalid);
+    }
+    let payload = compact.payload()?;
+    Ok((header, payload))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn token(header: &str) -> String {
+        format!("{}.e30.AAAA", URL_SAFE_NO_PAD.encode(header))
+    }
+
+    fn header(text: &str) -> Result<Header, Denial> {
+        Compact::split(token(text).as_bytes())?.header()
+    }
+
+    #[test]
+    fn header_of_a_usual_token_is_read() {
+        let read = header(r#"{"alg":"ES256","kid":"k","typ":"at+jwt"}"#).unwrap();
+        assert_eq!(
+            (read.algorithm, read.key_id.as_deref(), read.typ.as_deref()),
+            (Algorithm::Es256, Some("k"), Some("at+jwt"))
+        );
+    }
+
+    #[test]
+    fn header_that_asks_for_more_than_is_known_is_refused() {
+        for parameter in ["crit", "b64", "zip", "enc"] {
+            let refused = header(&format!(r#"{{"alg":"ES256","{parameter}":[]}}"#)).unwrap_err();
+            assert_eq!(refused, Denial::HeaderParameterRefused { parameter });
+        }
+    }
+
+    #[test]
+    fn headers_that_are_not_plain_are_refused() {
+        for text in [
+            "",
+            "[]",
+            "1",
+            r#"{"kid":"k"}"#,
+            r#"{"alg":1}"#,
+            r#"{"alg":"ES256","kid":7}"#,
+            r#"{"alg":"ES256","alg":"ES256"}"#,
+            r#"{"alg":"ES256","typ":null}"#,
+        ] {
+            assert_eq!(header(text).unwrap_err().code(), "token_malformed", "{text}");
+        }
+    }
+
+    #[test]
+    fn none_is_no_algorithm_in_any_case() {
+        for name in ["none", "None", "NONE", "nOnE", ""] {
+            assert_eq!(header(&format!(r#"{{"alg":"{name}"}}"#)).unwrap_err().code(), "algorithm_refused");
+        }
+    }
+
+    #[test]
+    fn texts_of_other_than_three_parts_are_refused() {
+        for text in ["", ".", "a", "a.b", "a.b.c.d", "a.b.c.d.e", ".b.c"] {
+            assert_eq!(Compact::split(text.as_bytes()).unwrap_err().code(), "token_malformed", "{text}");
+        }
+    }
+
+    #[test]
+    fn base64url_has_one_form() {
+        assert!(decode_segment(b"YQ").is_some());
+        for segment in ["YQ==", "YR", "Y", "Y Q", "YQ\n", "Y+", "Y/"] {
+            assert!(decode_segment(segment.as_bytes()).is_none(), "{segment:?}");
+        }
+    }
+
+    #[test]
+    fn depth_of_the_header_is_bounded() {
+        let nested = |depth: usize| format!(r#"{{"alg":"ES256","x":{}{}}}"#, "[".repeat(depth), "]".repeat(depth));
+        assert!(header(&nested(MAX_JOSE_HEADER_DEPTH - 1)).is_ok());
+        assert!(header(&nested(MAX_JOSE_HEADER_DEPTH)).is_err());
+    }
+}

@@ -1,0 +1,165 @@
+//! A set of keys (RFC 7517 §5), immutable once read.
+
+use std::fmt;
+
+use super::algorithm::Algorithm;
+use super::key::{Key, KeyError};
+use super::thumbprint::is_published;
+use crate::bounds::{MAX_KEY_SET_BYTES, MAX_KEY_SET_DEPTH, MAX_KEYS};
+use crate::denial::Denial;
+use crate::json::{Json, JsonError};
+
+/// Keys that can verify, and what became of the others.
+#[derive(Debug)]
+pub struct KeySet {
+    keys: Vec<Key>,
+    skipped: Vec<SkippedKey>,
+}
+
+/// A key that cannot verify.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct SkippedKey {
+    /// Its place in the set.
+    pub index: usize,
+    /// Its `kid`, if it has one.
+    pub key_id: Option<Box<str>>,
+    /// Why.
+    pub reason: SkipReason,
+}
+
+/// Why a key is left out.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum SkipReason {
+    /// It is no key that we can use.
+    Key(KeyError),
+    /// Its private half is published.
+    Published,
+}
+
+impl fmt::Display for SkipReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Key(error) => error.fmt(f),
+            Self::Published => f.write_str("its private half stands in an RFC or a test vector"),
+        }
+    }
+}
+
+/// Why a document is no set of keys.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum KeySetError {
+    /// Longer than [`MAX_KEY_SET_BYTES`].
+    TooLarge,
+    /// Not JSON, or nested too deeply, or a member named twice.
+    NotJson,
+    /// Neither a set nor a key.
+    NotAKeySet,
+    /// More than [`MAX_KEYS`] keys.
+    TooManyKeys,
+    /// Secrets and public keys in one set: whoever knows the public ones must not be taken for the holder of the secrets.
+    Mixed,
+    /// No key of it can verify.
+    NoUsableKey,
+}
+
+impl fmt::Display for KeySetError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::TooLarge => "the key set is too large",
+            Self::NotJson => "the key set is not JSON, nests too deeply, or names a member twice",
+            Self::NotAKeySet => "neither a key set nor a key",
+            Self::TooManyKeys => "the key set has too many keys",
+            Self::Mixed => "the key set mixes secrets and public keys",
+            Self::NoUsableKey => "no key of the set can verify",
+        })
+    }
+}
+
+impl std::error::Error for KeySetError {}
+
+impl From<JsonError> for KeySetError {
+    fn from(_: JsonError) -> Self {
+        Self::NotJson
+    }
+}
+
+impl KeySet {
+    /// Reads a set, or one key. Keys that cannot verify are left out and listed.
+    pub fn from_jwks(text: &[u8], allow_symmetric: bool) -> Result<Self, KeySetError> {
+        if text.len() > MAX_KEY_SET_BYTES {
+            return Err(KeySetError::TooLarge);
+        }
+        let document = Json::parse(text, MAX_KEY_SET_DEPTH)?;
+        let members = match document.member("keys") {
+            Some(Json::Array(members)) => &members[..],
+            Some(_) => return Err(KeySetError::NotAKeySet),
+            None if document.member("kty").is_some() => std::slice::from_ref(&document),
+            None => return Err(KeySetError::NotAKeySet),
+        };
+        if members.len() > MAX_KEYS {
+            return Err(KeySetError::TooManyKeys);
+        }
+        let mut set = Self { keys: Vec::new(), skipped: Vec::new() };
+        for (index, member) in members.iter().enumerate() {
+            match Key::from_jwk(member, allow_symmetric) {
+                Ok(key) => set.keys.push(key),
+                Err(error) => {
+                    let key_id = member.member("kid").and_then(Json::as_str).map(Box::from);
+                    set.skipped.push(SkippedKey { index, key_id, reason: SkipReason::Key(error) });
+                }
+            }
+        }
+        let is_mixed = set.keys.iter().any(Key::is_symmetric) && !set.keys.iter().all(Key::is_symmetric);
+        match () {
+            () if is_mixed => Err(KeySetError::Mixed),
+            () if set.keys.is_empty() => Err(KeySetError::NoUsableKey),
+            () => Ok(set),
+        }
+    }
+
+    /// The set without keys that anyone can sign with, because their private half is published.
+    pub fn without_published(mut self) -> Result<Self, KeySetError> {
+        let (published, keys): (Vec<Key>, Vec<Key>) =
+            self.keys.into_iter().partition(|key| is_published(key.thumbprint()));
+        for (index, key) in published.into_iter().enumerate() {
+            let key_id = key.key_id().map(Box::from);
+            self.skipped.push(SkippedKey { index, key_id, reason: SkipReason::Published });
+        }
+        if keys.is_empty() { Err(KeySetError::NoUsableKey) } else { Ok(Self { keys, skipped: self.skipped }) }
+    }
+
+    /// The keys that can verify.
+    pub fn keys(&self) -> &[Key] {
+        &self.keys
+    }
+
+    /// The keys that cannot.
+    pub fn skipped(&self) -> &[SkippedKey] {
+        &self.skipped
+    }
+
+    /// Whether every key of another set is in this one, under the same `kid`.
+    pub fn holds_all_of(&self, other: &Self) -> bool {
+        other.keys.iter().all(|key| {
+            self.keys.iter().any(|mine| mine.key_id() == key.key_id() && mine.thumbprint() == key.thumbprint())
+        })
+    }
+
+    /// Chooses the one key that fits. Two keys of one `kid`, or two that fit a token without `kid`, are one too many: trying
+    /// them in turn would let whoever controls either sign for both.
+    pub fn choose(&self, key_id: Option<&str>, algorithm: Algorithm) -> Result<&Key, Denial> {
+        let mut named = self.keys.iter().filter(|key| key_id.is_none() || key.key_id() == key_id);
+        let unknown = || Denial::KeyUnknown { key_id: key_id.unwrap_or_default().to_owned() };
+        if key_id.is_some() {
+            let key = named.next().ok_or_else(unknown)?;
+            return match named.next() {
+                Some(_) => Err(Denial::KeyAmbiguous),
+                None if key.fits(algorithm) => Ok(key),
+                None => Err(Denial::AlgorithmRefused { algorithm: algorithm.name().to_owned() }),
+            };
+        }
+        let mut fitting = named.filter(|key| key.fits(algorithm));
+        let key = fitting.next().ok_or_else(unknown)?;
+        if fitting.next().is_some() { Err(Denial::KeyAmbiguous) } else { Ok(key) }
+    }
+}

@@ -1,0 +1,470 @@
+//! Many windows: sharded, bounded, charged all together or not at all.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry as HolderEntry;
+use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use hashbrown::HashTable;
+
+use super::admit::MAX_RULES;
+use super::window::{Admission, Counter, Window, WindowSpec};
+use crate::bounds::TABLE_SHARE;
+use crate::clock::Tick;
+use crate::denial::Fault;
+
+/// Most shards; as many calls can be charged at once.
+const MAX_SHARDS: usize = 64;
+
+/// A shard is worth its lock from this many windows on.
+const WINDOWS_PER_SHARD: usize = 1_024;
+
+/// Idle windows that one insertion looks for: enough to find room in a table half of which is idle.
+const SWEEP: usize = 16;
+
+/// Windows are allocated in blocks of this many, so that the table never doubles.
+const BLOCK: usize = 64;
+
+/// One charge of a call.
+#[derive(Clone, Copy, Debug)]
+pub struct Charge<'a> {
+    /// The window's key: a keyed hash.
+    pub key: u128,
+    /// Its quota.
+    pub spec: &'a WindowSpec,
+    /// How much.
+    pub cost: u32,
+    /// The principal, which may hold only its share of the table.
+    pub holder: u128,
+}
+
+/// Every charge was made.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Admitted {
+    /// Which of the charges left the least.
+    pub tightest: usize,
+    /// What it left.
+    pub remaining: u64,
+}
+
+/// No charge was made.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Refused {
+    /// Which of the charges must wait longest.
+    pub index: usize,
+    /// Why.
+    pub reason: Refusal,
+    /// How long.
+    pub retry_after: Duration,
+}
+
+/// Why a charge was refused.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Refusal {
+    /// The quota is spent.
+    Spent,
+    /// No window is free, and none is idle.
+    TableFull,
+    /// The holder has its share of the table already.
+    ShareFull,
+}
+
+/// Whose time a table is given.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[repr(u8)]
+pub enum ClockSource {
+    /// The system's monotonic clock.
+    System = 1,
+    /// The caller's.
+    Caller = 2,
+}
+
+/// Windows by key.
+#[derive(Debug)]
+pub struct WindowTable {
+    shards: Box<[Padded]>,
+    windows_per_shard: usize,
+    holders: Box<[Mutex<HashMap<u128, u32>>]>,
+    share: u32,
+    count: AtomicUsize,
+    clock: AtomicU8,
+}
+
+/// Two cache lines, so that neighbouring locks do not slow each other down.
+#[derive(Debug)]
+#[repr(align(128))]
+struct Padded(Mutex<Shard>);
+
+#[derive(Debug, Default)]
+struct Shard {
+    narrow: Part<u16>,
+    wide: Part<u32>,
+}
+
+/// The windows of one width. The hash table holds indices of four bytes, the blocks the windows themselves.
+#[derive(Debug)]
+struct Part<C> {
+    index: HashTable<u32>,
+    blocks: Vec<Vec<Entry<C>>>,
+    hand: u32,
+}
+
+impl<C> Default for Part<C> {
+    fn default() -> Self {
+        Self { index: HashTable::new(), blocks: Vec::new(), hand: 0 }
+    }
+}
+
+#[derive(Debug)]
+struct Entry<C> {
+    // Two halves: a u128 would be aligned to 16 bytes and cost 8 more.
+    key: [u64; 2],
+    holder: [u64; 2],
+    idle_from: u64,
+    window: Window<C>,
+}
+
+const fn halves(value: u128) -> [u64; 2] {
+    #[expect(clippy::cast_possible_truncation, reason = "the halves are meant")]
+    [value as u64, (value >> 64) as u64]
+}
+
+const fn whole(halves: [u64; 2]) -> u128 {
+    halves[0] as u128 | (halves[1] as u128) << 64
+}
+
+impl<C: Counter> Part<C> {
+    fn len(&self) -> usize {
+        self.index.len()
+    }
+
+    fn entry(&self, index: u32) -> Option<&Entry<C>> {
+        let index = index as usize;
+        self.blocks.get(index / BLOCK)?.get(index % BLOCK)
+    }
+
+    fn entry_mut(&mut self, index: u32) -> Option<&mut Entry<C>> {
+        let index = index as usize;
+        self.blocks.get_mut(index / BLOCK)?.get_mut(index % BLOCK)
+    }
+
+    fn find(&self, key: u128) -> Option<u32> {
+        let key = halves(key);
+        self.index.find(key[0], |index| self.entry(*index).is_some_and(|entry| entry.key == key)).copied()
+    }
+
+    fn insert(&mut self, entry: Entry<C>) -> Option<u32> {
+        let position = u32::try_from(self.index.len()).ok()?;
+        let hash = entry.key[0];
+        if self.blocks.last().is_none_or(|block| block.len() == BLOCK) {
+            self.blocks.push(Vec::with_capacity(BLOCK));
+        }
+        self.blocks.last_mut()?.push(entry);
+        let Self { index, blocks, .. } = self;
+        index.insert_unique(hash, position, |other| {
+            let other = *other as usize;
+            blocks.get(other / BLOCK).and_then(|block| block.get(other % BLOCK)).map_or(0, |entry| entry.key[0])
+        });
+        Some(position)
+    }
+
+    /// Removes one window; the last one takes its place, so that the blocks stay dense.
+    fn remove(&mut self, position: u32) -> Option<Entry<C>> {
+        let key = self.entry(position)?.key;
+        self.index.find_entry(key[0], |index| *index == position).ok()?.remove();
+        let moved = self.blocks.last_mut()?.pop()?;
+        if self.blocks.last().is_some_and(Vec::is_empty) {
+            self.blocks.pop();
+        }
+        let last = u32::try_from(self.index.len()).ok()?;
+        if last == position {
+            return Some(moved);
+        }
+        if let Some(index) = self.index.find_mut(moved.key[0], |index| *index == last) {
+            *index = position;
+        }
+        Some(std::mem::replace(self.entry_mut(position)?, moved))
+    }
+
+    /// Looks at the next few windows for idle ones, removes them, and tells whose they were.
+    fn sweep(&mut self, now: Tick, freed: &mut Vec<u128>) {
+        for _ in 0..SWEEP {
+            let Some(last) = u32::try_from(self.len()).ok().and_then(|count| count.checked_sub(1)) else { return };
+            self.hand = if self.hand >= last { 0 } else { self.hand + 1 };
+            if self.entry(self.hand).is_some_and(|entry| entry.idle_from <= now.as_nanos()) {
+                if let Some(entry) = self.remove(self.hand) {
+                    freed.push(whole(entry.holder));
+                }
+            }
+        }
+    }
+}
+
+impl WindowTable {
+    /// A table of at most `max_keys` windows.
+    pub fn new(max_keys: usize) -> Self {
+        let max_keys = max_keys.max(1);
+        let shards = (max_keys / WINDOWS_PER_SHARD).clamp(1, MAX_SHARDS).next_power_of_two().min(MAX_SHARDS);
+        Self {
+            shards: (0..shards).map(|_| Padded(Mutex::default())).collect(),
+            windows_per_shard: max_keys.div_ceil(shards),
+            holders: (0..shards).map(|_| Mutex::default()).collect(),
+            share: u32::try_from(max_keys.div_ceil(TABLE_SHARE)).unwrap_or(u32::MAX),
+            count: AtomicUsize::new(0),
+            clock: AtomicU8::new(0),
+        }
+    }
+
+    /// How many windows there are, idle ones included.
+    pub fn len(&self) -> usize {
+        self.count.load(Ordering::Relaxed)
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Takes note of whose time the table is given. Times of two clocks in one table would tell lies.
+    pub fn bind_clock(&self, source: ClockSource) -> Result<(), Fault> {
+        let source = source as u8;
+        if self.clock.load(Ordering::Relaxed) == source {
+            return Ok(());
+        }
+        match self.clock.compare_exchange(0, source, Ordering::Relaxed, Ordering::Relaxed) {
+            Ok(_) => Ok(()),
+            Err(bound) if bound == source => Ok(()),
+            Err(_) => Err(Fault::ClockMixed),
+        }
+    }
+
+    #[expect(clippy::cast_possible_truncation, reason = "masked by the count of shards")]
+    const fn shard_of(&self, key: u128) -> usize {
+        (key >> 64) as usize & (self.shards.len() - 1)
+    }
+
+    fn lock(&self, shard: usize) -> Option<MutexGuard<'_, Shard>> {
+        // A panic under the lock leaves counts that are at worst too high; refusing all calls after it would be worse.
+        self.shards.get(shard).map(|padded| padded.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Charges one window.
+    pub fn admit_one(&self, charge: &Charge<'_>, now: Tick) -> Result<Admitted, Refused> {
+        let Some(mut shard) = self.lock(self.shard_of(charge.key)) else { return Err(full(0, charge)) };
+        self.check(&mut shard, 0, charge, now)?;
+        let remaining = shard.charge(charge);
+        Ok(Admitted { tightest: 0, remaining })
+    }
+
+    /// Checks all charges, then makes them all, or none. The shards are locked in ascending order, each once.
+    pub fn admit(&self, charges: &[Charge<'_>], now: Tick) -> Result<Admitted, Refused> {
+        if let [charge] = charges {
+            return self.admit_one(charge, now);
+        }
+        let mut order = [usize::MAX; MAX_RULES];
+        for (slot, charge) in order.iter_mut().zip(charges) {
+            *slot = self.shard_of(charge.key);
+        }
+        order.sort_unstable();
+        let mut guards: [Option<MutexGuard<'_, Shard>>; MAX_RULES] = [const { None }; MAX_RULES];
+        let mut held = usize::MAX;
+        for (guard, shard) in guards.iter_mut().zip(order) {
+            if shard != held {
+                *guard = self.lock(shard);
+                held = shard;
+            }
+        }
+        // Where in the order a shard stands first is where its guard is.
+        let place = |key: u128| order.partition_point(|shard| *shard < self.shard_of(key));
+        let mut refused: Option<Refused> = None;
+        for (index, charge) in charges.iter().enumerate().take(MAX_RULES) {
+            let outcome = match guards.get_mut(place(charge.key)).and_then(Option::as_mut) {
+                Some(shard) => self.check(shard, index, charge, now),
+                None => Err(full(index, charge)),
+            };
+            if let Err(refusal) = outcome {
+                if refused.is_none_or(|worst| refusal.retry_after > worst.retry_after) {
+                    refused = Some(refusal);
+                }
+            }
+        }
+        if let Some(refused) = refused {
+            return Err(refused);
+        }
+        let mut admitted = Admitted { tightest: 0, remaining: u64::MAX };
+        for (index, charge) in charges.iter().enumerate().take(MAX_RULES) {
+            if let Some(shard) = guards.get_mut(place(charge.key)).and_then(Option::as_mut) {
+                let remaining = shard.charge(charge);
+                if remaining < admitted.remaining {
+                    admitted = Admitted { tightest: index, remaining };
+                }
+            }
+        }
+        Ok(admitted)
+    }
+
+    /// Brings the window to `now`, makes it where there is none, and says whether it has room.
+    fn check(&self, shard: &mut Shard, index: usize, charge: &Charge<'_>, now: Tick) -> Result<(), Refused> {
+        if charge.spec.is_narrow() {
+            self.check_part(shard, |shard| &mut shard.narrow, index, charge, now)
+        } else {
+            self.check_part(shard, |shard| &mut shard.wide, index, charge, now)
+        }
+    }
+
+    fn check_part<C: Counter>(
+        &self,
+        shard: &mut Shard,
+        part: fn(&mut Shard) -> &mut Part<C>,
+        index: usize,
+        charge: &Charge<'_>,
+        now: Tick,
+    ) -> Result<(), Refused> {
+        let position = match part(shard).find(charge.key) {
+            Some(position) => position,
+            None => self.make(shard, part, index, charge, now)?,
+        };
+        let Some(entry) = part(shard).entry_mut(position) else { return Err(full(index, charge)) };
+        entry.window.advance(charge.spec, now);
+        // INVARIANT: a window that is about to be charged is not idle, so making another cannot sweep it away.
+        entry.idle_from = entry.window.idle_from(charge.spec);
+        if entry.window.has_room(charge.spec, charge.cost) {
+            return Ok(());
+        }
+        let retry_after = entry.window.retry_after(charge.spec, charge.cost, now);
+        Err(Refused { index, reason: Refusal::Spent, retry_after })
+    }
+
+    /// Makes a window, in the place of idle ones where the table or the holder's share of it is full.
+    fn make<C: Counter>(
+        &self,
+        shard: &mut Shard,
+        part: fn(&mut Shard) -> &mut Part<C>,
+        index: usize,
+        charge: &Charge<'_>,
+        now: Tick,
+    ) -> Result<u32, Refused> {
+        if !charge.spec.quota().ge(&charge.cost.max(1)) {
+            // Nothing can ever be charged here: a window for it would only take room.
+            let retry_after = charge.spec.longest_wait();
+            return Err(Refused { index, reason: Refusal::Spent, retry_after });
+        }
+        let mut freed = Vec::new();
+        shard.narrow.sweep(now, &mut freed);
+        shard.wide.sweep(now, &mut freed);
+        for holder in freed {
+            self.give_back(holder);
+        }
+        if shard.narrow.len() + shard.wide.len() >= self.windows_per_shard {
+            return Err(full(index, charge));
+        }
+        if !self.take_share(charge.holder) {
+            return Err(Refused { reason: Refusal::ShareFull, ..full(index, charge) });
+        }
+        let mut window = Window::new();
+        window.advance(charge.spec, now);
+        let idle_from = window.idle_from(charge.spec);
+        let entry = Entry { key: halves(charge.key), holder: halves(charge.holder), idle_from, window };
+        self.count.fetch_add(1, Ordering::Relaxed);
+        part(shard).insert(entry).ok_or_else(|| full(index, charge))
+    }
+
+    fn holders_of(&self, holder: u128) -> Option<MutexGuard<'_, HashMap<u128, u32>>> {
+        let holders = self.holders.get(self.shard_of(holder))?;
+        Some(holders.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn take_share(&self, holder: u128) -> bool {
+        let Some(mut holders) = self.holders_of(holder) else { return false };
+        let held = holders.entry(holder).or_default();
+        let has_room = *held < self.share;
+        *held += u32::from(has_room);
+        has_room
+    }
+
+    fn give_back(&self, holder: u128) {
+        self.count.fetch_sub(1, Ordering::Relaxed);
+        let Some(mut holders) = self.holders_of(holder) else { return };
+        if let HolderEntry::Occupied(mut held) = holders.entry(holder) {
+            *held.get_mut() = held.get().saturating_sub(1);
+            if *held.get() == 0 {
+                held.remove();
+            }
+        }
+    }
+}
+
+impl Shard {
+    /// Makes a charge that was checked under the same lock, and tells what it left.
+    fn charge(&mut self, charge: &Charge<'_>) -> u64 {
+        if charge.spec.is_narrow() { self.narrow.charge(charge) } else { self.wide.charge(charge) }
+    }
+}
+
+impl<C: Counter> Part<C> {
+    fn charge(&mut self, charge: &Charge<'_>) -> u64 {
+        let Some(entry) = self.find(charge.key).and_then(|position| self.entry_mut(position)) else { return 0 };
+        entry.window.charge(charge.cost);
+        entry.idle_from = entry.window.idle_from(charge.spec);
+        entry.window.remaining(charge.spec)
+    }
+}
+
+const fn full(index: usize, charge: &Charge<'_>) -> Refused {
+    Refused { index, reason: Refusal::TableFull, retry_after: charge.spec.longest_wait() }
+}
+
+/// One window per key, for direct use.
+#[derive(Debug)]
+pub struct SlidingWindow {
+    spec: WindowSpec,
+    table: WindowTable,
+    hasher: crate::hashing::KeyHasher,
+}
+
+impl SlidingWindow {
+    /// At most `quota` in any `window`, for each of at most `max_keys` keys.
+    pub fn new(quota: u64, window: Duration, max_keys: usize) -> Result<Self, &'static str> {
+        let spec = WindowSpec::new(quota, window)
+            .ok_or("the window must last between 1 ms and 31 days, and the quota be at most 4294967295")?;
+        if max_keys == 0 {
+            return Err("a table of no windows admits nothing");
+        }
+        Ok(Self { spec, table: WindowTable::new(max_keys), hasher: crate::hashing::KeyHasher::random() })
+    }
+
+    /// Charges the key's window, if it has room.
+    pub fn admit(&self, key: &[u8], cost: u32, now: Tick, source: ClockSource) -> Result<Admission, Fault> {
+        self.table.bind_clock(source)?;
+        let key = self.hasher.hash(&[key]);
+        let charge = Charge { key, spec: &self.spec, cost, holder: key };
+        Ok(match self.table.admit_one(&charge, now) {
+            Ok(admitted) => Admission { allowed: true, remaining: admitted.remaining, retry_after: None },
+            Err(refused) => {
+                let remaining = if refused.reason == Refusal::Spent { self.remaining(&charge) } else { 0 };
+                Admission { allowed: false, remaining, retry_after: Some(refused.retry_after) }
+            }
+        })
+    }
+
+    fn remaining(&self, charge: &Charge<'_>) -> u64 {
+        let Some(shard) = self.table.lock(self.table.shard_of(charge.key)) else { return 0 };
+        let left = if charge.spec.is_narrow() {
+            shard.narrow.find(charge.key).and_then(|at| Some(shard.narrow.entry(at)?.window.remaining(charge.spec)))
+        } else {
+            shard.wide.find(charge.key).and_then(|at| Some(shard.wide.entry(at)?.window.remaining(charge.spec)))
+        };
+        left.unwrap_or_else(|| u64::from(charge.spec.quota()))
+    }
+
+    /// How many keys have a window.
+    pub fn len(&self) -> usize {
+        self.table.len()
+    }
+
+    /// Whether none has.
+    pub fn is_empty(&self) -> bool {
+        self.table.is_empty()
+    }
+}

@@ -1,0 +1,192 @@
+//! Which rule speaks of a target, and what it says.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+use super::rule::{CodeRule, CompiledRule};
+use crate::call::{AdmittedCall, Caller};
+use crate::config::{Config, Glob, Rule, Tier};
+use crate::denial::Denial;
+use crate::request::{Kind, Target};
+use crate::scopes::ScopeTable;
+
+/// Methods of the specification that every verified caller may use unless a rule of `[methods]` says otherwise: they run
+/// nothing, or lists that are filtered. All others need a rule.
+const OPEN_METHODS: [&str; 19] = [
+    "completion/complete",
+    "http/delete",
+    "http/get",
+    "initialize",
+    "logging/setLevel",
+    "notifications/cancelled",
+    "notifications/elicitation/complete",
+    "notifications/initialized",
+    "notifications/progress",
+    "notifications/roots/list_changed",
+    "ping",
+    "prompts/list",
+    "resources/list",
+    "resources/templates/list",
+    "response",
+    "server/discover",
+    "subscriptions/listen",
+    "tools/list",
+    "resources/unsubscribe",
+];
+
+/// Proof that a call may run, short of the approvals that the rule may demand.
+#[derive(Clone, Debug)]
+pub struct AllowedCall {
+    admitted: AdmittedCall,
+    rule: Arc<CompiledRule>,
+    record: u64,
+}
+
+impl AllowedCall {
+    /// The call with what was proved before.
+    pub const fn admitted(&self) -> &AdmittedCall {
+        &self.admitted
+    }
+
+    /// The caller.
+    pub fn caller(&self) -> &Caller {
+        self.admitted.bound().caller()
+    }
+
+    /// What the call is about.
+    pub const fn target(&self) -> &Target {
+        self.admitted.target()
+    }
+
+    /// The rule that decided.
+    pub fn rule(&self) -> &CompiledRule {
+        &self.rule
+    }
+
+    /// The number of the decision's record in the audit log; 0 without one.
+    pub const fn record(&self) -> u64 {
+        self.record
+    }
+
+    pub(crate) const fn recorded_as(mut self, record: u64) -> Self {
+        self.record = record;
+        self
+    }
+}
+
+/// Room 4, compiled from one configuration.
+#[derive(Debug)]
+pub struct Policy {
+    tools: Table,
+    prompts: Table,
+    resources: Table,
+    methods: Table,
+    open: Arc<CompiledRule>,
+    scopes: Arc<ScopeTable>,
+}
+
+/// The rules of one kind. All rules of an entry must be met: the configuration's and those beside the code.
+#[derive(Debug, Default)]
+struct Table {
+    exact: HashMap<Box<str>, Box<[Arc<CompiledRule>]>>,
+    /// The longest literal prefix first; the configuration has refused ties.
+    globs: Vec<(Glob, [Arc<CompiledRule>; 1])>,
+}
+
+impl Table {
+    fn new(kind: Kind, rules: &BTreeMap<String, Rule>, code: &[CodeRule], scopes: &ScopeTable) -> Self {
+        let compile = |name: &str, rule: &Rule| Arc::new(CompiledRule::new(kind, name, rule, scopes));
+        let (globs, exact): (Vec<_>, Vec<_>) = rules.iter().partition(|(name, _)| name.contains('*'));
+        let mut globs: Vec<_> =
+            globs.into_iter().map(|(name, rule)| (Glob::new(name), [compile(name, rule)])).collect();
+        globs.sort_by_key(|(glob, _)| std::cmp::Reverse(glob.literal_prefix_len()));
+        let mut table = Self { exact: HashMap::new(), globs };
+        for (name, rule) in exact {
+            table.exact.insert(name.as_str().into(), Box::new([compile(name, rule)]));
+        }
+        let code = code.iter().filter(|rule| rule.kind == kind);
+        for name in code.clone().map(|rule| rule.name.as_str()).collect::<BTreeSet<_>>() {
+            let beside = code.clone().filter(|rule| rule.name == name);
+            let both = table.find(name).iter().cloned().chain(beside.map(|rule| compile(name, &rule.rule)));
+            let both = both.collect();
+            table.exact.insert(name.into(), both);
+        }
+        table
+    }
+
+    fn find(&self, name: &str) -> &[Arc<CompiledRule>] {
+        if let Some(rules) = self.exact.get(name) {
+            return rules;
+        }
+        self.globs.iter().find(|(glob, _)| glob.matches(name)).map_or(&[], |(_, rules)| rules)
+    }
+}
+
+impl Policy {
+    /// Compiles the rules of the configuration and those beside the code.
+    pub fn new(config: &Config, code: &[CodeRule], scopes: Arc<ScopeTable>) -> Self {
+        let table = |kind, rules| Table::new(kind, rules, code, &scopes);
+        Self {
+            tools: table(Kind::Tool, &config.tools),
+            prompts: table(Kind::Prompt, &config.prompts),
+            resources: table(Kind::Resource, &config.resources),
+            methods: table(Kind::Method, &config.methods),
+            open: Arc::new(CompiledRule::open("methods (default)")),
+            scopes,
+        }
+    }
+
+    fn table(&self, kind: Kind) -> &Table {
+        match kind {
+            Kind::Tool => &self.tools,
+            Kind::Prompt => &self.prompts,
+            Kind::Resource => &self.resources,
+            Kind::Method => &self.methods,
+        }
+    }
+
+    /// Decides an admitted call. A refusal gives it back, for the record.
+    pub fn decide(&self, admitted: AdmittedCall) -> Result<AllowedCall, (Box<AdmittedCall>, Denial)> {
+        match self.judge(admitted.bound().caller(), admitted.target()) {
+            Ok(rule) => Ok(AllowedCall { admitted, rule, record: 0 }),
+            Err(denial) => Err((Box::new(admitted), denial)),
+        }
+    }
+
+    fn judge(&self, caller: &Caller, target: &Target) -> Result<Arc<CompiledRule>, Denial> {
+        let rule = self.judge_name(caller, target.kind(), target.name())?;
+        if target.kind() != Kind::Method {
+            // A rule may name the method as well as the target: then both must be met.
+            for rule in self.methods.find(target.method_name()) {
+                rule.check(caller, &self.scopes)?;
+            }
+        }
+        for resource in target.also() {
+            self.judge_name(caller, Kind::Resource, resource)?;
+        }
+        Ok(rule)
+    }
+
+    fn judge_name(&self, caller: &Caller, kind: Kind, name: &str) -> Result<Arc<CompiledRule>, Denial> {
+        let rules = self.table(kind).find(name);
+        for rule in rules {
+            rule.check(caller, &self.scopes)?;
+        }
+        match rules.iter().max_by_key(|rule| rule.tier()) {
+            Some(rule) => Ok(Arc::clone(rule)),
+            None if kind == Kind::Method && OPEN_METHODS.contains(&name) => Ok(Arc::clone(&self.open)),
+            None => Err(Denial::TargetUnknown { target: name.to_owned() }),
+        }
+    }
+
+    /// The rules that speak of a target.
+    pub fn rules(&self, kind: Kind, name: &str) -> &[Arc<CompiledRule>] {
+        self.table(kind).find(name)
+    }
+
+    /// Whether a list may show the target to the caller: a rule names it, its scopes are met, and it is not blocked.
+    pub fn may_see(&self, kind: Kind, name: &str, caller: &Caller) -> bool {
+        let rules = self.table(kind).find(name);
+        !rules.is_empty() && rules.iter().all(|rule| rule.tier() != Tier::Block && rule.is_met_by(caller))
+    }
+}

@@ -1,0 +1,260 @@
+//! The few headers that decide something, kept apart from all others.
+
+use crate::bounds::{MAX_HEADERS, MAX_TOKEN_BYTES};
+use crate::denial::Denial;
+
+/// A header that decides something.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Header {
+    /// RFC 9110 §11.6.2
+    Authorization,
+    /// RFC 9110 §8.4
+    ContentEncoding,
+    /// RFC 9449 §4.1
+    Dpop,
+    /// RFC 7239
+    Forwarded,
+    /// MCP: the method of the message.
+    McpMethod,
+    /// MCP: the name of the target.
+    McpName,
+    /// MCP: the version of the protocol.
+    ProtocolVersion,
+    /// MCP before 2026-07-28.
+    SessionId,
+    /// By custom: the addresses that a request passed.
+    XForwardedFor,
+}
+
+impl Header {
+    const ALL: [Self; 9] = [
+        Self::Authorization,
+        Self::ContentEncoding,
+        Self::Dpop,
+        Self::Forwarded,
+        Self::McpMethod,
+        Self::McpName,
+        Self::ProtocolVersion,
+        Self::SessionId,
+        Self::XForwardedFor,
+    ];
+
+    /// The name in lower case.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Authorization => "authorization",
+            Self::ContentEncoding => "content-encoding",
+            Self::Dpop => "dpop",
+            Self::Forwarded => "forwarded",
+            Self::McpMethod => "mcp-method",
+            Self::McpName => "mcp-name",
+            Self::ProtocolVersion => "mcp-protocol-version",
+            Self::SessionId => "mcp-session-id",
+            Self::XForwardedFor => "x-forwarded-for",
+        }
+    }
+
+    fn from_name(name: &[u8]) -> Option<Self> {
+        // The length decides first: most headers of a request end here after one comparison.
+        let candidate = match name.len() {
+            4 => Self::Dpop,
+            8 => Self::McpName,
+            9 => Self::Forwarded,
+            10 => Self::McpMethod,
+            13 => Self::Authorization,
+            14 => Self::SessionId,
+            15 => Self::XForwardedFor,
+            16 => Self::ContentEncoding,
+            20 => Self::ProtocolVersion,
+            _ => return None,
+        };
+        name.eq_ignore_ascii_case(candidate.name().as_bytes()).then_some(candidate)
+    }
+}
+
+/// How the token is presented.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Scheme {
+    /// RFC 6750
+    Bearer,
+    /// RFC 9449
+    Dpop,
+}
+
+/// The headers that decide something, each with its first value and whether it came again.
+#[derive(Debug, Default)]
+pub struct Headers {
+    text: Vec<u8>,
+    values: [Option<(u32, u32)>; Header::ALL.len()],
+    repeated: u16,
+    count: usize,
+}
+
+impl Headers {
+    /// Takes note of one header. Names are compared without regard to case; others than [`Header`]'s are only counted.
+    pub fn push(&mut self, name: &[u8], value: &[u8]) {
+        self.count += 1;
+        let Some(header) = Header::from_name(name) else { return };
+        let (Some(slot), bit) = (self.values.get_mut(header as usize), 1_u16 << header as u16) else { return };
+        if slot.is_some() {
+            self.repeated |= bit;
+            return;
+        }
+        // A token's bound is the largest of all; what is longer is cut here and refused by its length later.
+        let kept = value.get(..MAX_TOKEN_BYTES + 64).unwrap_or(value);
+        let (Ok(start), Ok(length)) = (u32::try_from(self.text.len()), u32::try_from(kept.len())) else { return };
+        self.text.extend_from_slice(kept);
+        *slot = Some((start, length));
+    }
+
+    /// How many headers there were.
+    pub const fn count(&self) -> usize {
+        self.count
+    }
+
+    /// Refuses what two parsers could read in two ways (decision 9).
+    pub(super) fn check(&self) -> Result<(), Denial> {
+        if self.count > MAX_HEADERS {
+            return Err(Denial::HeadersTooMany);
+        }
+        if self.repeated == 0 {
+            return Ok(());
+        }
+        for header in Header::ALL {
+            // Proxies append to these two by adding lines; they are read only when a declared proxy sent them.
+            if matches!(header, Header::Forwarded | Header::XForwardedFor) {
+                continue;
+            }
+            if self.is_repeated(header) {
+                return Err(Denial::HeaderDuplicated { header: header.name() });
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) const fn is_repeated(&self, header: Header) -> bool {
+        self.repeated & (1 << header as u16) != 0
+    }
+
+    fn bytes(&self, header: Header) -> Option<&[u8]> {
+        let (start, length) = (*self.values.get(header as usize)?)?;
+        self.text.get(start as usize..start as usize + length as usize)
+    }
+
+    /// The value of a header, which must be visible ASCII with inner spaces (RFC 9110 §5.5).
+    pub(super) fn text(&self, header: Header) -> Result<Option<&str>, Denial> {
+        let Some(bytes) = self.bytes(header) else { return Ok(None) };
+        let edge_space = bytes.first() == Some(&b' ') || bytes.last() == Some(&b' ');
+        let visible = bytes.iter().all(|byte| (0x20..0x7f).contains(byte));
+        match std::str::from_utf8(bytes) {
+            Ok(text) if visible && !edge_space => Ok(Some(text)),
+            _ => Err(Denial::HeaderInvalid { header: header.name() }),
+        }
+    }
+
+    /// The scheme and the token68 of `Authorization` (RFC 9110 §11.4): one space between, nothing after.
+    pub(super) fn credentials(&self) -> Result<Option<(Scheme, &str)>, Denial> {
+        let Some(value) = self.bytes(Header::Authorization) else { return Ok(None) };
+        let value = std::str::from_utf8(value).map_err(|_| Denial::SchemeUnsupported)?;
+        let (scheme, token) = value.split_once(' ').ok_or(Denial::SchemeUnsupported)?;
+        let scheme = if scheme.eq_ignore_ascii_case("bearer") {
+            Scheme::Bearer
+        } else if scheme.eq_ignore_ascii_case("dpop") {
+            Scheme::Dpop
+        } else {
+            return Err(Denial::SchemeUnsupported);
+        };
+        if token.len() > MAX_TOKEN_BYTES {
+            return Err(Denial::TokenTooLarge);
+        }
+        if token.is_empty() || !token.bytes().all(is_token68) {
+            return Err(Denial::SchemeUnsupported);
+        }
+        Ok(Some((scheme, token)))
+    }
+}
+
+const fn is_token68(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~' | b'+' | b'/' | b'=')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(list: &[(&str, &str)]) -> Headers {
+        let mut headers = Headers::default();
+        for (name, value) in list {
+            headers.push(name.as_bytes(), value.as_bytes());
+        }
+        headers
+    }
+
+    #[test]
+    fn every_header_is_found_by_its_name() {
+        for header in Header::ALL {
+            assert_eq!(Header::from_name(header.name().to_uppercase().as_bytes()), Some(header));
+        }
+    }
+
+    #[test]
+    fn scheme_is_read_in_any_case() {
+        assert_eq!(headers(&[("Authorization", "bEARER a.b.c")]).credentials(), Ok(Some((Scheme::Bearer, "a.b.c"))));
+        assert_eq!(headers(&[("authorization", "dpop a.b.c")]).credentials(), Ok(Some((Scheme::Dpop, "a.b.c"))));
+    }
+
+    #[test]
+    fn authorization_that_is_not_one_token_after_one_space_is_refused() {
+        for value in [
+            "Bearer",
+            "Bearer ",
+            "Bearer  a",
+            "Bearer a b",
+            "Bearer a,b",
+            "Basic YTpi",
+            "Bearer\ta",
+            " Bearer a",
+            "Bearer a ",
+        ] {
+            assert_eq!(headers(&[("authorization", value)]).credentials(), Err(Denial::SchemeUnsupported), "{value:?}");
+        }
+    }
+
+    #[test]
+    fn token_at_the_bound_passes_and_beyond_is_refused() {
+        let longest = format!("Bearer {}", "a".repeat(MAX_TOKEN_BYTES));
+        assert!(headers(&[("authorization", &longest)]).credentials().is_ok());
+        let longer = format!("{longest}a");
+        assert_eq!(headers(&[("authorization", &longer)]).credentials(), Err(Denial::TokenTooLarge));
+        let much_longer = format!("Bearer {}", "a".repeat(MAX_TOKEN_BYTES * 8));
+        assert_eq!(headers(&[("authorization", &much_longer)]).credentials(), Err(Denial::TokenTooLarge));
+    }
+
+    #[test]
+    fn repeated_routing_header_is_refused() {
+        for name in ["authorization", "mcp-method", "mcp-name", "mcp-protocol-version", "mcp-session-id", "dpop"] {
+            let twice = headers(&[(name, "a"), (&name.to_uppercase(), "a")]);
+            assert!(matches!(twice.check(), Err(Denial::HeaderDuplicated { header }) if header == name), "{name}");
+        }
+        assert_eq!(headers(&[("accept", "a"), ("accept", "b")]).check(), Ok(()));
+    }
+
+    #[test]
+    fn too_many_headers_are_refused() {
+        let mut many = Headers::default();
+        for _ in 0..MAX_HEADERS {
+            many.push(b"x-a", b"1");
+        }
+        assert_eq!(many.check(), Ok(()));
+        many.push(b"x-a", b"1");
+        assert_eq!(many.check(), Err(Denial::HeadersTooMany));
+    }
+
+    #[test]
+    fn control_characters_and_edge_spaces_in_routing_headers_are_refused() {
+        for value in ["a\nb", "a\u{e9}", " a", "a ", "a\0"] {
+            let list = headers(&[("mcp-name", value)]);
+            assert_eq!(list.text(Header::McpName), Err(Denial::HeaderInvalid { header: "mcp-name" }), "{value:?}");
+        }
+    }
+}

@@ -1,0 +1,131 @@
+//! One issuer: what its tokens must look like, and its keys.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::keys::IssuerKeys;
+use crate::config::{self, Glob, Required};
+use crate::denial::Denial;
+use crate::jose::{Algorithms, KeySet};
+use crate::json::Json;
+
+/// What the tokens of one issuer must look like.
+#[derive(Clone, Debug)]
+pub struct IssuerOptions {
+    /// The exact value of `iss`.
+    pub issuer: Arc<str>,
+    /// Accepted values of `aud`; one must be there.
+    pub audiences: Vec<Box<str>>,
+    /// Accepted signature algorithms.
+    pub algorithms: Algorithms,
+    /// Accepted values of `typ`, in lower case without `application/`; "" for none.
+    pub types: Vec<Box<str>>,
+    /// Claims that must be there, or equal a value.
+    pub require: Vec<(Box<str>, Required)>,
+    /// Claims that hold the scopes.
+    pub scope_claims: Vec<Box<str>>,
+    /// Claims that hold the client's id.
+    pub client_claims: Vec<Box<str>>,
+    /// The claim that holds the organisation.
+    pub organisation_claim: Option<Box<str>>,
+    /// The claim that holds the roles.
+    pub roles_claim: Option<Box<str>>,
+    /// Longest accepted `exp` minus `iat`.
+    pub max_lifetime: Duration,
+    /// Scopes that the issuer may assert; `None` for all.
+    pub asserts_scopes: Option<Vec<Glob>>,
+}
+
+impl IssuerOptions {
+    /// The defaults for one issuer and audience, those of `[[issuers]]`.
+    pub fn new(issuer: &str, audience: &str) -> Self {
+        let texts = |list: &[&str]| list.iter().copied().map(Box::from).collect();
+        Self {
+            issuer: issuer.into(),
+            audiences: vec![audience.into()],
+            algorithms: Algorithms::from_names(["ES256", "RS256", "EdDSA"]).unwrap_or_default(),
+            types: texts(&["at+jwt"]),
+            require: Vec::new(),
+            scope_claims: texts(&["scope", "scp"]),
+            client_claims: texts(&["client_id", "azp"]),
+            organisation_claim: None,
+            roles_claim: None,
+            max_lifetime: Duration::from_secs(3_600),
+            asserts_scopes: None,
+        }
+    }
+
+    /// Compiles one of `[[issuers]]`, which the configuration has checked.
+    pub fn from_config(issuer: &config::Issuer, resource_url: &str) -> Self {
+        let boxed = |list: &[String]| list.iter().map(|text| text.as_str().into()).collect();
+        let audiences = issuer.audiences.clone().unwrap_or_else(|| vec![resource_url.to_owned()]);
+        let globs = issuer.asserts_scopes.as_ref();
+        Self {
+            issuer: issuer.issuer.as_str().into(),
+            audiences: boxed(&audiences),
+            algorithms: Algorithms::from_names(issuer.algorithms.iter().map(String::as_str)).unwrap_or_default(),
+            types: issuer.types.iter().map(|name| media_type(name).into()).collect(),
+            require: issuer.require.iter().map(|(claim, value)| (claim.as_str().into(), value.clone())).collect(),
+            scope_claims: boxed(&issuer.scope_claims),
+            client_claims: boxed(&issuer.client_claims),
+            organisation_claim: issuer.organisation_claim.as_deref().map(Box::from),
+            roles_claim: issuer.roles_claim.as_deref().map(Box::from),
+            max_lifetime: issuer.max_lifetime.get(),
+            asserts_scopes: globs.map(|names| names.iter().map(|name| Glob::new(name)).collect()),
+        }
+    }
+}
+
+/// Where an issuer's keys come from.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum KeySource {
+    /// Given with the configuration; only a reload changes them.
+    Given,
+    /// Fetched from this address, or found by discovery where there is none.
+    Fetched { jwks_uri: Option<String>, allow_http_loopback: bool },
+}
+
+/// One issuer with its keys.
+#[derive(Debug)]
+pub(super) struct Issuer {
+    pub(super) options: IssuerOptions,
+    pub(super) keys: Arc<IssuerKeys>,
+}
+
+impl Issuer {
+    pub(super) fn with_keys(options: IssuerOptions, keys: Arc<KeySet>) -> Self {
+        Self { options, keys: Arc::new(IssuerKeys::given(keys)) }
+    }
+
+    /// `iss` exactly as configured (RFC 9068 §4).
+    pub(super) fn check_issuer(&self, claims: &Json<'_>) -> Result<(), Denial> {
+        match claims.member("iss") {
+            None => Err(Denial::ClaimMissing { claim: "iss".to_owned() }),
+            Some(Json::String(issuer)) if **issuer == *self.options.issuer => Ok(()),
+            Some(Json::String(issuer)) => Err(Denial::IssuerUnknown { found: issuer.to_string() }),
+            Some(_) => Err(Denial::ClaimInvalid { claim: "iss".to_owned() }),
+        }
+    }
+
+    /// `typ` (RFC 9068 §4), so that no other kind of token passes for an access token (RFC 8725 §3.11).
+    pub(super) fn check_type(&self, found: Option<&str>) -> Result<(), Denial> {
+        let name = found.map(media_type).unwrap_or_default();
+        if self.options.types.iter().any(|accepted| **accepted == *name) {
+            return Ok(());
+        }
+        Err(Denial::TypeRefused { found: found.unwrap_or_default().to_owned() })
+    }
+
+    pub(super) fn may_assert(&self, scope: &str) -> bool {
+        self.options.asserts_scopes.as_ref().is_none_or(|globs| globs.iter().any(|glob| glob.matches(scope)))
+    }
+}
+
+/// A media type as RFC 7515 §4.1.9 abbreviates it, in lower case.
+pub fn media_type(name: &str) -> String {
+    let lower = name.to_ascii_lowercase();
+    match lower.strip_prefix("application/") {
+        Some(short) if !short.contains('/') => short.to_owned(),
+        _ => lower,
+    }
+}

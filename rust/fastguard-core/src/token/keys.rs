@@ -1,0 +1,128 @@
+//! The keys of one issuer as they stand now, and when more may be asked for (decision 7).
+
+use std::collections::HashSet;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use arc_swap::ArcSwapOption;
+
+use super::issuer::KeySource;
+use crate::bounds::MAX_UNKNOWN_KEY_IDS;
+use crate::clock::Tick;
+use crate::denial::Denial;
+use crate::jose::KeySet;
+
+/// At most one fetch per issuer is caused by unknown keys in this time (F6).
+const COOL_DOWN: Duration = Duration::from_secs(30);
+
+/// A fetch that was asked for counts as under way for this long; the fetch itself ends after 5 s.
+const FETCH_BOUND: Duration = Duration::from_secs(10);
+
+/// The keys of one issuer.
+#[derive(Debug)]
+pub(super) struct IssuerKeys {
+    source: KeySource,
+    set: ArcSwapOption<KeySet>,
+    epoch: AtomicU64,
+    asking: Mutex<Asking>,
+}
+
+#[derive(Debug, Default)]
+struct Asking {
+    /// When an unknown key last caused a fetch.
+    asked: Option<Tick>,
+    /// Whether that fetch has not ended yet.
+    is_open: bool,
+    /// Whether the last fetch brought a set.
+    has_succeeded: bool,
+    /// Keys that the newest set does not have.
+    unknown: HashSet<Box<str>>,
+}
+
+/// What to do about a key that is not there.
+pub(super) enum Absent {
+    /// Wait for a fetch, then verify again.
+    Wait,
+    /// Refuse.
+    Refuse(Denial),
+}
+
+impl IssuerKeys {
+    pub(super) fn given(set: Arc<KeySet>) -> Self {
+        let keys = Self::fetched(KeySource::Given);
+        keys.set.store(Some(set));
+        keys
+    }
+
+    pub(super) fn fetched(source: KeySource) -> Self {
+        Self { source, set: ArcSwapOption::empty(), epoch: AtomicU64::new(0), asking: Mutex::default() }
+    }
+
+    pub(super) const fn source(&self) -> &KeySource {
+        &self.source
+    }
+
+    /// Counts the changes that took a key away. Read before a key is looked up, so that what is then cached can be
+    /// recognised as too old.
+    pub(super) fn epoch(&self) -> u64 {
+        self.epoch.load(Ordering::Acquire)
+    }
+
+    pub(super) fn set(&self) -> arc_swap::Guard<Option<Arc<KeySet>>> {
+        self.set.load()
+    }
+
+    /// Takes a new set in. A set that lacks a key of the old one ends every verdict that was cached.
+    pub(super) fn replace(&self, set: KeySet) {
+        let mut asking = self.asking.lock().unwrap_or_else(PoisonError::into_inner);
+        let removes = self.set.load().as_ref().is_some_and(|old| !set.holds_all_of(old));
+        self.set.store(Some(set.into()));
+        if removes {
+            self.epoch.fetch_add(1, Ordering::AcqRel);
+        }
+        asking.unknown.clear();
+        asking.is_open = false;
+        asking.has_succeeded = true;
+    }
+
+    /// Takes note that a fetch ended without a set. The old one stays.
+    pub(super) fn failed(&self) {
+        let mut asking = self.asking.lock().unwrap_or_else(PoisonError::into_inner);
+        asking.is_open = false;
+        asking.has_succeeded = false;
+    }
+
+    /// Decides what an absent key means now. `has_waited`: a fetch has ended since the call came.
+    pub(super) fn absent(&self, key_id: Option<&str>, has_waited: bool, now: Tick) -> Absent {
+        let unknown = || Absent::Refuse(Denial::KeyUnknown { key_id: key_id.unwrap_or_default().to_owned() });
+        if self.source == KeySource::Given {
+            return unknown();
+        }
+        let mut asking = self.asking.lock().unwrap_or_else(PoisonError::into_inner);
+        let has_set = self.set.load().is_some();
+        let name = key_id.unwrap_or_default();
+        if has_set && asking.unknown.contains(name) {
+            return unknown();
+        }
+        if has_waited && has_set && asking.has_succeeded && !asking.is_open {
+            if asking.unknown.len() < MAX_UNKNOWN_KEY_IDS {
+                asking.unknown.insert(name.into());
+            }
+            return unknown();
+        }
+        let since = asking.asked.map(|asked| now.since(asked));
+        match since {
+            Some(since) if asking.is_open && since < FETCH_BOUND && !has_waited => Absent::Wait,
+            // Whether this key is new cannot be known before the next fetch: not the token's fault, so no 401.
+            Some(since) if since < COOL_DOWN => {
+                Absent::Refuse(Denial::KeysUnavailable { retry_after: COOL_DOWN.saturating_sub(since) })
+            }
+            _ => {
+                asking.asked = Some(now);
+                asking.is_open = true;
+                Absent::Wait
+            }
+        }
+    }
+}

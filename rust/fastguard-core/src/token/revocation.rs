@@ -1,0 +1,154 @@
+//! Tokens that are refused although they verify (decision 3).
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{PoisonError, RwLock};
+use std::time::Duration;
+
+use super::claims::Caller;
+use crate::bounds::MAX_REVOCATIONS;
+use crate::clock::UnixTime;
+
+/// Which tokens are revoked: those that have every value named here and were issued until now.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Revocation {
+    /// `iss`.
+    pub issuer: Option<Box<str>>,
+    /// `jti`, or the digest that [`Caller::token_id`] gives.
+    pub token_id: Option<Box<str>>,
+    /// `sub`.
+    pub subject: Option<Box<str>>,
+    /// The client's id.
+    pub client_id: Option<Box<str>>,
+    /// `sid`.
+    pub session: Option<Box<str>>,
+}
+
+impl Revocation {
+    /// The most specific value, under which the revocation is found again.
+    fn selector(&self) -> Option<Selector> {
+        let named = [
+            (Selector::TokenId as fn(Box<str>) -> Selector, &self.token_id),
+            (Selector::Session, &self.session),
+            (Selector::Subject, &self.subject),
+            (Selector::Client, &self.client_id),
+            (Selector::Issuer, &self.issuer),
+        ];
+        named.into_iter().find_map(|(make, value)| value.clone().map(make))
+    }
+
+    fn fits(&self, caller: &Caller) -> bool {
+        let fits = |wanted: &Option<Box<str>>, found: Option<&str>| {
+            wanted.as_deref().is_none_or(|wanted| found == Some(wanted))
+        };
+        fits(&self.issuer, Some(caller.issuer()))
+            && fits(&self.token_id, Some(caller.token_id()))
+            && fits(&self.subject, caller.subject())
+            && fits(&self.client_id, caller.client_id())
+            && fits(&self.session, caller.session())
+    }
+}
+
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+enum Selector {
+    TokenId(Box<str>),
+    Session(Box<str>),
+    Subject(Box<str>),
+    Client(Box<str>),
+    Issuer(Box<str>),
+}
+
+#[derive(Debug)]
+struct Entry {
+    revocation: Revocation,
+    /// Tokens issued until this second are hit.
+    issued_until: UnixTime,
+    /// After this no token that could be hit is valid.
+    kept_until: UnixTime,
+}
+
+/// The revocations in force. Each addition is seen by the next call.
+#[derive(Debug, Default)]
+pub struct Revocations {
+    epoch: AtomicU64,
+    entries: RwLock<Entries>,
+}
+
+#[derive(Debug, Default)]
+struct Entries {
+    by_selector: HashMap<Selector, Vec<Entry>>,
+    count: usize,
+}
+
+impl Revocations {
+    /// Counts the additions. What was checked at the present count needs no further look.
+    pub(super) fn epoch(&self) -> u64 {
+        self.epoch.load(Ordering::Acquire)
+    }
+
+    /// Adds a revocation of tokens issued until `now`; `longest_life` is the longest that any accepted token lives.
+    /// `Err` where it names nothing or the table is full: live entries are never dropped.
+    pub(super) fn add(
+        &self,
+        revocation: Revocation,
+        now: UnixTime,
+        longest_life: Duration,
+    ) -> Result<(), &'static str> {
+        let selector = revocation.selector().ok_or("a revocation must name something")?;
+        let mut entries = self.entries.write().unwrap_or_else(PoisonError::into_inner);
+        if entries.count >= MAX_REVOCATIONS {
+            entries.drop_expired(now);
+        }
+        if entries.count >= MAX_REVOCATIONS {
+            return Err("the table of revocations is full");
+        }
+        // `iat` counts whole seconds: a token of this very second may be older than the revocation.
+        let issued_until = UnixTime::from_seconds(now.as_millis().div_euclid(1_000)).plus(Duration::from_millis(999));
+        let entry = Entry { revocation, issued_until, kept_until: now.plus(longest_life) };
+        entries.by_selector.entry(selector).or_default().push(entry);
+        entries.count += 1;
+        self.epoch.fetch_add(1, Ordering::AcqRel);
+        Ok(())
+    }
+
+    /// Whether a revocation hits the token. One without `iat` counts as issued at 0.
+    pub(super) fn hits(&self, caller: &Caller) -> bool {
+        let entries = self.entries.read().unwrap_or_else(PoisonError::into_inner);
+        if entries.count == 0 {
+            return false;
+        }
+        let selectors = [
+            Some(Selector::TokenId(caller.token_id().into())),
+            caller.session().map(|value| Selector::Session(value.into())),
+            caller.subject().map(|value| Selector::Subject(value.into())),
+            caller.client_id().map(|value| Selector::Client(value.into())),
+            Some(Selector::Issuer(caller.issuer().into())),
+        ];
+        let issued_at = caller.issued_at().unwrap_or(UnixTime::EPOCH);
+        selectors.iter().flatten().filter_map(|selector| entries.by_selector.get(selector)).flatten().any(|entry| {
+            // A token id names one token, whenever it says it was issued.
+            let is_old_enough = entry.revocation.token_id.is_some() || issued_at <= entry.issued_until;
+            is_old_enough && entry.revocation.fits(caller)
+        })
+    }
+
+    /// How many are in force.
+    pub fn len(&self) -> usize {
+        self.entries.read().unwrap_or_else(PoisonError::into_inner).count
+    }
+
+    /// Whether none is in force.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+impl Entries {
+    fn drop_expired(&mut self, now: UnixTime) {
+        self.by_selector.retain(|_, list| {
+            list.retain(|entry| entry.kept_until >= now);
+            !list.is_empty()
+        });
+        self.count = self.by_selector.values().map(Vec::len).sum();
+    }
+}

@@ -1,0 +1,346 @@
+//! The walk from a token's text to [`VerifiedToken`].
+
+use std::collections::HashMap;
+use std::ops::Deref;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use super::cache::TokenCache;
+use super::claims::{Caller, Reading};
+use super::issuer::{Issuer, IssuerOptions, KeySource};
+use super::keys::{Absent, IssuerKeys};
+use super::revocation::{Revocation, Revocations};
+use crate::bounds::{MAX_CLAIMS_DEPTH, MAX_TOKEN_BYTES};
+use crate::clock::{Now, UnixTime};
+use crate::config::{Config, ConfigError};
+use crate::denial::Denial;
+use crate::hashing::KeyHasher;
+use crate::jose::{Compact, Header, KeySet, KeySetError};
+use crate::json::Json;
+use crate::scopes::ScopeTable;
+
+/// Proof that a token's signature, issuer, audience, times and type are in order.
+#[derive(Clone, Debug)]
+pub struct VerifiedToken {
+    entry: Arc<Entry>,
+}
+
+impl VerifiedToken {
+    /// The caller that the token names.
+    pub fn caller(&self) -> &Arc<Caller> {
+        &self.entry.caller
+    }
+}
+
+impl Deref for VerifiedToken {
+    type Target = Caller;
+
+    fn deref(&self) -> &Caller {
+        &self.entry.caller
+    }
+}
+
+/// A verdict with all that it depends on.
+#[derive(Debug)]
+pub(super) struct Entry {
+    text: Box<str>,
+    caller: Arc<Caller>,
+    keys: Arc<IssuerKeys>,
+    key_epoch: u64,
+    generation: u64,
+    /// The count of revocations at which this token was last seen not to be hit.
+    cleared_at: AtomicU64,
+}
+
+impl Entry {
+    pub(super) fn text(&self) -> &str {
+        &self.text
+    }
+
+    pub(super) fn caller(&self) -> &Caller {
+        &self.caller
+    }
+}
+
+/// Why there is no proof.
+#[derive(Debug)]
+pub enum Unverified {
+    /// The token is refused.
+    Denied(Denial),
+    /// The issuer's keys must be fetched first.
+    Needs(KeyNeed),
+}
+
+impl From<Denial> for Unverified {
+    fn from(denial: Denial) -> Self {
+        Self::Denied(denial)
+    }
+}
+
+/// How work of many microseconds is done: a binding lets other threads run meanwhile.
+pub trait Detach {
+    /// Does the work and hands on what it gives.
+    fn detached<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T;
+}
+
+/// Does the work where it stands.
+#[derive(Clone, Copy, Debug)]
+pub struct Attached;
+
+impl Detach for Attached {
+    fn detached<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+        work()
+    }
+}
+
+/// A key set that must be fetched before the token can be judged.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct KeyNeed {
+    /// Whose keys.
+    pub issuer: Arc<str>,
+}
+
+/// What outlives a change of the configuration: verdicts, revocations, the hasher of identities.
+#[derive(Debug)]
+struct Kept {
+    cache: TokenCache,
+    revocations: Revocations,
+    hasher: KeyHasher,
+}
+
+/// Room 1, compiled from one configuration.
+#[derive(Debug)]
+pub struct Tokens {
+    issuers: HashMap<Arc<str>, Issuer>,
+    scopes: Arc<ScopeTable>,
+    leeway: Duration,
+    generation: u64,
+    kept: Arc<Kept>,
+}
+
+impl Tokens {
+    /// Compiles the issuers. Keys given inline are prepared here; others come by [`Tokens::replace_keys`].
+    pub fn new(config: &Config, scopes: Arc<ScopeTable>, hasher: KeyHasher) -> Result<Self, ConfigError> {
+        let kept =
+            Kept { cache: TokenCache::new(config.tokens.cache_size), revocations: Revocations::default(), hasher };
+        Self::compile(config, scopes, Arc::new(kept), 0, &HashMap::new())
+    }
+
+    /// Compiles a changed configuration. Keys of issuers that stay are kept, verdicts end, revocations hold on.
+    pub fn reload(&self, config: &Config, scopes: Arc<ScopeTable>) -> Result<Self, ConfigError> {
+        Self::compile(config, scopes, Arc::clone(&self.kept), self.generation + 1, &self.issuers)
+    }
+
+    /// A verifier for one issuer with given keys, without a configuration.
+    pub fn single(options: IssuerOptions, keys: Arc<KeySet>, leeway: Duration, cache_size: usize) -> Self {
+        let hasher = KeyHasher::random();
+        let kept = Kept { cache: TokenCache::new(cache_size), revocations: Revocations::default(), hasher };
+        let issuers = HashMap::from([(Arc::clone(&options.issuer), Issuer::with_keys(options, keys))]);
+        Self { issuers, scopes: Arc::default(), leeway, generation: 0, kept: Arc::new(kept) }
+    }
+
+    fn compile(
+        config: &Config,
+        scopes: Arc<ScopeTable>,
+        kept: Arc<Kept>,
+        generation: u64,
+        before: &HashMap<Arc<str>, Issuer>,
+    ) -> Result<Self, ConfigError> {
+        let mut issuers = HashMap::new();
+        for (index, table) in config.issuers.iter().enumerate() {
+            let options = IssuerOptions::from_config(table, &config.resource.url);
+            let issuer = if let Some(text) = table.inline_jwks() {
+                let keys = KeySet::from_jwks(text.as_bytes(), false)
+                    .and_then(KeySet::without_published)
+                    .map_err(|error| ConfigError::at(format!("issuers[{index}].jwks"), error.to_string()))?;
+                Issuer::with_keys(options, Arc::new(keys))
+            } else {
+                let allow_http_loopback = table.allow_http_loopback;
+                let source = KeySource::Fetched { jwks_uri: table.jwks_uri.clone(), allow_http_loopback };
+                let kept = before.get(&options.issuer).filter(|old| *old.keys.source() == source);
+                let keys = kept.map_or_else(|| Arc::new(IssuerKeys::fetched(source)), |old| Arc::clone(&old.keys));
+                Issuer { options, keys }
+            };
+            issuers.insert(Arc::clone(&issuer.options.issuer), issuer);
+        }
+        Ok(Self { issuers, scopes, leeway: config.tokens.leeway.get(), generation, kept })
+    }
+
+    /// Verifies a token. `has_waited`: its need was answered once already, so an absent key is unknown now.
+    pub fn verify(
+        &self,
+        text: &str,
+        has_waited: bool,
+        now: Now,
+        detach: &impl Detach,
+    ) -> Result<VerifiedToken, Unverified> {
+        if let Some(entry) = self.kept.cache.find(text) {
+            if entry.generation == self.generation && entry.key_epoch == entry.keys.epoch() {
+                let token = VerifiedToken { entry };
+                self.recheck(&token, now.unix)?;
+                return Ok(token);
+            }
+        }
+        let entry = Arc::new(detach.detached(|| self.verify_anew(text, has_waited, now))?);
+        self.kept.cache.insert(&entry);
+        Ok(VerifiedToken { entry })
+    }
+
+    /// Whether a token that was verified before still holds: its times, its key and the revocations.
+    pub fn recheck(&self, token: &VerifiedToken, now: UnixTime) -> Result<(), Denial> {
+        let entry = &token.entry;
+        self.check_times(&entry.caller, now)?;
+        if entry.key_epoch != entry.keys.epoch() {
+            return Err(Denial::TokenRevoked);
+        }
+        let epoch = self.kept.revocations.epoch();
+        if entry.cleared_at.load(Ordering::Acquire) != epoch {
+            if self.kept.revocations.hits(&entry.caller) {
+                return Err(Denial::TokenRevoked);
+            }
+            entry.cleared_at.store(epoch, Ordering::Release);
+        }
+        Ok(())
+    }
+
+    fn verify_anew(&self, text: &str, has_waited: bool, now: Now) -> Result<Entry, Unverified> {
+        if text.len() > MAX_TOKEN_BYTES {
+            return Err(Denial::TokenTooLarge.into());
+        }
+        let compact = Compact::split(text.as_bytes())?;
+        let header = compact.header()?;
+        let payload = compact.payload()?;
+        let issuer = self.choose_issuer(&payload)?;
+        let algorithm = header.algorithm;
+        if !issuer.options.algorithms.contains(algorithm) {
+            return Err(Denial::AlgorithmRefused { algorithm: algorithm.name().to_owned() }.into());
+        }
+        // INVARIANT: both are read before the key, so a verdict that outran a change is known as too old.
+        let key_epoch = issuer.keys.epoch();
+        let cleared_at = self.kept.revocations.epoch();
+        check_signature(issuer, &compact, &header, &payload, has_waited, now)?;
+        issuer.check_type(header.typ.as_deref())?;
+        let claims = parse_claims(&payload)?;
+        let digest = || crate::jose::digest_name(compact.signing_input());
+        let hasher = &self.kept.hasher;
+        let reading = Reading { issuer, scopes: &self.scopes, hasher, key_id: header.key_id, digest: &digest };
+        let caller = reading.caller(&payload, &claims)?;
+        self.check_times(&caller, now.unix)?;
+        self.check_lifetime(issuer, &caller, now.unix)?;
+        if self.kept.revocations.hits(&caller) {
+            return Err(Denial::TokenRevoked.into());
+        }
+        let (keys, generation) = (Arc::clone(&issuer.keys), self.generation);
+        let cleared_at = AtomicU64::new(cleared_at);
+        Ok(Entry { text: text.into(), caller: Arc::new(caller), keys, key_epoch, generation, cleared_at })
+    }
+
+    /// With one issuer, its keys are tried before the payload is parsed; with several, `iss` chooses among their keys, and
+    /// is believed only after one of them has verified the signature.
+    fn choose_issuer(&self, payload: &[u8]) -> Result<&Issuer, Denial> {
+        let mut all = self.issuers.values();
+        if let (Some(only), None) = (all.next(), all.next()) {
+            return Ok(only);
+        }
+        let claims = parse_claims(payload)?;
+        match claims.member("iss") {
+            Some(Json::String(name)) => {
+                self.issuers.get(&**name).ok_or_else(|| Denial::IssuerUnknown { found: name.to_string() })
+            }
+            Some(_) => Err(Denial::ClaimInvalid { claim: "iss".to_owned() }),
+            None => Err(Denial::ClaimMissing { claim: "iss".to_owned() }),
+        }
+    }
+
+    /// `exp` and `nbf` at the time of the call. RFC 7519 §4.1.4: a token is dead *on* its `exp`, so equality is refused.
+    fn check_times(&self, caller: &Caller, now: UnixTime) -> Result<(), Denial> {
+        if now >= caller.expires_at.plus(self.leeway) {
+            return Err(Denial::TokenExpired { expired_at: caller.expires_at });
+        }
+        match caller.valid_from {
+            Some(valid_from) if now.plus(self.leeway) < valid_from => Err(Denial::TokenNotYetValid { valid_from }),
+            _ => Ok(()),
+        }
+    }
+
+    /// `iat` is not in the future, and `exp` not too far from it; from now where there is no `iat`.
+    fn check_lifetime(&self, issuer: &Issuer, caller: &Caller, now: UnixTime) -> Result<(), Denial> {
+        if let Some(issued_at) = caller.issued_at {
+            if now.plus(self.leeway) < issued_at {
+                return Err(Denial::TokenFromFuture { issued_at });
+            }
+        }
+        let lifetime = caller.expires_at.since(caller.issued_at.unwrap_or(now));
+        if lifetime > issuer.options.max_lifetime {
+            return Err(Denial::LifetimeTooLong { lifetime });
+        }
+        Ok(())
+    }
+
+    /// Refuses from now on the tokens that a revocation hits.
+    pub fn revoke(&self, revocation: Revocation, now: UnixTime) -> Result<(), &'static str> {
+        let longest = self.issuers.values().map(|issuer| issuer.options.max_lifetime).max().unwrap_or_default();
+        self.kept.revocations.add(revocation, now, longest + self.leeway + self.leeway)
+    }
+
+    /// Takes in a key set that was fetched for an issuer. A bad document keeps the old set.
+    pub fn replace_keys(&self, issuer: &str, jwks: &[u8]) -> Result<(), KeySetError> {
+        let set = KeySet::from_jwks(jwks, false)?.without_published()?;
+        if let Some(issuer) = self.issuers.get(issuer) {
+            issuer.keys.replace(set);
+        }
+        Ok(())
+    }
+
+    /// Takes note that fetching an issuer's keys has failed.
+    pub fn keys_failed(&self, issuer: &str) {
+        if let Some(issuer) = self.issuers.get(issuer) {
+            issuer.keys.failed();
+        }
+    }
+
+    /// Every issuer with the place its keys come from.
+    pub fn sources(&self) -> impl Iterator<Item = (&str, &KeySource)> {
+        self.issuers.iter().map(|(name, issuer)| (&**name, issuer.keys.source()))
+    }
+
+    /// How many verdicts are cached.
+    pub fn cached(&self) -> usize {
+        self.kept.cache.len()
+    }
+}
+
+fn parse_claims(payload: &[u8]) -> Result<Json<'_>, Denial> {
+    match Json::parse(payload, MAX_CLAIMS_DEPTH) {
+        Ok(claims @ Json::Object(_)) => Ok(claims),
+        _ => Err(Denial::TokenMalformed { what: "the payload is not one JSON object without repeated members" }),
+    }
+}
+
+fn check_signature(
+    issuer: &Issuer,
+    compact: &Compact<'_>,
+    header: &Header,
+    payload: &[u8],
+    has_waited: bool,
+    now: Now,
+) -> Result<(), Unverified> {
+    let set = issuer.keys.set();
+    let absent = match set.as_ref().map(|set| set.choose(header.key_id.as_deref(), header.algorithm)) {
+        Some(Ok(key)) => {
+            let is_valid = key.verify(header.algorithm, compact.signing_input(), compact.signature());
+            return if is_valid { Ok(()) } else { Err(Denial::SignatureInvalid.into()) };
+        }
+        Some(Err(denial @ Denial::KeyUnknown { .. })) => Some(denial),
+        Some(Err(denial)) => return Err(denial.into()),
+        None => None,
+    };
+    // Tokens of strangers cause no fetch: whoever is not the issuer is refused as such.
+    issuer.check_issuer(&parse_claims(payload)?)?;
+    let key_id = absent.is_some().then_some(header.key_id.as_deref()).flatten();
+    match issuer.keys.absent(key_id, has_waited, now.tick) {
+        Absent::Refuse(denial) => Err(denial.into()),
+        Absent::Wait => Err(Unverified::Needs(KeyNeed { issuer: Arc::clone(&issuer.options.issuer) })),
+    }
+}

@@ -1,0 +1,111 @@
+use fastguard_core::call::AllowedCall as Core;
+use fastguard_core::config::Tier;
+use pyo3::prelude::*;
+use pyo3::types::PyTuple;
+
+use crate::token::VerifiedToken;
+
+#[pyclass(frozen, module = "mcp_fastguard")]
+pub(crate) struct AllowedCall {
+    pub(crate) core: Core,
+}
+
+#[pymethods]
+impl AllowedCall {
+    #[getter]
+    fn subject(&self) -> Option<&str> {
+        self.core.caller().subject()
+    }
+
+    #[getter]
+    fn client_id(&self) -> Option<&str> {
+        self.core.caller().client_id()
+    }
+
+    #[getter]
+    fn issuer(&self) -> &str {
+        self.core.caller().issuer()
+    }
+
+    #[getter]
+    fn organisation(&self) -> Option<&str> {
+        self.core.caller().organisation()
+    }
+
+    #[getter]
+    fn actor(&self) -> Option<&str> {
+        self.core.caller().actor()
+    }
+
+    #[getter]
+    fn scopes<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
+        PyTuple::new(py, self.core.caller().scopes().iter().map(|scope| &**scope))
+    }
+
+    #[getter]
+    fn kind(&self) -> &'static str {
+        self.core.target().kind().name()
+    }
+
+    #[getter]
+    fn method(&self) -> &str {
+        self.core.target().method_name()
+    }
+
+    #[getter]
+    fn target(&self) -> &str {
+        self.core.target().name()
+    }
+
+    #[getter]
+    fn tool(&self) -> Option<&str> {
+        let target = self.core.target();
+        (target.kind() == fastguard_core::request::Kind::Tool).then(|| target.name())
+    }
+
+    #[getter]
+    fn request_id(&self) -> Option<&str> {
+        self.core.target().id()
+    }
+
+    #[getter]
+    fn tier(&self) -> &'static str {
+        match self.core.rule().tier() {
+            Tier::Auto => "auto",
+            Tier::Log => "log",
+            Tier::Approve => "approve",
+            Tier::Block => "block",
+        }
+    }
+
+    #[getter]
+    fn rule(&self) -> &str {
+        self.core.rule().key()
+    }
+
+    #[getter]
+    fn remaining(&self) -> Option<u64> {
+        self.core.admitted().standing().map(|standing| standing.remaining)
+    }
+
+    #[getter]
+    fn limit(&self) -> Option<&str> {
+        self.core.admitted().standing().map(|standing| &*standing.rule)
+    }
+
+    #[getter]
+    fn record(&self) -> u64 {
+        self.core.record()
+    }
+
+    #[getter]
+    fn token(&self) -> VerifiedToken {
+        VerifiedToken { core: self.core.admitted().bound().token().clone() }
+    }
+
+    fn __repr__(&self) -> String {
+        let caller = self.core.caller();
+        let who = caller.subject().or(caller.client_id()).unwrap_or_default();
+        format!("<AllowedCall {} of {who:?} by {}>", self.core.target().name(), self.core.rule().key())
+    }
+}

@@ -1,0 +1,51 @@
+//! The only exit to Python: its exceptions are declared there and imported here.
+
+use fastguard_core::config::ConfigError;
+use fastguard_core::denial::{Denial, Fault, GateError, Room};
+use pyo3::exceptions::PyValueError;
+use pyo3::import_exception;
+use pyo3::prelude::*;
+
+import_exception!(mcp_fastguard.errors, RequestDenied);
+import_exception!(mcp_fastguard.errors, TokenDenied);
+import_exception!(mcp_fastguard.errors, BindingDenied);
+import_exception!(mcp_fastguard.errors, LimitDenied);
+import_exception!(mcp_fastguard.errors, PolicyDenied);
+import_exception!(mcp_fastguard.errors, ApprovalDenied);
+import_exception!(mcp_fastguard.errors, GuardFault);
+import_exception!(mcp_fastguard.errors, GuardConfigError);
+
+/// A denial with where the resource's metadata stand, if that is known.
+pub(crate) fn denied(denial: &Denial, metadata_url: Option<&str>) -> PyErr {
+    let challenge = metadata_url.and_then(|url| denial.challenge(url));
+    let retry_after = denial.retry_after().map(|after| after.as_secs_f64());
+    let arguments = (denial.code(), denial.to_string(), denial.status(), challenge, retry_after);
+    match denial.room() {
+        Room::Request => RequestDenied::new_err(arguments),
+        Room::Token => TokenDenied::new_err(arguments),
+        Room::Binding => BindingDenied::new_err(arguments),
+        Room::Limits => LimitDenied::new_err(arguments),
+        Room::Policy => PolicyDenied::new_err(arguments),
+        Room::Approval => ApprovalDenied::new_err(arguments),
+    }
+}
+
+pub(crate) fn faulted(fault: &Fault) -> PyErr {
+    GuardFault::new_err((fault.code(), fault.to_string()))
+}
+
+pub(crate) fn refused(error: &GateError, metadata_url: Option<&str>) -> PyErr {
+    match error {
+        GateError::Denied(denial) => denied(denial, metadata_url),
+        GateError::Faulted(fault) => faulted(fault),
+    }
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "used with map_err")]
+pub(crate) fn misconfigured(error: ConfigError) -> PyErr {
+    GuardConfigError::new_err(error.to_string())
+}
+
+pub(crate) fn misused(error: impl std::fmt::Display) -> PyErr {
+    PyValueError::new_err(error.to_string())
+}

@@ -1,0 +1,124 @@
+//! Python values to JSON text and back.
+
+use fastguard_core::bounds::MAX_MESSAGE_DEPTH;
+use fastguard_core::json::Json;
+use pyo3::exceptions::{PyTypeError, PyValueError};
+use pyo3::prelude::*;
+use pyo3::types::{PyBool, PyDict, PyFloat, PyInt, PyList, PyNone, PyString, PyTuple};
+
+/// The JSON text of a value made of dicts with string keys, lists, tuples, strings, numbers, booleans and None.
+pub(crate) fn to_text(value: &Bound<'_, PyAny>) -> PyResult<Vec<u8>> {
+    let mut text = Vec::with_capacity(128);
+    write(value, &mut text, MAX_MESSAGE_DEPTH)?;
+    Ok(text)
+}
+
+fn write(value: &Bound<'_, PyAny>, text: &mut Vec<u8>, depth: usize) -> PyResult<()> {
+    if let Ok(string) = value.cast::<PyString>() {
+        write_string(string.to_str()?, text);
+        return Ok(());
+    }
+    if let Ok(dict) = value.cast::<PyDict>() {
+        let depth = deeper(depth)?;
+        text.push(b'{');
+        for (index, (name, member)) in dict.iter().enumerate() {
+            if index > 0 {
+                text.push(b',');
+            }
+            let name = name.cast::<PyString>().map_err(|_| PyTypeError::new_err("a member's name is not a string"))?;
+            write_string(name.to_str()?, text);
+            text.push(b':');
+            write(&member, text, depth)?;
+        }
+        text.push(b'}');
+        return Ok(());
+    }
+    if let Ok(list) = value.cast::<PyList>() {
+        return write_all(list.iter(), text, depth);
+    }
+    if let Ok(tuple) = value.cast::<PyTuple>() {
+        return write_all(tuple.iter(), text, depth);
+    }
+    write_scalar(value, text)
+}
+
+fn write_all<'py>(elements: impl Iterator<Item = Bound<'py, PyAny>>, text: &mut Vec<u8>, depth: usize) -> PyResult<()> {
+    let depth = deeper(depth)?;
+    text.push(b'[');
+    for (index, element) in elements.enumerate() {
+        if index > 0 {
+            text.push(b',');
+        }
+        write(&element, text, depth)?;
+    }
+    text.push(b']');
+    Ok(())
+}
+
+fn deeper(depth: usize) -> PyResult<usize> {
+    depth.checked_sub(1).ok_or_else(|| PyValueError::new_err("the arguments nest too deeply"))
+}
+
+fn write_scalar(value: &Bound<'_, PyAny>, text: &mut Vec<u8>) -> PyResult<()> {
+    if value.is_instance_of::<PyNone>() {
+        text.extend_from_slice(b"null");
+    } else if let Ok(flag) = value.cast::<PyBool>() {
+        text.extend_from_slice(if flag.is_true() { b"true" } else { b"false" });
+    } else if value.is_instance_of::<PyInt>() {
+        // An enumeration member is an int with a name; its own `str` would not be a number.
+        text.extend_from_slice(value.call_method0("__int__")?.str()?.to_str()?.as_bytes());
+    } else if let Ok(number) = value.cast::<PyFloat>() {
+        if !number.value().is_finite() {
+            return Err(PyValueError::new_err("a number is not finite"));
+        }
+        text.extend_from_slice(number.repr()?.to_str()?.as_bytes());
+    } else {
+        return Err(PyTypeError::new_err("a value is not of JSON's types"));
+    }
+    Ok(())
+}
+
+fn write_string(string: &str, text: &mut Vec<u8>) {
+    text.push(b'"');
+    if string.bytes().all(|byte| byte >= 0x20 && byte != b'"' && byte != b'\\') {
+        text.extend_from_slice(string.as_bytes());
+    } else {
+        for byte in string.bytes() {
+            match byte {
+                b'"' | b'\\' => text.extend_from_slice(&[b'\\', byte]),
+                0..0x20 => text.extend_from_slice(format!("\\u{byte:04x}").as_bytes()),
+                _ => text.push(byte),
+            }
+        }
+    }
+    text.push(b'"');
+}
+
+/// The Python value of a parsed text.
+pub(crate) fn to_python<'py>(py: Python<'py>, value: &Json<'_>) -> PyResult<Bound<'py, PyAny>> {
+    match value {
+        Json::Null => Ok(py.None().into_bound(py)),
+        Json::Bool(flag) => Ok(PyBool::new(py, *flag).to_owned().into_any()),
+        Json::Number(number) => {
+            if let Some(integer) = number.as_i64() {
+                Ok(integer.into_pyobject(py)?.into_any())
+            } else if let Some(integer) = number.as_u64() {
+                Ok(integer.into_pyobject(py)?.into_any())
+            } else {
+                Ok(PyFloat::new(py, number.as_f64().unwrap_or(f64::NAN)).into_any())
+            }
+        }
+        Json::String(text) => Ok(PyString::new(py, text).into_any()),
+        Json::Array(elements) => {
+            let elements: Vec<_> = elements.iter().map(|element| to_python(py, element)).collect::<PyResult<_>>()?;
+            Ok(PyList::new(py, elements)?.into_any())
+        }
+        Json::Object(members) => {
+            let dict = PyDict::new(py);
+            for (name, member) in members {
+                dict.set_item(&**name, to_python(py, member)?)?;
+            }
+            Ok(dict.into_any())
+        }
+    }
+}

@@ -1,0 +1,96 @@
+use std::net::IpAddr;
+
+use fastguard_core::request::{Headers, HttpMethod, ToolRequest as Core};
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyDict, PyList, PyTuple};
+
+use crate::error::misused;
+use crate::json;
+
+#[pyclass(frozen, module = "mcp_fastguard")]
+pub(crate) struct ToolRequest {
+    pub(crate) core: Core,
+}
+
+#[pymethods]
+impl ToolRequest {
+    #[staticmethod]
+    #[pyo3(signature = (*, method, path, headers, body = None, peer = None))]
+    fn http(
+        method: &str,
+        path: &str,
+        headers: &Bound<'_, PyAny>,
+        body: Option<&Bound<'_, PyBytes>>,
+        peer: Option<&str>,
+    ) -> PyResult<Self> {
+        let mut found = Headers::default();
+        if let Ok(list) = headers.cast::<PyList>() {
+            for pair in list {
+                push(&mut found, &pair)?;
+            }
+        } else {
+            for pair in headers.try_iter()? {
+                push(&mut found, &pair?)?;
+            }
+        }
+        let body = body.map(|body| body.as_bytes().into());
+        let core = Core::http(HttpMethod::from_name(method), path, found, body, address(peer)?);
+        Ok(Self { core })
+    }
+
+    #[staticmethod]
+    #[pyo3(signature = (*, tool, arguments = None, token = None, session = None, peer = None))]
+    fn direct(
+        tool: &str,
+        arguments: Option<&Bound<'_, PyDict>>,
+        token: Option<&str>,
+        session: Option<&str>,
+        peer: Option<&str>,
+    ) -> PyResult<Self> {
+        let arguments = arguments.map(|arguments| json::to_text(arguments)).transpose()?;
+        let arguments = arguments.map(Vec::into_boxed_slice);
+        let core = Core::tool(tool, arguments, token.map(Box::from), session.map(Box::from));
+        Ok(Self { core: if peer.is_some() { core.from_peer(address(peer)?) } else { core } })
+    }
+
+    #[staticmethod]
+    #[pyo3(signature = (*, method, params = None, id = None, token = None, session = None))]
+    fn message(
+        method: &str,
+        params: Option<&Bound<'_, PyDict>>,
+        id: Option<&Bound<'_, PyAny>>,
+        token: Option<&str>,
+        session: Option<&str>,
+    ) -> PyResult<Self> {
+        let params = params.map_or_else(|| Ok(b"{}".to_vec()), |params| json::to_text(params))?;
+        let id = id.map(json::to_text).transpose()?.map(|text| String::from_utf8_lossy(&text).into_owned().into());
+        let core = Core::message(method, params.into(), id, token.map(Box::from), session.map(Box::from));
+        Ok(Self { core })
+    }
+
+    #[pyo3(signature = (method, params = None))]
+    fn is_message(&self, method: &str, params: Option<&Bound<'_, PyDict>>) -> bool {
+        let params = params.map_or_else(|| Ok(b"{}".to_vec()), |params| json::to_text(params));
+        params.is_ok_and(|params| self.core.is_message(method, &params))
+    }
+}
+
+fn push(headers: &mut Headers, pair: &Bound<'_, PyAny>) -> PyResult<()> {
+    if let Ok(pair) = pair.cast::<PyTuple>() {
+        let (name, value) = (pair.get_borrowed_item(0)?, pair.get_borrowed_item(1)?);
+        headers.push(name.cast::<PyBytes>()?.as_bytes(), value.cast::<PyBytes>()?.as_bytes());
+        return Ok(());
+    }
+    let (name, value): (Bound<'_, PyBytes>, Bound<'_, PyBytes>) = pair.extract()?;
+    headers.push(name.as_bytes(), value.as_bytes());
+    Ok(())
+}
+
+fn address(peer: Option<&str>) -> PyResult<Option<IpAddr>> {
+    let parse = |text: &str| {
+        // A link-local address may carry the interface it was seen on (RFC 4007 §11).
+        let text = text.split('%').next().unwrap_or(text);
+        text.parse().map_err(|_| misused("`peer` is not an IP address"))
+    };
+    peer.map(parse).transpose()
+}
