@@ -286,8 +286,8 @@ impl Denial {
     }
 
     /// The `WWW-Authenticate` value (RFC 6750 §3, RFC 9728 §5.1), where one is due. `metadata_url` is where the resource's
-    /// metadata stand.
-    pub fn challenge(&self, metadata_url: &str) -> Option<String> {
+    /// metadata stand, `first_scopes` what a client without a token should ask for.
+    pub fn challenge(&self, metadata_url: &str, first_scopes: &str) -> Option<String> {
         if !self.is_challenged() {
             return None;
         }
@@ -303,6 +303,8 @@ impl Denial {
         }
         if let Self::ScopeInsufficient { required, .. } = self {
             let _ = write!(challenge, "scope=\"{}\", ", required.join(" "));
+        } else if !first_scopes.is_empty() {
+            let _ = write!(challenge, "scope=\"{first_scopes}\", ");
         }
         let _ = write!(challenge, "resource_metadata=\"{metadata_url}\"");
         Some(challenge)

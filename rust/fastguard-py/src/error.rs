@@ -1,7 +1,7 @@
 //! The only exit to Python: its exceptions are declared there and imported here.
 
 use fastguard_core::config::ConfigError;
-use fastguard_core::denial::{Denial, Fault, GateError, Room};
+use fastguard_core::denial::{Denial, Fault, Room};
 use pyo3::exceptions::PyValueError;
 use pyo3::import_exception;
 use pyo3::prelude::*;
@@ -15,9 +15,8 @@ import_exception!(mcp_fastguard.errors, ApprovalDenied);
 import_exception!(mcp_fastguard.errors, GuardFault);
 import_exception!(mcp_fastguard.errors, GuardConfigError);
 
-/// A denial with where the resource's metadata stand, if that is known.
-pub(crate) fn denied(denial: &Denial, metadata_url: Option<&str>) -> PyErr {
-    let challenge = metadata_url.and_then(|url| denial.challenge(url));
+/// A denial, with the challenge of the resource that it belongs to.
+pub(crate) fn denied(denial: &Denial, challenge: Option<String>) -> PyErr {
     let retry_after = denial.retry_after().map(|after| after.as_secs_f64());
     let arguments = (denial.code(), denial.to_string(), denial.status(), challenge, retry_after);
     match denial.room() {
@@ -32,13 +31,6 @@ pub(crate) fn denied(denial: &Denial, metadata_url: Option<&str>) -> PyErr {
 
 pub(crate) fn faulted(fault: &Fault) -> PyErr {
     GuardFault::new_err((fault.code(), fault.to_string()))
-}
-
-pub(crate) fn refused(error: &GateError, metadata_url: Option<&str>) -> PyErr {
-    match error {
-        GateError::Denied(denial) => denied(denial, metadata_url),
-        GateError::Faulted(fault) => faulted(fault),
-    }
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "used with map_err")]

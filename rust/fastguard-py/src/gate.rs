@@ -5,7 +5,7 @@ use std::time::Duration;
 use fastguard_core::audit::{Audit, Settings};
 use fastguard_core::clock::Now;
 use fastguard_core::config::{Config, ConfigError, Rule, Tier};
-use fastguard_core::denial::Fault;
+use fastguard_core::denial::{Denial, Fault, GateError};
 use fastguard_core::gate::{Decision, Gate as Core, Outcome};
 use fastguard_core::policy::CodeRule;
 use fastguard_core::request::Kind;
@@ -13,7 +13,7 @@ use fastguard_core::token::{KeySource, Revocation};
 use pyo3::prelude::*;
 
 use crate::call::AllowedCall;
-use crate::error::{denied, faulted, misconfigured, misused, refused};
+use crate::error::{denied, faulted, misconfigured, misused};
 use crate::request::ToolRequest;
 use crate::time;
 use crate::token::{Released, VerifiedToken};
@@ -75,8 +75,15 @@ impl Gate {
         self.core.state().receiver().metadata_url().to_owned()
     }
 
-    fn refused(&self, error: &fastguard_core::denial::GateError) -> PyErr {
-        refused(error, Some(&self.metadata_url()))
+    fn denied(&self, denial: &Denial) -> PyErr {
+        denied(denial, self.core.state().receiver().challenge(denial))
+    }
+
+    fn refused(&self, error: &GateError) -> PyErr {
+        match error {
+            GateError::Denied(denial) => self.denied(denial),
+            GateError::Faulted(fault) => faulted(fault),
+        }
     }
 }
 
@@ -145,7 +152,7 @@ impl Gate {
     #[pyo3(signature = (call, now = None))]
     fn recheck(&self, call: &AllowedCall, now: Option<f64>) -> PyResult<()> {
         let now = self.now(now)?.unix;
-        self.core.recheck(&call.core, now).map_err(|denial| denied(&denial, Some(&self.metadata_url())))
+        self.core.recheck(&call.core, now).map_err(|denial| self.denied(&denial))
     }
 
     fn may_see(&self, kind: &str, name: &str, caller: &Bound<'_, PyAny>) -> PyResult<bool> {

@@ -64,6 +64,9 @@ pub struct Resource {
     /// Other paths that pass unguarded, exactly as given.
     #[serde(default)]
     pub public: Vec<String>,
+    /// The scopes that a client should ask for first. Named in the challenge of every 401 (MCP 2026-07-28, authorization).
+    #[serde(default)]
+    pub scopes: Vec<String>,
     /// A name for people, in the metadata (RFC 9728).
     #[serde(default)]
     pub name: Option<String>,

@@ -136,6 +136,7 @@ impl ToolRequest {
 pub struct Receiver {
     path: Box<str>,
     metadata_url: Box<str>,
+    first_scopes: Box<str>,
     proxies: Vec<Network>,
 }
 
@@ -146,7 +147,8 @@ impl Receiver {
         // RFC 9728 §3.1: the well-known part goes between host and path; a path of `/` is left out.
         let inserted = if path == "/" { "" } else { path };
         let metadata_url = format!("{origin}/.well-known/oauth-protected-resource{inserted}").into();
-        Self { path: path.into(), metadata_url, proxies: config.proxies.addresses.clone() }
+        let first_scopes = config.resource.scopes.join(" ").into();
+        Self { path: path.into(), metadata_url, first_scopes, proxies: config.proxies.addresses.clone() }
     }
 
     /// The path that is guarded.
@@ -157,6 +159,11 @@ impl Receiver {
     /// Where the resource's metadata stand (RFC 9728).
     pub fn metadata_url(&self) -> &str {
         &self.metadata_url
+    }
+
+    /// The challenge of a refusal, where one is due.
+    pub fn challenge(&self, denial: &Denial) -> Option<String> {
+        denial.challenge(&self.metadata_url, &self.first_scopes)
     }
 
     /// Checks path and headers. The body stays unread.
