@@ -235,6 +235,12 @@ class Guard:
         if self._watch is not None:
             self._watch.refresh()
 
+    def key_status(self) -> dict[str, dict[str, Any]]:
+        """Figures of the key set of each issuer that is fetched: ``age`` in seconds, ``failures`` in a row, ``fetches`` that
+        ended, ``last_error``.
+        """
+        return {} if self._watch is None else self._watch.status()
+
     def reload(self) -> None:
         """Reads the configuration again. It is swapped whole; on any error the old one stays in force.
 

@@ -138,6 +138,7 @@ class AuthorizationServer:
             routes=[
                 Route(f"/.well-known/oauth-authorization-server{path}", self._metadata),
                 Route(f"{path}/jwks", self._jwks),
+                Route(f"{path}/authorize", self._authorize),
                 Route(f"{path}/token", self._token, methods=["POST"]),
                 Route(f"{path}/dev/rotate", self._rotate, methods=["POST"]),
             ]
@@ -147,19 +148,23 @@ class AuthorizationServer:
         scopes = sorted({scope for client in self._clients.values() for scope in (client.scope or "").split()})
         metadata = OAuthMetadata(
             issuer=AnyHttpUrl(self.issuer),
-            authorization_endpoint=None,
+            # The SDK's model wants one (RFC 8414 does not, for these grants); it refuses every request.
+            authorization_endpoint=AnyHttpUrl(f"{self.issuer}/authorize"),
             token_endpoint=AnyHttpUrl(f"{self.issuer}/token"),
-            jwks_uri=AnyHttpUrl(f"{self.issuer}/jwks"),
             scopes_supported=scopes,
             response_types_supported=[],
             grant_types_supported=["client_credentials"],
             token_endpoint_auth_methods_supported=["client_secret_post"],
         ).model_dump(mode="json", exclude_none=True)
-        # The model writes a bare origin with a slash; issuers are compared letter by letter (RFC 8414 section 3.3).
-        return JSONResponse({**metadata, "issuer": self.issuer})
+        # The model writes a bare origin with a slash, and issuers are compared letter by letter (RFC 8414 section 3.3); it
+        # does not know `jwks_uri`, by which resource servers find the keys.
+        return JSONResponse({**metadata, "issuer": self.issuer, "jwks_uri": f"{self.issuer}/jwks"})
 
     async def _jwks(self, _: Request) -> Response:
         return JSONResponse(self.jwks)
+
+    async def _authorize(self, _: Request) -> Response:
+        return _refusal("unsupported_response_type", "this server knows client credentials only")
 
     async def _rotate(self, request: Request) -> Response:
         presented = request.headers.get("authorization", "")

@@ -76,7 +76,6 @@ class _Feed:
             self._current.cancel()
 
     async def _run(self) -> None:
-        self.fetches += 1
         try:
             content = await self._fetch(self.source)
             for sink in list(self.sinks):
@@ -88,6 +87,7 @@ class _Feed:
         else:
             self._content, self.fetched_at = content, time.monotonic()
             self.failures, self.last_error = 0, None
+        self.fetches += 1
         self._plan()
 
     def _hand_over(self, sink: KeySink, content: bytes) -> None:

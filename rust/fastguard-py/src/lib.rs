@@ -17,7 +17,7 @@ mod _fastguard {
     #[pymodule_export]
     use super::call::AllowedCall;
     #[pymodule_export]
-    use super::config::{config_json_schema, config_warnings};
+    use super::config::{config_json_schema, config_warnings, verify_log};
     #[pymodule_export]
     use super::gate::{Gate, Waiting};
     #[pymodule_export]

@@ -1,0 +1,162 @@
+"""The commands. Each prints for people, and exits with 1 where it found something wrong."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from mcp_fastguard._fastguard import verify_log
+from mcp_fastguard.cli import explain as explaining
+from mcp_fastguard.config import GuardConfig, json_schema
+from mcp_fastguard.errors import GuardConfigError, GuardError
+
+__all__ = ["app"]
+
+app = typer.Typer(name="fastguard", no_args_is_help=True, add_completion=False, help="The guard of an MCP server.")
+token_app = typer.Typer(no_args_is_help=True, help="Looks at access tokens.")
+audit_app = typer.Typer(no_args_is_help=True, help="Looks at audit logs.")
+app.add_typer(token_app, name="token")
+app.add_typer(audit_app, name="audit")
+
+console = Console()
+errors = Console(stderr=True)
+
+ConfigOption = Annotated[Path, typer.Option("--config", "-c", envvar="FASTGUARD_CONFIG", help="The configuration.")]
+TokenArgument = Annotated[str, typer.Argument(help="The token's text, or - for standard input.")]
+DEFAULT_CONFIG = Path("fastguard.toml")
+
+
+def _token(text: str) -> str:
+    return (sys.stdin.read() if text == "-" else text).strip()
+
+
+def _fail(message: object) -> typer.Exit:
+    errors.print(message, style="red", markup=False, highlight=False, soft_wrap=True)
+    return typer.Exit(1)
+
+
+@app.command("check-config")
+def check_config(config: Annotated[Path, typer.Argument()] = DEFAULT_CONFIG) -> None:
+    """Checks a configuration: all errors at once, and what is probably not meant."""
+    try:
+        warnings = explaining.read(config).warnings
+    except GuardConfigError as error:
+        raise _fail(error) from error
+    for key, message in warnings:
+        errors.print(f"warning: {key}: {message}", style="yellow", markup=False, highlight=False)
+    console.print(f"{config}: ok")
+
+
+@app.command()
+def schema() -> None:
+    """Prints the JSON Schema of fastguard.toml, for editors."""
+    console.print_json(json.dumps(json_schema()))
+
+
+@token_app.command("inspect")
+def inspect(token: TokenArgument) -> None:
+    """Shows a token's header and claims. Nothing is verified."""
+    try:
+        header, claims = explaining.decode(_token(token))
+    except ValueError as error:
+        raise _fail(error) from error
+    errors.print("not verified", style="yellow")
+    console.print_json(json.dumps({"header": header, "claims": claims}))
+
+
+@token_app.command("verify")
+def verify(token: TokenArgument, config: ConfigOption = DEFAULT_CONFIG) -> None:
+    """Verifies a token as the configuration's guard would, and names the key that decides."""
+    try:
+        verdict = explaining.explain_token(config, _token(token))
+    except GuardConfigError as error:
+        raise _fail(error) from error
+    _print_verdict(verdict)
+
+
+@app.command()
+def explain(  # noqa: PLR0913 - each is an option
+    tool: Annotated[str, typer.Argument(help="The tool's name.")],
+    token: Annotated[str, typer.Option(help="The token's text, or - for standard input.")] = "",
+    arguments: Annotated[str, typer.Option(help="The arguments, as a JSON object.")] = "{}",
+    session: Annotated[str | None, typer.Option(help="The session, if there is one.")] = None,
+    config: ConfigOption = DEFAULT_CONFIG,
+) -> None:
+    """Decides a call without charging or recording it: each room's word, and the line that decided."""
+    try:
+        parsed: Any = json.loads(arguments)
+        if not isinstance(parsed, dict):
+            raise _fail("--arguments is not a JSON object")
+        verdict = explaining.explain_call(config, tool, parsed, _token(token) or None, session)
+    except (GuardConfigError, json.JSONDecodeError) as error:
+        raise _fail(error) from error
+    _print_verdict(verdict)
+
+
+def _print_verdict(verdict: explaining.Verdict) -> None:
+    table = Table("room", "says", "why")
+    for room, says, why in verdict.rooms:
+        table.add_row(room, says, why)
+    console.print(table)
+    if verdict.decided_by:
+        console.print(f"decided by {verdict.decided_by}", markup=False)
+    if not verdict.is_allowed:
+        raise typer.Exit(1)
+
+
+@audit_app.command("show")
+def audit_show(
+    path: Annotated[Path, typer.Argument(help="The folder of the logs, or one log.")] = Path("audit"),
+    who: Annotated[str | None, typer.Option(help="Only this subject or client.")] = None,
+    tool: Annotated[str | None, typer.Option(help="Only this tool.")] = None,
+    result: Annotated[str | None, typer.Option(help="Only allowed, denied or faulted.")] = None,
+) -> None:
+    """Shows the records of decisions and endings."""
+    from mcp_fastguard.cli.records import records, table_of  # noqa: PLC0415 - reads files only when asked
+
+    found = [record for record in records(path) if _fits(record, who, tool, result)]
+    console.print(table_of(found))
+
+
+def _fits(record: dict[str, Any], who: str | None, tool: str | None, result: str | None) -> bool:
+    names = {record.get("client_id"), (record.get("authenticated_identity") or {}).get("subject")}
+    return (
+        (who is None or who in names)
+        and (tool is None or record.get("tool_name") == tool)
+        and (result is None or record.get("result") == result)
+    )
+
+
+@audit_app.command("verify")
+def audit_verify(path: Annotated[Path, typer.Argument(help="The folder of the logs, or one log.")] = Path("audit")) -> None:
+    """Checks that logs are whole: every line as it was written, in order, up to the seal."""
+    from mcp_fastguard.cli.records import logs  # noqa: PLC0415
+
+    is_sound = True
+    for log in logs(path):
+        count, root, is_sealed, problem = verify_log(log)
+        is_sound &= problem is None
+        state = problem or ("sealed" if is_sealed else "open: its process runs, or was killed")
+        console.print(f"{log.name}: {count} records, {state}, root {root}", markup=False, soft_wrap=True)
+    if not is_sound:
+        raise typer.Exit(1)
+
+
+@app.command()
+def demo(
+    *,
+    serve: Annotated[bool, typer.Option("--serve", help="Leave the servers running, for a client of your own.")] = False,
+) -> None:
+    """Runs the whole thing on loopback: authorization server, guarded server, official client, attacks."""
+    from mcp_fastguard.dev import demo as demonstration  # noqa: PLC0415 - needs the extra `dev`
+
+    try:
+        raise typer.Exit(demonstration.run(serve=serve))
+    except GuardError as error:
+        raise _fail(error) from error
