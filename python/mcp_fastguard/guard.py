@@ -401,6 +401,11 @@ class Call:
             raise GuardFault("internal", "the call was not authorized")
         return self._proof
 
+    @property
+    def _is_notification(self) -> bool:
+        """A notification is answered before it is handled, so its ending may stand in the log already."""
+        return self._proof is not None and self._proof.method.startswith("notifications/")
+
     async def authorize(self) -> AllowedCall:
         """Rooms request, token, binding, limits and policy, and the record of the decision."""
         self._proof = await self._guard.authorize(self.request)
@@ -420,7 +425,7 @@ class Call:
             GuardFault: the call was not settled, or has ended.
             Denied: the token expired or was revoked while the call waited.
         """
-        if not self._is_settled or (self.is_closed and self.proof.request_id is not None):
+        if not self._is_settled or (self.is_closed and not self._is_notification):
             raise GuardFault("internal", "the call was not settled, or has ended")
         self._guard.gate.recheck(self.proof)
         token = running.set(self)
@@ -502,8 +507,7 @@ class Call:
         """Whether this call is the proof for a message, and was not spent before. Taking spends it."""
         if self.is_taken or self._proof is None:
             return False
-        # A notification is answered before it is handled, so its ending may stand in the log already.
-        if self.is_closed and self._proof.request_id is not None:
+        if self.is_closed and not self._is_notification:
             return False
         if not self.request.is_message(method, dict(params) if params is not None else None):
             return False

@@ -6,6 +6,7 @@ import asyncio
 import json
 import logging
 from collections.abc import Awaitable, Callable, MutableMapping
+from contextlib import AbstractContextManager, nullcontext
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -109,11 +110,11 @@ class GuardASGI:
             await _answer(error, body, send)
             return
         scope.setdefault(CALLS, {})[self.guard] = call
-        _set_user(scope, call)
         token = proved.set(Proved(call, scope["headers"]))
         watch = _Watch(self.guard, call)
         try:
-            await self.app(scope, _replay(body, receive), watch.sending(send))
+            with _as_user(scope, call):
+                await self.app(scope, _replay(body, receive), watch.sending(send))
         except asyncio.CancelledError:
             if not await watch.ended_stream(send):
                 raise
@@ -274,10 +275,10 @@ async def _answer(error: GuardError, body: bytes | None, send: Send) -> None:
     await send({"type": "http.response.body", "body": content})
 
 
-def _set_user(scope: Scope, call: Call) -> None:
-    """Names the user as the MCP SDK does, so that its session ownership and ``get_access_token`` work."""
+def _as_user(scope: Scope, call: Call) -> AbstractContextManager[None]:
+    """Names the user as the MCP SDK does, where it is installed."""
     try:
-        from mcp_fastguard.transport.identity import authenticated_user  # noqa: PLC0415
+        from mcp_fastguard.transport.identity import as_user  # noqa: PLC0415
     except ImportError:
-        return
-    scope["user"], scope["auth"] = authenticated_user(call.proof, scope["headers"])
+        return nullcontext()
+    return as_user(scope, call.proof)

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
+from mcp.server.auth.middleware.auth_context import auth_context_var
 from mcp.server.auth.middleware.bearer_auth import AuthenticatedUser
 from mcp.server.auth.provider import AccessToken
 from starlette.authentication import AuthCredentials
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, MutableMapping
+
     from mcp_fastguard._fastguard import AllowedCall
 
-__all__ = ["access_token", "authenticated_user"]
+__all__ = ["access_token", "as_user"]
 
 
 def bearer_of(headers: list[tuple[bytes, bytes]]) -> str:
@@ -36,9 +40,14 @@ def access_token(proof: AllowedCall, text: str) -> AccessToken:
     )
 
 
-def authenticated_user(
-    proof: AllowedCall, headers: list[tuple[bytes, bytes]]
-) -> tuple[AuthenticatedUser, AuthCredentials]:
-    """``scope["user"]`` and ``scope["auth"]``."""
-    token = access_token(proof, bearer_of(headers))
-    return AuthenticatedUser(token), AuthCredentials(token.scopes)
+@contextmanager
+def as_user(scope: MutableMapping[str, Any], proof: AllowedCall) -> Iterator[None]:
+    """Names the user in the scope and in the context, so that the SDK's session ownership and ``get_access_token`` work."""
+    token = access_token(proof, bearer_of(scope["headers"]))
+    user = AuthenticatedUser(token)
+    scope["user"], scope["auth"] = user, AuthCredentials(token.scopes)
+    reset = auth_context_var.set(user)
+    try:
+        yield
+    finally:
+        auth_context_var.reset(reset)

@@ -1,0 +1,56 @@
+"""Fixtures. Nothing here talks to anything but loopback."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mcp_fastguard import Guard
+from support import ISSUER, RESOURCE, Issuer
+
+
+@pytest.fixture(scope="session")
+def issuer() -> Issuer:
+    return Issuer()
+
+
+@pytest.fixture
+def config(issuer: Issuer, tmp_path: Path) -> dict[str, Any]:
+    """A configuration for tests to change."""
+    return {
+        "version": 1,
+        "resource": {"url": RESOURCE, "public": ["/health"]},
+        "issuers": [{"issuer": ISSUER, "jwks": issuer.jwks, "algorithms": ["ES256"]}],
+        "tools": {
+            "run_query": {"scopes": ["warehouse:query:read"], "log_arguments": ["sql"]},
+            "list_*": {"scopes": ["warehouse:schema:read"]},
+            "add": {"open": True},
+            "secret": {"scopes": ["secret:use"]},
+            "never": {"tier": "block"},
+            "ask": {"open": True, "tier": "approve"},
+        },
+        "audit": {"path": str(tmp_path / "audit")},
+    }
+
+
+@pytest.fixture
+def make_guard(config: dict[str, Any]) -> Iterator[Callable[..., Guard]]:
+    """Builds guards from the configuration with some tables replaced, and closes them."""
+    guards: list[Guard] = []
+
+    def make(**tables: Any) -> Guard:
+        guard = Guard.from_dict({**config, **tables})
+        guards.append(guard)
+        return guard
+
+    yield make
+    for guard in guards:
+        guard.close()
+
+
+@pytest.fixture
+def guard(make_guard: Callable[..., Guard]) -> Guard:
+    return make_guard()
