@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 from joserfc import jwt
 from joserfc.jwk import ECKey, KeySet
-
 from mcp_fastguard import Guard
 
 ISSUER = "https://auth.example.com"

@@ -7,10 +7,9 @@ import pickle
 import time
 
 import pytest
-
-from support import records
 from mcp_fastguard import Denied, GuardFault, ToolRequest, current_call
 from mcp_fastguard.errors import ApprovalDenied, GuardConfigError, LimitDenied, PolicyDenied, TokenDenied
+from support import records
 
 
 def request(token, tool="run_query", **arguments):
@@ -152,7 +151,13 @@ def test_revoked_token_is_refused_at_its_next_call(guard, issuer):
 
 @pytest.mark.parametrize(
     "selector",
-    [{"subject": "alice"}, {"client_id": "agent"}, {"session": "s"}, {"issuer": "https://auth.example.com"}, {"subject": "alice", "client_id": "agent"}],
+    [
+        {"subject": "alice"},
+        {"client_id": "agent"},
+        {"session": "s"},
+        {"issuer": "https://auth.example.com"},
+        {"subject": "alice", "client_id": "agent"},
+    ],
 )
 def test_revocation_hits_by_every_selector(guard, issuer, selector):
     token = issuer.token(sid="s")
@@ -243,7 +248,11 @@ def test_rule_beside_the_tool_must_say_who_may(guard):
 def test_lists_show_only_what_the_caller_may_use(guard, issuer):
     allowed = guard.check(request(issuer.token()))
 
-    seen = [name for name in ("run_query", "add", "secret", "never", "nowhere", "ask") if guard.may_see("tool", name, allowed)]
+    seen = [
+        name
+        for name in ("run_query", "add", "secret", "never", "nowhere", "ask")
+        if guard.may_see("tool", name, allowed)
+    ]
 
     assert seen == ["run_query", "add", "ask"]
     assert guard.may_see("tool", "run_query", allowed.token)

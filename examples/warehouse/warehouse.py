@@ -30,10 +30,15 @@ class Warehouse:
             self._database.execute(f'CREATE TABLE "{name}" ({columns})')
         countries = ["AT", "BR", "CA", "DE", "JP", "KE", "NZ", "US"]
         customers = [(n, f"Customer {n}", countries[n % len(countries)]) for n in range(1, 41)]
-        orders = [(n, 1 + n * 7 % 40, round(n * 17.5 % 900, 2), f"2026-{1 + n % 12:02}-{1 + n % 28:02}") for n in range(1, 301)]
+        orders = [
+            (n, 1 + n * 7 % 40, round(n * 17.5 % 900, 2), f"2026-{1 + n % 12:02}-{1 + n % 28:02}")
+            for n in range(1, 301)
+        ]
         self._database.executemany('INSERT INTO "sales.customers" VALUES (?, ?, ?)', customers)
         self._database.executemany('INSERT INTO "sales.orders" VALUES (?, ?, ?, ?)', orders)
-        self._database.executemany('INSERT INTO "ops.pipelines" VALUES (?, ?, 0)', [("nightly", "idle"), ("hourly", "idle")])
+        self._database.executemany(
+            'INSERT INTO "ops.pipelines" VALUES (?, ?, 0)', [("nightly", "idle"), ("hourly", "idle")]
+        )
         self._database.commit()
 
     def schemas(self) -> list[str]:
@@ -49,7 +54,9 @@ class Warehouse:
 
     def query(self, sql: str, max_rows: int) -> list[dict[str, Any]]:
         """Runs a query that reads, and gives at most ``max_rows`` rows."""
-        self._database.set_authorizer(lambda action, *_: sqlite3.SQLITE_OK if action in READING else sqlite3.SQLITE_DENY)
+        self._database.set_authorizer(
+            lambda action, *_: sqlite3.SQLITE_OK if action in READING else sqlite3.SQLITE_DENY
+        )
         try:
             cursor = self._database.execute(sql)
             names = [column[0] for column in cursor.description or ()]

@@ -16,18 +16,18 @@ import asyncio
 import logging
 import time
 from contextlib import suppress
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from mcp_fastguard import approval, audit, execute, mask
 from mcp_fastguard._fastguard import Gate, Waiting
 from mcp_fastguard.config import GuardConfig
 from mcp_fastguard.context import running
-from mcp_fastguard.errors import Denied, GuardError, GuardFault
+from mcp_fastguard.errors import GuardError, GuardFault
 from mcp_fastguard.keys import key_service
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
+    from pathlib import Path
 
     from mcp_fastguard._fastguard import AllowedCall, ToolRequest, VerifiedToken
     from mcp_fastguard.keys import Watch
@@ -109,21 +109,24 @@ class Guard:
         """Decides like :meth:`check`, and waits for what it needs: keys, or room in the queue of the audit log."""
         self.start()
         has_waited = False
-        until: float | None = None
-        for _ in range(MAX_WAITS + int(AUDIT_WAIT / 0.005)):
-            try:
-                decision = self._told(lambda: self._gate.decide(request, has_waited=has_waited, now=now))
-            except GuardFault as fault:
-                if fault.code != "audit_queue_full" or (until is not None and time.monotonic() > until):
-                    raise
-                until = until or time.monotonic() + AUDIT_WAIT
-                await asyncio.sleep(0.005)
-                continue
+        for _ in range(MAX_WAITS):
+            decision = await self._decide(request, now, has_waited=has_waited)
             if not isinstance(decision, Waiting):
                 return decision
             await self._answer(decision)
             has_waited = True
         raise GuardFault("internal", "the call waited for too much")
+
+    async def _decide(self, request: ToolRequest, now: float | None, *, has_waited: bool) -> AllowedCall | Waiting:
+        """Decides, and awaits room in a full queue of the audit log for a short while."""
+        until = time.monotonic() + AUDIT_WAIT
+        while True:
+            try:
+                return self._told(lambda: self._gate.decide(request, has_waited=has_waited, now=now))
+            except GuardFault as fault:
+                if fault.code != "audit_queue_full" or time.monotonic() > until:
+                    raise
+            await asyncio.sleep(AUDIT_WAIT / 10)
 
     async def authorize_head(self, request: ToolRequest, now: float | None = None) -> None:
         """Checks headers, token and binding alone, before a long body is read. Charges nothing."""
@@ -175,7 +178,7 @@ class Guard:
         *,
         scopes: Sequence[str] = (),
         any_scopes: Sequence[str] = (),
-        open: bool = False,  # noqa: A002 - the key's name in the configuration
+        open: bool = False,
         tier: str | None = None,
         name: str | None = None,
     ) -> Callable[[Decorated], Decorated]:
@@ -193,7 +196,7 @@ class Guard:
         """
 
         def decorate(function: Decorated) -> Decorated:
-            tool = name or getattr(function, "__name__", "")
+            tool: str = name or str(getattr(function, "__name__", ""))
             self._gate.add_rule(
                 "tool", tool, scopes=list(scopes), any_scopes=list(any_scopes), is_open=open, tier=tier or "auto"
             )
@@ -225,9 +228,7 @@ class Guard:
         Raises:
             ValueError: nothing is named, or the table of revocations is full.
         """
-        self._gate.revoke(
-            issuer=issuer, token_id=token_id, subject=subject, client_id=client_id, session=session
-        )
+        self._gate.revoke(issuer=issuer, token_id=token_id, subject=subject, client_id=client_id, session=session)
 
     def refresh_keys(self) -> None:
         """Has the key sets of all issuers fetched now, in the background."""

@@ -6,7 +6,6 @@ import httpx2
 import pytest
 from fastmcp import Context, FastMCP
 from mcp.shared.exceptions import MCPError
-
 from support import RESOURCE, records
 from transport_support import client, headers, message, run, served
 
@@ -97,5 +96,9 @@ def test_synthetic_lists_are_neither_limited_nor_recorded(make_guard, rules, iss
                 assert answer.status_code == expected
 
     run(walk())
-    methods = [record["method"] for record in records(guard) if record["event_type"] == "decision" and record["method"].startswith("tools/")]
+    methods = [
+        record["method"]
+        for record in records(guard)
+        if record["event_type"] == "decision" and record["method"].startswith("tools/")
+    ]
     assert methods == ["tools/call"] * 3

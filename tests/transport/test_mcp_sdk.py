@@ -12,17 +12,19 @@ from mcp.server.auth.middleware.auth_context import get_access_token
 from mcp.server.auth.settings import AuthSettings
 from mcp.server.mcpserver import MCPServer
 from mcp.shared.exceptions import MCPError
-
+from mcp_fastguard import current_call
 from support import RESOURCE, records
 from transport_support import BASE, ERAS, client, headers, message, run, served
-from mcp_fastguard import current_call
+
 
 def build(guard, *, sdk_auth=False):
     extra = {}
     if sdk_auth:
         extra = {
             "token_verifier": guard.token_verifier(),
-            "auth": AuthSettings(issuer_url="https://auth.example.com", resource_server_url=RESOURCE, validate_token_resource=True),
+            "auth": AuthSettings(
+                issuer_url="https://auth.example.com", resource_server_url=RESOURCE, validate_token_resource=True
+            ),
         }
     mcp = MCPServer("test", middleware=[guard.mcp_middleware()], **extra)
 
@@ -80,7 +82,10 @@ def test_client_lists_and_calls_what_it_may(make_guard, rules, issuer, mode, sdk
     guard = make_guard()
 
     async def walk():
-        async with served(app_of(guard, sdk_auth=sdk_auth)) as transport, client(transport, issuer.token(), mode) as found:
+        async with (
+            served(app_of(guard, sdk_auth=sdk_auth)) as transport,
+            client(transport, issuer.token(), mode) as found,
+        ):
             assert sorted(tool.name for tool in (await found.list_tools()).tools) == ["add", "run_query", "whoami"]
             assert [str(entry.uri) for entry in (await found.list_resources()).resources] == ["file:///open.txt"]
             assert [prompt.name for prompt in (await found.list_prompts()).prompts] == ["hello"]
@@ -102,7 +107,9 @@ def test_list_of_one_caller_is_private(make_guard, rules, issuer):
 
     async def walk():
         async with served(app_of(guard)) as transport, httpx2.AsyncClient(transport=transport) as http:
-            answer = await http.post(RESOURCE, json=message("tools/list"), headers=headers(issuer.token(), "tools/list"))
+            answer = await http.post(
+                RESOURCE, json=message("tools/list"), headers=headers(issuer.token(), "tools/list")
+            )
             assert answer.json()["result"]["cacheScope"] == "private"
 
     run(walk())
@@ -115,7 +122,9 @@ def test_call_is_limited_and_recorded_once_with_its_ending(make_guard, rules, is
         async with served(app_of(guard)) as transport, httpx2.AsyncClient(transport=transport) as http:
             for expected in (200, 200, 429):
                 body = message("tools/call", {"name": "run_query", "arguments": {"sql": "x"}})
-                answer = await http.post(RESOURCE, json=body, headers=headers(issuer.token(), "tools/call", "run_query"))
+                answer = await http.post(
+                    RESOURCE, json=body, headers=headers(issuer.token(), "tools/call", "run_query")
+                )
                 assert answer.status_code == expected, answer.text
             assert int(answer.headers["retry-after"]) >= 1
             assert answer.json()["id"] == 1
@@ -129,7 +138,11 @@ def test_call_is_limited_and_recorded_once_with_its_ending(make_guard, rules, is
 
 CALL = {"name": "secret", "arguments": {}}
 ATTACKS = {
-    "forged headers in an old version": (headers("TOKEN", "tools/call", "add", "2025-11-25"), message("tools/call", CALL), 400),
+    "forged headers in an old version": (
+        headers("TOKEN", "tools/call", "add", "2025-11-25"),
+        message("tools/call", CALL),
+        400,
+    ),
     "forged headers in the new version": (headers("TOKEN", "tools/call", "add"), message("tools/call", CALL), 400),
     "forged headers without a version": (headers("TOKEN", "tools/call", "add", None), message("tools/call", CALL), 400),
     "a batch": (headers("TOKEN"), [message("tools/call", CALL)], 400),
@@ -149,7 +162,12 @@ ATTACKS = {
     "deep nesting": (headers("TOKEN"), b"[" * 5000 + b"]" * 5000, 400),
     "a version selector": (
         headers("TOKEN", version=None),
-        {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": "add", "_meta": {"fastmcp": {"version": "1"}}}},
+        {
+            "jsonrpc": "2.0",
+            "id": 1,
+            "method": "tools/call",
+            "params": {"name": "add", "_meta": {"fastmcp": {"version": "1"}}},
+        },
         400,
     ),
     "a tool without the scope": (headers("TOKEN", "tools/call", "secret"), message("tools/call", CALL), 403),
@@ -208,7 +226,13 @@ def test_long_body_is_not_read_before_the_token_is_checked(make_guard, rules):
         async def send(answer):
             answers.append(answer)
 
-        scope = {"type": "http", "method": "POST", "path": "/mcp", "headers": [(b"authorization", b"Bearer a.b.c")], "client": ("192.0.2.7", 1)}
+        scope = {
+            "type": "http",
+            "method": "POST",
+            "path": "/mcp",
+            "headers": [(b"authorization", b"Bearer a.b.c")],
+            "client": ("192.0.2.7", 1),
+        }
         await app_of(guard)(scope, receive, send)
         assert answers[0]["status"] == 401
         assert len(given) == 2
@@ -273,7 +297,9 @@ def test_lists_are_refused_without_the_message_layer(make_guard, rules, issuer):
 
     async def walk():
         async with httpx2.AsyncClient(transport=httpx2.ASGITransport(guard.asgi(inner))) as http:
-            answer = await http.post(RESOURCE, json=message("tools/list"), headers=headers(issuer.token(), "tools/list"))
+            answer = await http.post(
+                RESOURCE, json=message("tools/list"), headers=headers(issuer.token(), "tools/list")
+            )
             assert answer.status_code == 500
             assert answer.json()["error"]["data"]["code"] == "middleware_missing"
 
@@ -300,7 +326,10 @@ def test_proof_is_spent_once_and_by_its_own_message_only(make_guard, rules, issu
 
     async def walk():
         request = ToolRequest.http(
-            method="POST", path="/mcp", headers=[(b"authorization", b"Bearer " + issuer.token().encode())], body=json.dumps(body).encode()
+            method="POST",
+            path="/mcp",
+            headers=[(b"authorization", b"Bearer " + issuer.token().encode())],
+            body=json.dumps(body).encode(),
         )
         call = guard.call(request)
         await call.authorize()
@@ -349,11 +378,20 @@ def test_session_of_one_caller_is_not_open_to_another(make_guard, rules, issuer)
                 "jsonrpc": "2.0",
                 "id": 0,
                 "method": "initialize",
-                "params": {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "t", "version": "1"}},
+                "params": {
+                    "protocolVersion": "2025-11-25",
+                    "capabilities": {},
+                    "clientInfo": {"name": "t", "version": "1"},
+                },
             }
             first = await http.post(RESOURCE, json=hello, headers=headers(issuer.token(), version=None))
             session = first.headers["mcp-session-id"]
-            call = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": "add", "arguments": {"a": 1, "b": 1}}}
+            call = {
+                "jsonrpc": "2.0",
+                "id": 1,
+                "method": "tools/call",
+                "params": {"name": "add", "arguments": {"a": 1, "b": 1}},
+            }
             sent = {**headers(issuer.token(sub="mallory"), version="2025-11-25"), "mcp-session-id": session}
             stolen = await http.post(RESOURCE, json=call, headers=sent)
             assert stolen.status_code == 404

@@ -1,4 +1,4 @@
-"""``python -m mcp_fastguard.cli``"""
+"""``python -m mcp_fastguard.cli``."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from rich.table import Table
 
 from mcp_fastguard._fastguard import verify_log
 from mcp_fastguard.cli import explain as explaining
-from mcp_fastguard.config import GuardConfig, json_schema
+from mcp_fastguard.config import json_schema
 from mcp_fastguard.errors import GuardConfigError, GuardError
 
 __all__ = ["app"]
@@ -81,7 +81,7 @@ def verify(token: TokenArgument, config: ConfigOption = DEFAULT_CONFIG) -> None:
 
 
 @app.command()
-def explain(  # noqa: PLR0913 - each is an option
+def explain(
     tool: Annotated[str, typer.Argument(help="The tool's name.")],
     token: Annotated[str, typer.Option(help="The token's text, or - for standard input.")] = "",
     arguments: Annotated[str, typer.Option(help="The arguments, as a JSON object.")] = "{}",
@@ -134,7 +134,9 @@ def _fits(record: dict[str, Any], who: str | None, tool: str | None, result: str
 
 
 @audit_app.command("verify")
-def audit_verify(path: Annotated[Path, typer.Argument(help="The folder of the logs, or one log.")] = Path("audit")) -> None:
+def audit_verify(
+    path: Annotated[Path, typer.Argument(help="The folder of the logs, or one log.")] = Path("audit"),
+) -> None:
     """Checks that logs are whole: every line as it was written, in order, up to the seal."""
     from mcp_fastguard.cli.records import logs  # noqa: PLC0415
 
@@ -151,7 +153,9 @@ def audit_verify(path: Annotated[Path, typer.Argument(help="The folder of the lo
 @app.command()
 def demo(
     *,
-    serve: Annotated[bool, typer.Option("--serve", help="Leave the servers running, for a client of your own.")] = False,
+    serve: Annotated[
+        bool, typer.Option("--serve", help="Leave the servers running, for a client of your own.")
+    ] = False,
 ) -> None:
     """Runs the whole thing on loopback: authorization server, guarded server, official client, attacks."""
     from mcp_fastguard.dev import demo as demonstration  # noqa: PLC0415 - needs the extra `dev`

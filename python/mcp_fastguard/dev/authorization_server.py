@@ -67,7 +67,7 @@ class AuthorizationServer:
             client_secret=secret,
             redirect_uris=None,
             grant_types=["client_credentials"],
-            token_endpoint_auth_method="client_secret_post",  # noqa: S106 - the method's name
+            token_endpoint_auth_method="client_secret_post",
             scope=" ".join(scopes),
         )
         return secret

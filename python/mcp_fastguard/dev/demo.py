@@ -112,7 +112,7 @@ class Stage:
             storage=Memory(),
             client_id=client_id,
             client_secret=self.secrets[client_id],
-            token_endpoint_auth_method="client_secret_post",  # noqa: S106 - the method's name
+            token_endpoint_auth_method="client_secret_post",
             issuer=ISSUER,
         )
 
@@ -178,7 +178,7 @@ async def stage() -> AsyncIterator[Stage]:
     """Both servers, running."""
     folder = example_folder()
     sys.path.insert(0, str(folder))
-    from server import build_app  # type: ignore[import-not-found] # noqa: PLC0415 - found in the example's folder
+    from server import build_app  # noqa: PLC0415 - found in the example's folder
 
     issuer = AuthorizationServer(ISSUER, RESOURCE)
     secrets = {
@@ -252,7 +252,9 @@ async def clients(walk: Walk, stage: Stage, era: str) -> None:
         walk.row(f"{era}: tools that a narrow token sees", SCHEMA_TOOLS, names)
         walk.row(f"{era}: list_schemas", "a result", await called(lambda: client.call_tool("list_schemas", {})))
         walk.row(
-            f"{era}: run_query, after the client stepped up", "a result", await called(lambda: client.call_tool("run_query", QUERY))
+            f"{era}: run_query, after the client stepped up",
+            "a result",
+            await called(lambda: client.call_tool("run_query", QUERY)),
         )
         names = sorted(tool.name for tool in (await client.list_tools()).tools)
         walk.row(f"{era}: tools after the step-up", sorted([*SCHEMA_TOOLS, "run_query"]), names)
@@ -278,7 +280,9 @@ async def refusals(walk: Walk, stage: Stage) -> None:
     walk.row("a token without the scope", "403 scope_insufficient", seen(weak))
     named = 'scope="warehouse:query:read"' in weak.headers.get("www-authenticate", "")
     walk.row("the challenge names the scope", "yes", "yes" if named else "no")
-    walk.row("a tool that no rule names", "403 target_unknown", seen(await post(good, "tools/call", {"name": "drop_all"})))
+    walk.row(
+        "a tool that no rule names", "403 target_unknown", seen(await post(good, "tools/call", {"name": "drop_all"}))
+    )
     header, payload, signature = good.split(".")
     tampered = f"{header}.{payload[:-4]}{'AAAA' if payload[-4:] != 'AAAA' else 'BBBB'}.{signature}"
     stranger = ECKey.generate_key("P-256", {"kid": "stranger", "use": "sig", "alg": "ES256"})
@@ -373,7 +377,11 @@ async def serve_on() -> int:
         console.print(f"authorization server  {ISSUER}")
         for client_id, secret in found.secrets.items():
             console.print(f"client                {client_id} / {secret}", markup=False)
-        console.print(f"rotate the keys       curl -X POST -H 'Authorization: Bearer {found.issuer.admin_secret}' {ISSUER}/dev/rotate", soft_wrap=True, markup=False)
+        console.print(
+            f"rotate the keys       curl -X POST -H 'Authorization: Bearer {found.issuer.admin_secret}' {ISSUER}/dev/rotate",
+            soft_wrap=True,
+            markup=False,
+        )
         console.print("\nA token for 15 minutes:\n")
         print(token)
         console.print("\nWith MCP Inspector:\n")

@@ -34,9 +34,13 @@ BACK_OFF: Final = (1.0, 60.0)
 class KeySink(Protocol):
     """Who takes key sets in: the gate of a guard."""
 
-    def replace_keys(self, issuer: str, jwks: bytes) -> None: ...
+    def replace_keys(self, issuer: str, jwks: bytes) -> None:
+        """Takes a set in; ValueError where it is none."""
+        ...
 
-    def keys_failed(self, issuer: str, reason: str = "", retry_after: float = 0.0) -> None: ...
+    def keys_failed(self, issuer: str, reason: str = "", retry_after: float = 0.0) -> None:
+        """Takes note that a fetch ended without a set."""
+        ...
 
 
 class _Feed:

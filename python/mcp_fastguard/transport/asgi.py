@@ -70,6 +70,7 @@ class GuardASGI:
         return getattr(self.app, name)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One connection of the server."""
         kind = scope["type"]
         if kind == "http":
             await self._http(scope, receive, send)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from http import HTTPStatus
 from typing import Any, Final
 
 from mcp_fastguard.errors import Denied, GuardError, GuardFault
@@ -84,11 +85,15 @@ def http_answer(error: GuardError, body: bytes | None) -> tuple[int, list[tuple[
     ]
     if isinstance(error, Denied) and error.challenge is not None:
         headers.append((b"www-authenticate", error.challenge.encode("latin-1", "replace")))
-    retry_after = 1.0 if status == 503 and not isinstance(error, Denied) else getattr(error, "retry_after", None)
+    retry_after = (
+        1.0
+        if status == HTTPStatus.SERVICE_UNAVAILABLE and not isinstance(error, Denied)
+        else getattr(error, "retry_after", None)
+    )
     if retry_after is not None:
         # Rounded up: a client that waits so long is admitted.
         headers.append((b"retry-after", str(max(1, math.ceil(retry_after))).encode()))
-    if status == 405:
+    if status == HTTPStatus.METHOD_NOT_ALLOWED:
         headers.append((b"allow", b"GET, POST, DELETE"))
     return status, headers, content
 

@@ -38,9 +38,8 @@ class GuardMiddleware:
         self._layer = MessageLayer(guard, transport)
         self._guard = guard
 
-    async def __call__(
-        self, ctx: ServerRequestContext[Any, Any], call_next: Callable[[Any], Awaitable[Any]]
-    ) -> Any:
+    async def __call__(self, ctx: ServerRequestContext[Any, Any], call_next: Callable[[Any], Awaitable[Any]]) -> Any:
+        """One message, request or notification."""
         scope = ctx.request.scope if ctx.request is not None else None
         try:
             call = await self._layer.begin(ctx.method, ctx.params, ctx.request_id, scope)

@@ -99,4 +99,9 @@ def _is_synthetic(parent: Call, method: str, request_id: str | int | None) -> bo
     """SDKs list their own tools, through all middleware, to find the schema of the tool that is being called. The request is
     the call's own and its proof is not spent yet; no client can cause it, since header and body were compared.
     """
-    return method == "tools/list" and parent.proof.method == "tools/call" and not parent.is_taken and request_id is not None
+    return (
+        method == "tools/list"
+        and parent.proof.method == "tools/call"
+        and not parent.is_taken
+        and request_id is not None
+    )

@@ -91,7 +91,7 @@ pub(crate) struct TokenVerifier {
 impl TokenVerifier {
     #[new]
     #[pyo3(signature = (*, issuer, audience, keys, algorithms, leeway = 30.0, types = None, max_lifetime = 3600.0,
-        cache_size = TOKEN_CACHE_ENTRIES, require = None))]
+        cache_size = None, require = None))]
     #[expect(clippy::too_many_arguments, reason = "all but the first four are options by keyword")]
     fn new(
         issuer: &str,
@@ -101,7 +101,7 @@ impl TokenVerifier {
         leeway: f64,
         types: Option<Vec<String>>,
         max_lifetime: f64,
-        cache_size: usize,
+        cache_size: Option<usize>,
         require: Option<&Bound<'_, PyDict>>,
     ) -> PyResult<Self> {
         let audiences: Vec<String> = match audience.cast::<PyString>() {
@@ -129,7 +129,7 @@ impl TokenVerifier {
             max_lifetime,
             ..IssuerOptions::new(issuer, "")
         };
-        Ok(Self { tokens: Tokens::single(options, std::sync::Arc::clone(&keys.core), leeway, cache_size) })
+        Ok(Self { tokens: Tokens::single(options, std::sync::Arc::clone(&keys.core), leeway, cache_size.unwrap_or(TOKEN_CACHE_ENTRIES)) })
     }
 
     #[pyo3(signature = (text, now = None))]

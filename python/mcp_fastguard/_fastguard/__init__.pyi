@@ -1,0 +1,365 @@
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final, Never, final
+
+__all__ = [
+    "MAX_BODY_BYTES",
+    "MAX_BODY_BYTES_BEFORE_TOKEN",
+    "MAX_KEY_SET_BYTES",
+    "Admission",
+    "AllowedCall",
+    "Gate",
+    "KeySet",
+    "SlidingWindow",
+    "TokenVerifier",
+    "ToolRequest",
+    "VerifiedToken",
+    "Waiting",
+    "__version__",
+    "config_json_schema",
+    "config_warnings",
+    "verify_compact",
+    "verify_log",
+]
+
+__version__: Final[str]
+MAX_BODY_BYTES: Final[int]
+MAX_BODY_BYTES_BEFORE_TOKEN: Final[int]
+MAX_KEY_SET_BYTES: Final[int]
+
+# --- room request -------------------------------------------------------------------------------
+
+@final
+class ToolRequest:
+    """One request, as it came. Nothing is judged before :meth:`Guard.check`."""
+
+    def __new__(cls, proof: Never) -> ToolRequest: ...
+    @staticmethod
+    def http(
+        *,
+        method: str,
+        path: str,
+        headers: Iterable[tuple[bytes, bytes]],
+        body: bytes | None = None,
+        peer: str | None = None,
+    ) -> ToolRequest:
+        """A raw HTTP request.
+
+        Args:
+            method: ``"POST"``, ``"GET"`` or ``"DELETE"``; others are refused by ``check``.
+            path: the path without query, decoded, as ASGI's ``scope["path"]``.
+            headers: name and value, raw, in wire order; names in any case.
+            body: the whole body; None means unseen, and fails closed where the body decides.
+            peer: the IP address of the connection, or None.
+
+        Raises:
+            TypeError: a header is not a pair of bytes.
+            ValueError: ``peer`` is not an IP address.
+        """
+    @staticmethod
+    def direct(
+        *,
+        tool: str,
+        arguments: dict[str, Any] | None = None,
+        token: str | None = None,
+        session: str | None = None,
+        peer: str | None = None,
+    ) -> ToolRequest:
+        """A call of a tool by a caller that has parsed it already.
+
+        Raises:
+            TypeError: an argument is not of JSON's types.
+            ValueError: an argument nests too deeply or is not finite; ``peer`` is not an IP address.
+        """
+    @staticmethod
+    def message(
+        *,
+        method: str,
+        params: dict[str, Any] | None = None,
+        id: str | int | None = None,
+        token: str | None = None,
+        session: str | None = None,
+    ) -> ToolRequest:
+        """Any message of MCP that an SDK has parsed. Raises like :meth:`direct`."""
+    def is_message(self, method: str, params: dict[str, Any] | None = None) -> bool:
+        """Whether an SDK's message is the one that this HTTP request carried: same method, target and arguments."""
+
+# --- room token ---------------------------------------------------------------------------------
+
+@final
+class KeySet:
+    """Keys that can verify (RFC 7517), prepared once."""
+
+    def __new__(cls, proof: Never) -> KeySet: ...
+    @staticmethod
+    def from_jwks(jwks: str | bytes | Mapping[str, Any], *, allow_symmetric: bool = False) -> KeySet:
+        """Reads a set, or one key. Keys that cannot verify are left out and listed in :attr:`skipped`.
+
+        Args:
+            jwks: JSON text, or a dict of it; at most 512 KiB and 100 keys.
+            allow_symmetric: reads ``oct`` keys. Whoever verifies with one can sign too, so never for what others issue.
+
+        Raises:
+            ValueError: not a key set, or no key of it can verify.
+        """
+    @property
+    def skipped(self) -> list[tuple[int, str | None, str]]:
+        """Keys that cannot verify: place in the set, ``kid``, reason."""
+    def __len__(self) -> int: ...
+
+def verify_compact(compact: str, keys: KeySet, *, algorithms: Sequence[str]) -> tuple[dict[str, Any], bytes]:
+    """Verifies a JWS in compact serialisation (RFC 7515) and nothing else: no claim is read.
+
+    Args:
+        compact: the text, at most 16 KiB.
+        keys: where the key is found by ``kid``; without ``kid`` exactly one key must fit.
+        algorithms: names that are accepted, in their exact case.
+
+    Returns:
+        The header, and the payload's bytes.
+
+    Raises:
+        TokenDenied: it does not verify.
+        ValueError: an algorithm is not known.
+    """
+
+@final
+class VerifiedToken:
+    """Proof that a token's signature, issuer, audience, times and type are in order."""
+
+    def __new__(cls, proof: Never) -> VerifiedToken: ...
+    @property
+    def subject(self) -> str | None: ...
+    @property
+    def client_id(self) -> str | None: ...
+    @property
+    def issuer(self) -> str: ...
+    @property
+    def audience(self) -> tuple[str, ...]: ...
+    @property
+    def scopes(self) -> tuple[str, ...]: ...
+    @property
+    def expires_at(self) -> float: ...
+    @property
+    def issued_at(self) -> float | None: ...
+    @property
+    def token_id(self) -> str: ...
+    @property
+    def thumbprint(self) -> str | None: ...
+    @property
+    def organisation(self) -> str | None: ...
+    @property
+    def claims(self) -> dict[str, Any]: ...
+
+@final
+class TokenVerifier:
+    """Verifies access tokens of one issuer (RFC 9068, RFC 8725)."""
+
+    def __new__(
+        cls,
+        *,
+        issuer: str,
+        audience: str | Sequence[str],
+        keys: KeySet,
+        algorithms: Sequence[str],
+        leeway: float = 30.0,
+        types: Sequence[str] | None = None,
+        max_lifetime: float = 3600.0,
+        cache_size: int | None = None,
+        require: Mapping[str, Any] | None = None,
+    ) -> TokenVerifier:
+        """Checks its options and prepares.
+
+        Args:
+            issuer: the exact value of ``iss``.
+            audience: values of ``aud``, one of which a token must have exactly.
+            keys: the issuer's keys.
+            algorithms: accepted names. A longer list gives whoever finds a weakness in one of them more to choose from.
+            leeway: seconds of tolerance for clocks, at most 300. A longer one lets expired tokens live on.
+            types: accepted ``typ``, default ``["at+jwt"]``. ``"JWT"`` and ``""`` need ``require``, so that no ID token passes.
+            max_lifetime: longest accepted ``exp`` minus ``iat``, in seconds, 1 to 86400.
+            cache_size: verified tokens that are kept, default 10000; 0 verifies anew each time.
+            require: claims that must be there (True) or equal a value.
+
+        Raises:
+            ValueError: an option is impossible or contradicts another.
+        """
+    def verify(self, text: str, now: float | None = None) -> VerifiedToken:
+        """Verifies one token.
+
+        Args:
+            text: the token, at most 16 KiB.
+            now: seconds since the epoch; left out, the system's clock is read.
+
+        Raises:
+            TokenDenied: it is not valid; ``code`` says why.
+        """
+
+# --- room limits --------------------------------------------------------------------------------
+
+@final
+class Admission:
+    """What a window said. True where it admitted."""
+
+    def __new__(cls, proof: Never) -> Admission: ...
+    @property
+    def allowed(self) -> bool: ...
+    @property
+    def remaining(self) -> int: ...
+    @property
+    def retry_after(self) -> float | None: ...
+    def __bool__(self) -> bool: ...
+
+@final
+class SlidingWindow:
+    """At most ``quota`` in any window, for each key: in every interval of that length, never more; and what was charged is
+    given back at most 1/64 of the window late.
+    """
+
+    def __new__(cls, quota: int, window: float, *, max_keys: int = 1_000_000) -> SlidingWindow:
+        """Makes an empty table.
+
+        Args:
+            quota: how many, at most 4294967295; 0 admits nothing.
+            window: seconds, from 0.001 to 31 days.
+            max_keys: most keys at once. A full table refuses new keys; it never forgets one that counts.
+
+        Raises:
+            ValueError: a value is out of its range.
+        """
+    def admit(self, key: str | bytes, cost: int = 1, now: float | None = None) -> Admission:
+        """Charges the key's window, if it has room.
+
+        Args:
+            key: who.
+            cost: how much.
+            now: any monotonic seconds; left out, the system's monotonic clock. One or the other, never both.
+
+        Raises:
+            GuardFault: times of two clocks were given.
+        """
+    def __len__(self) -> int: ...
+
+# --- room policy --------------------------------------------------------------------------------
+
+@final
+class AllowedCall:
+    """Proof that a call may run, short of the approvals that its rule may demand."""
+
+    def __new__(cls, proof: Never) -> AllowedCall: ...
+    @property
+    def subject(self) -> str | None: ...
+    @property
+    def client_id(self) -> str | None: ...
+    @property
+    def issuer(self) -> str: ...
+    @property
+    def organisation(self) -> str | None: ...
+    @property
+    def actor(self) -> str | None: ...
+    @property
+    def scopes(self) -> tuple[str, ...]: ...
+    @property
+    def kind(self) -> str: ...
+    @property
+    def method(self) -> str: ...
+    @property
+    def target(self) -> str: ...
+    @property
+    def tool(self) -> str | None: ...
+    @property
+    def request_id(self) -> str | None: ...
+    @property
+    def tier(self) -> str: ...
+    @property
+    def rule(self) -> str: ...
+    @property
+    def remaining(self) -> int | None: ...
+    @property
+    def limit(self) -> str | None: ...
+    @property
+    def record(self) -> int: ...
+    @property
+    def token(self) -> VerifiedToken: ...
+
+# --- the corridor -------------------------------------------------------------------------------
+
+@final
+class Waiting:
+    """A call that waits for an issuer's keys."""
+
+    def __new__(cls, proof: Never) -> Waiting: ...
+    @property
+    def issuer(self) -> str: ...
+
+@final
+class Gate:
+    """Rooms 0 to 4 and the log. Use it through :class:`mcp_fastguard.Guard`."""
+
+    def __new__(cls, text: str, *, folder: Path, file: str | None = None, is_json: bool = False) -> Gate: ...
+    def check(self, request: ToolRequest, now: float | None = None) -> AllowedCall: ...
+    def decide(
+        self, request: ToolRequest, *, has_waited: bool = False, now: float | None = None
+    ) -> AllowedCall | Waiting: ...
+    def check_head(
+        self, request: ToolRequest, *, has_waited: bool = False, now: float | None = None
+    ) -> Waiting | None: ...
+    def check_nested(self, parent: AllowedCall, request: ToolRequest, now: float | None = None) -> AllowedCall: ...
+    def recheck(self, call: AllowedCall, now: float | None = None) -> None: ...
+    def may_see(self, kind: str, name: str, caller: AllowedCall | VerifiedToken) -> bool: ...
+    def finish(
+        self,
+        call: AllowedCall,
+        *,
+        status: str,
+        duration: float,
+        error: str | None = None,
+        rows: int | None = None,
+        bytes: int | None = None,
+        items: int | None = None,
+    ) -> None: ...
+    def revoke(
+        self,
+        *,
+        issuer: str | None = None,
+        token_id: str | None = None,
+        subject: str | None = None,
+        client_id: str | None = None,
+        session: str | None = None,
+        now: float | None = None,
+    ) -> None: ...
+    def key_sources(self) -> list[tuple[str, str | None, bool]]: ...
+    def replace_keys(self, issuer: str, jwks: bytes) -> None: ...
+    def keys_failed(self, issuer: str, reason: str = "", retry_after: float = 0.0) -> None: ...
+    def reload(self, text: str, *, file: str | None = None, is_json: bool = False) -> None: ...
+    def add_rule(
+        self,
+        kind: str,
+        name: str,
+        *,
+        scopes: Sequence[str],
+        any_scopes: Sequence[str],
+        is_open: bool,
+        tier: str,
+    ) -> None: ...
+    def config_json(self) -> str: ...
+    def warnings(self) -> list[tuple[str, str]]: ...
+    @property
+    def path(self) -> str: ...
+    @property
+    def metadata_url(self) -> str: ...
+    @property
+    def folder(self) -> Path: ...
+    @property
+    def policy_digest(self) -> str: ...
+    @property
+    def audit_folder(self) -> Path | None: ...
+    def flush(self, timeout: float = 2.0) -> None: ...
+    def close(self) -> None: ...
+    def after_fork(self) -> None: ...
+    def statistics(self) -> list[tuple[str, int]]: ...
+
+def config_json_schema() -> str: ...
+def config_warnings(text: str, file: str | None = None) -> list[tuple[str, str]]: ...
+def verify_log(path: Path) -> tuple[int, str, bool, str | None]:
+    """Whether the files of a log are whole: (records, root, sealed, problem)."""

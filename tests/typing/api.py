@@ -1,0 +1,38 @@
+"""Type-checked, never run: what users write must check, and skipped steps must not."""
+
+from __future__ import annotations
+
+from mcp_fastguard import AllowedCall, Guard, ToolRequest, current_call
+from mcp_fastguard.limits import SlidingWindow
+from mcp_fastguard.token import KeySet, TokenVerifier, verify_compact
+
+
+def direct(guard: Guard) -> str | None:
+    request = ToolRequest.direct(tool="run_query", arguments={"sql": "select 1"}, token="a.b.c")
+    allowed: AllowedCall = guard.check(request)
+    return allowed.subject
+
+
+async def corridor(guard: Guard, request: ToolRequest) -> int:
+    async def tool() -> int:
+        current_call().record(rows=1)
+        return 1
+
+    async with guard.call(request) as call:
+        return await call.run(tool)
+
+
+def tokens(jwks: dict[str, object]) -> tuple[str, ...]:
+    keys = KeySet.from_jwks(jwks)
+    header, payload = verify_compact("a.b.c", keys, algorithms=["ES256"])
+    verifier = TokenVerifier(issuer="i", audience="a", keys=keys, algorithms=["ES256"])
+    return verifier.verify(str(header) + payload.decode()).scopes
+
+
+def windows() -> bool:
+    return SlidingWindow(quota=100, window=60.0).admit("key", cost=1).allowed
+
+
+def forged() -> AllowedCall:
+    # A proof cannot be made by hand: the argument is of type Never.
+    return AllowedCall("proof")  # type: ignore[arg-type]
