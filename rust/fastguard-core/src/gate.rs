@@ -339,7 +339,8 @@ fn walk(
     let (session, peer) = (received.session(), received.peer());
     let admitted = match state.limits.admit(bound, target, session, peer, now.tick) {
         Ok(admitted) => admitted,
-        Err((target, denial)) => {
+        Err(refused) => {
+            let (target, denial) = *refused;
             trail.target = Some(target);
             return Err(denial.into());
         }

@@ -181,7 +181,6 @@ impl Gate {
     }
 
     #[pyo3(signature = (*, issuer = None, token_id = None, subject = None, client_id = None, session = None, now = None))]
-    #[expect(clippy::too_many_arguments, reason = "each is a selector by keyword")]
     fn revoke(
         &self,
         issuer: Option<&str>,

@@ -55,6 +55,7 @@ impl KeySet {
 
 #[pyfunction]
 #[pyo3(signature = (compact, keys, *, algorithms))]
+#[expect(clippy::needless_pass_by_value, reason = "PyO3 extracts lists by value")]
 pub(crate) fn verify_compact<'py>(
     py: Python<'py>,
     compact: &str,
@@ -93,6 +94,7 @@ impl TokenVerifier {
     #[pyo3(signature = (*, issuer, audience, keys, algorithms, leeway = 30.0, types = None, max_lifetime = 3600.0,
         cache_size = None, require = None))]
     #[expect(clippy::too_many_arguments, reason = "all but the first four are options by keyword")]
+    #[expect(clippy::needless_pass_by_value, reason = "PyO3 extracts lists by value")]
     fn new(
         issuer: &str,
         audience: &Bound<'_, PyAny>,
@@ -129,7 +131,14 @@ impl TokenVerifier {
             max_lifetime,
             ..IssuerOptions::new(issuer, "")
         };
-        Ok(Self { tokens: Tokens::single(options, std::sync::Arc::clone(&keys.core), leeway, cache_size.unwrap_or(TOKEN_CACHE_ENTRIES)) })
+        Ok(Self {
+            tokens: Tokens::single(
+                options,
+                std::sync::Arc::clone(&keys.core),
+                leeway,
+                cache_size.unwrap_or(TOKEN_CACHE_ENTRIES),
+            ),
+        })
     }
 
     #[pyo3(signature = (text, now = None))]
@@ -195,7 +204,7 @@ impl VerifiedToken {
 
     #[getter]
     fn issued_at(&self) -> Option<f64> {
-        self.core.issued_at().map(|time| time.as_seconds_f64())
+        self.core.issued_at().map(fastguard_core::UnixTime::as_seconds_f64)
     }
 
     #[getter]

@@ -46,7 +46,7 @@ impl Config {
     pub fn digest(&self) -> String {
         // Maps are ordered and the fields' order is fixed, so equal configurations have equal texts.
         let text = serde_json::to_vec(self).unwrap_or_default();
-        sha256(&text).iter().map(|byte| format!("{byte:02x}")).collect()
+        sha256(&text).iter().fold(String::new(), |hex, byte| hex + &format!("{byte:02x}"))
     }
 
     /// Sets the few values that a deployment may set by its environment; others named `FASTGUARD_…` stop the start.
@@ -121,7 +121,7 @@ fn explain(path: &str, message: &str) -> Problem {
     }
 }
 
-/// Cuts off the place that serde_json adds: there is no file to look it up in.
+/// Cuts off the place that `serde_json` adds: there is no file to look it up in.
 fn plain(message: &str) -> String {
     message.split(" at line ").next().unwrap_or(message).to_owned()
 }

@@ -82,7 +82,7 @@ pub struct Resource {
 pub struct Issuer {
     /// The exact value of `iss`.
     pub issuer: String,
-    /// Where its keys are. Left out: discovered (RFC 8414, OpenID Connect Discovery).
+    /// Where its keys are. Left out: discovered (RFC 8414, `OpenID` Connect Discovery).
     #[serde(default)]
     pub jwks_uri: Option<String>,
     /// Its keys, inline: a set as a table, or its JSON text.

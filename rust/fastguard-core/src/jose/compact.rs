@@ -88,9 +88,8 @@ impl<'a> Compact<'a> {
     /// Reads the header. Keys that it names or carries (`jwk`, `jku`, `x5u`, `x5c`) are never looked at (RFC 8725 §3.10).
     pub fn header(&self) -> Result<Header, Denial> {
         let text = decode_segment(self.header).ok_or_else(|| malformed("the header is not base64url"))?;
-        let header = match Json::parse(&text, MAX_JOSE_HEADER_DEPTH) {
-            Ok(header @ Json::Object(_)) => header,
-            _ => return Err(malformed("the header is not one JSON object without repeated members")),
+        let Ok(header @ Json::Object(_)) = Json::parse(&text, MAX_JOSE_HEADER_DEPTH) else {
+            return Err(malformed("the header is not one JSON object without repeated members"));
         };
         for parameter in ["crit", "b64", "zip", "enc"] {
             if header.member(parameter).is_some() {

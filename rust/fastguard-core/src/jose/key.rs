@@ -11,6 +11,7 @@ use crate::bounds::{MAX_KEY_ID_BYTES, RSA_MODULUS_BITS};
 use crate::json::Json;
 
 /// A key that can verify.
+#[expect(clippy::struct_field_names, reason = "`kid` is the key's id everywhere")]
 pub struct Key {
     key_id: Option<Box<str>>,
     thumbprint: Box<str>,
@@ -20,7 +21,7 @@ pub struct Key {
 
 enum Prepared {
     Public(Public),
-    Secret(Secret),
+    Secret(Box<Secret>),
 }
 
 /// Why a key cannot verify.
@@ -243,7 +244,7 @@ fn edwards(jwk: &Json<'_>, may: impl Fn(&Algorithm) -> bool) -> Result<Read, Key
 
 fn symmetric(jwk: &Json<'_>, may: impl Fn(&Algorithm) -> bool) -> Result<Read, KeyError> {
     let secret = bytes(jwk, "k")?;
-    let prepare = |algorithm| Some((algorithm, Prepared::Secret(Secret::new(algorithm, &secret)?)));
+    let prepare = |algorithm| Some((algorithm, Prepared::Secret(Box::new(Secret::new(algorithm, &secret)?))));
     let algorithms = [Algorithm::Hs256, Algorithm::Hs384, Algorithm::Hs512];
     let prepared: Vec<_> = algorithms.into_iter().filter(may).filter_map(prepare).collect();
     if prepared.is_empty() {

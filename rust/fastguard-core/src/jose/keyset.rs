@@ -92,9 +92,8 @@ impl KeySet {
         let document = Json::parse(text, MAX_KEY_SET_DEPTH)?;
         let members = match document.member("keys") {
             Some(Json::Array(members)) => &members[..],
-            Some(_) => return Err(KeySetError::NotAKeySet),
             None if document.member("kty").is_some() => std::slice::from_ref(&document),
-            None => return Err(KeySetError::NotAKeySet),
+            _ => return Err(KeySetError::NotAKeySet),
         };
         if members.len() > MAX_KEYS {
             return Err(KeySetError::TooManyKeys);

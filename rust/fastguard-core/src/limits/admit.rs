@@ -178,11 +178,11 @@ impl Limits {
         session: Option<&str>,
         peer: Option<IpAddr>,
         now: Tick,
-    ) -> Result<AdmittedCall, (Target, Denial)> {
+    ) -> Result<AdmittedCall, Box<(Target, Denial)>> {
         let charged = self.charge_all(&Counted { bound: &bound, target: &target, session, peer }, now);
         match charged {
             Ok(standing) => Ok(AdmittedCall { bound, target, standing }),
-            Err(denial) => Err((target, denial)),
+            Err(denial) => Err(Box::new((target, denial))),
         }
     }
 

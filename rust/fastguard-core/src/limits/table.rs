@@ -192,10 +192,10 @@ impl<C: Counter> Part<C> {
         for _ in 0..SWEEP {
             let Some(last) = u32::try_from(self.len()).ok().and_then(|count| count.checked_sub(1)) else { return };
             self.hand = if self.hand >= last { 0 } else { self.hand + 1 };
-            if self.entry(self.hand).is_some_and(|entry| entry.idle_from <= now.as_nanos()) {
-                if let Some(entry) = self.remove(self.hand) {
-                    freed.push(whole(entry.holder));
-                }
+            if self.entry(self.hand).is_some_and(|entry| entry.idle_from <= now.as_nanos())
+                && let Some(entry) = self.remove(self.hand)
+            {
+                freed.push(whole(entry.holder));
             }
         }
     }
@@ -283,10 +283,10 @@ impl WindowTable {
                 Some(shard) => self.check(shard, index, charge, now),
                 None => Err(full(index, charge)),
             };
-            if let Err(refusal) = outcome {
-                if refused.is_none_or(|worst| refusal.retry_after > worst.retry_after) {
-                    refused = Some(refusal);
-                }
+            if let Err(refusal) = outcome
+                && refused.is_none_or(|worst| refusal.retry_after > worst.retry_after)
+            {
+                refused = Some(refusal);
             }
         }
         if let Some(refused) = refused {

@@ -12,7 +12,7 @@ use crate::clock::Tick;
 const SPAN: u64 = 64;
 
 /// Slots that are kept: those of the span, and the running one.
-const KEPT: usize = SPAN as usize + 1;
+const KEPT: usize = 65;
 
 /// Longest window: a quota over more than a month belongs into a bill.
 pub const LONGEST_WINDOW: Duration = Duration::from_secs(31 * 24 * 3_600);

@@ -162,7 +162,7 @@ fn subscribed(filter: Option<&Json<'_>>) -> Result<Vec<Box<str>>, Denial> {
     }
 }
 
-/// FastMCP runs another version of a tool where `_meta.fastmcp.version` names one; rules know tools by name alone.
+/// `FastMCP` runs another version of a tool where `_meta.fastmcp.version` names one; rules know tools by name alone.
 fn refuse_version_selector(meta: Option<&Json<'_>>) -> Result<(), Denial> {
     let selects =
         |key: &str| meta.and_then(|meta| meta.member(key)).is_some_and(|inner| inner.member("version").is_some());
@@ -175,10 +175,10 @@ fn refuse_version_selector(meta: Option<&Json<'_>>) -> Result<(), Denial> {
 /// Headers that name the message must agree with it, whichever version the server speaks.
 fn compare(headers: &Headers, target: &Target, message: &Json<'_>) -> Result<(), Denial> {
     let mismatch = |header: Header| Denial::HeaderMismatch { header: header.name() };
-    if let Some(method) = headers.text(Header::McpMethod)? {
-        if message.member("method").and_then(Json::as_str) != Some(method) {
-            return Err(mismatch(Header::McpMethod));
-        }
+    if let Some(method) = headers.text(Header::McpMethod)?
+        && message.member("method").and_then(Json::as_str) != Some(method)
+    {
+        return Err(mismatch(Header::McpMethod));
     }
     if let Some(name) = headers.text(Header::McpName)? {
         let is_named = matches!(target.method_name(), "tools/call" | "prompts/get" | "resources/read");

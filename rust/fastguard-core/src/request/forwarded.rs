@@ -42,18 +42,21 @@ mod tests {
         client_address(Some(peer.parse().unwrap()), &headers, &proxies)
     }
 
-    fn some(address: &str) -> Result<Option<IpAddr>, Denial> {
-        Ok(Some(address.parse().unwrap()))
+    fn some(address: &str) -> Option<IpAddr> {
+        address.parse().ok()
     }
 
     #[test]
     fn header_of_an_undeclared_peer_is_not_believed() {
-        assert_eq!(address("192.0.2.1", "198.51.100.7", &["10.0.0.0/8"]), some("192.0.2.1"));
+        assert_eq!(address("192.0.2.1", "198.51.100.7", &["10.0.0.0/8"]), Ok(some("192.0.2.1")));
     }
 
     #[test]
     fn first_undeclared_address_from_the_end_is_the_client() {
-        assert_eq!(address("10.0.0.1", "203.0.113.9, 198.51.100.7, 10.0.0.2", &["10.0.0.0/8"]), some("198.51.100.7"));
+        assert_eq!(
+            address("10.0.0.1", "203.0.113.9, 198.51.100.7, 10.0.0.2", &["10.0.0.0/8"]),
+            Ok(some("198.51.100.7"))
+        );
     }
 
     #[test]

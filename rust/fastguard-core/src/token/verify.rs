@@ -175,12 +175,13 @@ impl Tokens {
         now: Now,
         detach: &impl Detach,
     ) -> Result<VerifiedToken, Unverified> {
-        if let Some(entry) = self.kept.cache.find(text) {
-            if entry.generation == self.generation && entry.key_epoch == entry.keys.epoch() {
-                let token = VerifiedToken { entry };
-                self.recheck(&token, now.unix)?;
-                return Ok(token);
-            }
+        if let Some(entry) = self.kept.cache.find(text)
+            && entry.generation == self.generation
+            && entry.key_epoch == entry.keys.epoch()
+        {
+            let token = VerifiedToken { entry };
+            self.recheck(&token, now.unix)?;
+            return Ok(token);
         }
         let entry = Arc::new(detach.detached(|| self.verify_anew(text, has_waited, now))?);
         self.kept.cache.insert(&entry);
@@ -266,10 +267,10 @@ impl Tokens {
 
     /// `iat` is not in the future, and `exp` not too far from it; from now where there is no `iat`.
     fn check_lifetime(&self, issuer: &Issuer, caller: &Caller, now: UnixTime) -> Result<(), Denial> {
-        if let Some(issued_at) = caller.issued_at {
-            if now.plus(self.leeway) < issued_at {
-                return Err(Denial::TokenFromFuture { issued_at });
-            }
+        if let Some(issued_at) = caller.issued_at
+            && now.plus(self.leeway) < issued_at
+        {
+            return Err(Denial::TokenFromFuture { issued_at });
         }
         let lifetime = caller.expires_at.since(caller.issued_at.unwrap_or(now));
         if lifetime > issuer.options.max_lifetime {
