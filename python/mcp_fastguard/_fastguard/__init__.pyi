@@ -18,6 +18,7 @@ __all__ = [
     "__version__",
     "config_json_schema",
     "config_warnings",
+    "empty_call",
     "verify_compact",
     "verify_log",
 ]
@@ -239,6 +240,9 @@ class SlidingWindow:
             GuardFault: times of two clocks were given.
         """
     def __len__(self) -> int: ...
+
+def empty_call(key: str, cost: int = 1, now: float | None = None) -> None:
+    """Does nothing: what every call across the boundary costs at least. For benches."""
 
 # --- room policy --------------------------------------------------------------------------------
 

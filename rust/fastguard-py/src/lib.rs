@@ -21,7 +21,7 @@ mod _fastguard {
     #[pymodule_export]
     use super::gate::{Gate, Waiting};
     #[pymodule_export]
-    use super::limits::{Admission, SlidingWindow};
+    use super::limits::{Admission, SlidingWindow, empty_call};
     #[pymodule_export]
     use super::request::ToolRequest;
     #[pymodule_export]

@@ -8,6 +8,13 @@ use pyo3::types::{PyBytes, PyString};
 use crate::error::{faulted, misused};
 use crate::time;
 
+/// Does nothing: what every call across the boundary costs at least. For benches.
+#[pyfunction]
+#[pyo3(signature = (key, cost = 1, now = None))]
+pub(crate) fn empty_call(key: &Bound<'_, PyAny>, cost: u32, now: Option<f64>) {
+    let _ = (key, cost, now);
+}
+
 #[pyclass(frozen, module = "mcp_fastguard.limits")]
 pub(crate) struct Admission {
     #[pyo3(get)]
