@@ -49,7 +49,7 @@ def _size(block: Any) -> int:
     for name in ("text", "data", "blob"):
         value = members.get(name)
         if isinstance(value, str):
-            return len(value.encode())
+            return len(value) if value.isascii() else len(value.encode())
     return 0
 
 

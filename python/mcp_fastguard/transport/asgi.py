@@ -8,6 +8,7 @@ import logging
 from collections.abc import Awaitable, Callable, MutableMapping
 from contextlib import AbstractContextManager, nullcontext
 from contextvars import ContextVar
+from functools import cache
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from mcp_fastguard._fastguard import MAX_BODY_BYTES, MAX_BODY_BYTES_BEFORE_TOKEN, ToolRequest
@@ -16,6 +17,7 @@ from mcp_fastguard.transport.challenge import http_answer
 from mcp_fastguard.transport.metadata import metadata, metadata_paths
 
 if TYPE_CHECKING:
+    from mcp_fastguard._fastguard import AllowedCall
     from mcp_fastguard.guard import Call, Guard
 
 __all__ = ["ASGIApp", "GuardASGI", "Proved", "proved_call"]
@@ -65,6 +67,7 @@ class GuardASGI:
         self.app = app
         self.guard = guard
         self._metadata_paths = metadata_paths(guard)
+        self._watch = _Watch(guard)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.app, name)
@@ -112,15 +115,15 @@ class GuardASGI:
             return
         scope.setdefault(CALLS, {})[self.guard] = call
         token = proved.set(Proved(call, scope["headers"]))
-        watch = _Watch(self.guard, call)
+        found = self._watch.enter(call, send)
         try:
             with _as_user(scope, call):
-                await self.app(scope, _replay(body, receive), watch.sending(send))
+                await self.app(scope, _replay(body, receive), found.sending)
         except asyncio.CancelledError:
-            if not await watch.ended_stream(send):
+            if not await found.ended_stream():
                 raise
         finally:
-            watch.stop()
+            self._watch.leave(found)
             proved.reset(token)
             if not call.is_taken:
                 call.close()
@@ -189,51 +192,76 @@ class _ClientGoneError(Exception):
     """The client left before its body was read."""
 
 
-class _Watch:
-    """Looks at the token of an open response again and again, and ends the response when the token has died."""
+class _Open:
+    """A response that is under way."""
 
-    __slots__ = ("_call", "_guard", "_has_ended", "_has_started", "_loop", "_task", "_timer")
+    __slots__ = ("call", "has_ended", "has_started", "next_look", "send", "task")
 
-    def __init__(self, guard: Guard, call: Call) -> None:
-        self._guard = guard
-        self._call = call
-        self._loop = asyncio.get_running_loop()
-        self._task = asyncio.current_task()
-        self._timer = self._loop.call_later(RECHECK_INTERVAL, self._look)
-        self._has_started = False
-        self._has_ended = False
+    def __init__(self, call: Call, send: Send, now: float) -> None:
+        self.call = call
+        self.send = send
+        self.task = asyncio.current_task()
+        self.next_look = now + RECHECK_INTERVAL
+        self.has_started = False
+        self.has_ended = False
 
-    def sending(self, send: Send) -> Send:
-        async def observed(message: Message) -> None:
-            self._has_started = True
-            await send(message)
+    async def sending(self, message: Message) -> None:
+        """Hands on, and notes that the client has seen something."""
+        self.has_started = True
+        await self.send(message)
 
-        return observed
-
-    def _look(self) -> None:
-        try:
-            self._guard.gate.recheck(self._call.proof)
-        except GuardError as error:
-            _log(error)
-            self._has_ended = True
-            if self._task is not None:
-                self._task.cancel()
-        else:
-            self._timer = self._loop.call_later(RECHECK_INTERVAL, self._look)
-
-    async def ended_stream(self, send: Send) -> bool:
+    async def ended_stream(self) -> bool:
         """After a cancellation: whether it was ours. Then the stream is ended for the client."""
-        if not self._has_ended or self._task is None:
+        if not self.has_ended or self.task is None:
             return False
-        self._task.uncancel()
-        if self._has_started:
-            await send({"type": "http.response.body", "body": b"", "more_body": False})
+        self.task.uncancel()
+        if self.has_started:
+            await self.send({"type": "http.response.body", "body": b"", "more_body": False})
         else:
-            await _answer(Denied("token_revoked", "the token died while the call ran", 401), None, send)
+            await _answer(Denied("token_revoked", "the token died while the call ran", 401), None, self.send)
         return True
 
-    def stop(self) -> None:
-        self._timer.cancel()
+
+class _Watch:
+    """Looks at the tokens of open responses again and again, and ends those whose token has died (decision 3).
+
+    One timer per loop serves all responses, so that a short one costs nothing but its entry in a set.
+    """
+
+    def __init__(self, guard: Guard) -> None:
+        self._guard = guard
+        self._open: set[_Open] = set()
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def enter(self, call: Call, send: Send) -> _Open:
+        loop = asyncio.get_running_loop()
+        found = _Open(call, send, loop.time())
+        self._open.add(found)
+        if self._loop is not loop:
+            self._loop = loop
+            loop.call_later(RECHECK_INTERVAL, self._look)
+        return found
+
+    def leave(self, found: _Open) -> None:
+        self._open.discard(found)
+
+    def _look(self) -> None:
+        if self._loop is None or not self._open:
+            self._loop = None
+            return
+        now = self._loop.time()
+        for found in list(self._open):
+            if found.next_look > now:
+                continue
+            found.next_look = now + RECHECK_INTERVAL
+            try:
+                self._guard.gate.recheck(found.call.proof)
+            except GuardError as error:
+                _log(error)
+                found.has_ended = True
+                if found.task is not None:
+                    found.task.cancel()
+        self._loop.call_later(RECHECK_INTERVAL / 5, self._look)
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:
@@ -278,8 +306,14 @@ async def _answer(error: GuardError, body: bytes | None, send: Send) -> None:
 
 def _as_user(scope: Scope, call: Call) -> AbstractContextManager[None]:
     """Names the user as the MCP SDK does, where it is installed."""
+    as_user = _identity()
+    return nullcontext() if as_user is None else as_user(scope, call.proof)
+
+
+@cache
+def _identity() -> Callable[[Scope, AllowedCall], AbstractContextManager[None]] | None:
     try:
-        from mcp_fastguard.transport.identity import as_user  # noqa: PLC0415
+        from mcp_fastguard.transport.identity import as_user  # noqa: PLC0415 - needs the `mcp` package
     except ImportError:
-        return nullcontext()
-    return as_user(scope, call.proof)
+        return None
+    return as_user

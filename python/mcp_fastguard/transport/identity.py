@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from mcp.server.auth.middleware.auth_context import auth_context_var
@@ -13,7 +14,7 @@ from starlette.authentication import AuthCredentials
 if TYPE_CHECKING:
     from collections.abc import Iterator, MutableMapping
 
-    from mcp_fastguard._fastguard import AllowedCall
+    from mcp_fastguard._fastguard import AllowedCall, VerifiedToken
 
 __all__ = ["access_token", "as_user"]
 
@@ -28,24 +29,33 @@ def bearer_of(headers: list[tuple[bytes, bytes]]) -> str:
 
 def access_token(proof: AllowedCall, text: str) -> AccessToken:
     """The verified token as the SDK holds one; subject and issuer are set, so that its session ownership works."""
-    token = proof.token
+    return _access_token(proof.token, text)
+
+
+def _access_token(token: VerifiedToken, text: str) -> AccessToken:
     return AccessToken(
         token=text,
-        client_id=proof.client_id or proof.subject or "",
-        scopes=list(proof.scopes),
+        client_id=token.client_id or token.subject or "",
+        scopes=list(token.scopes),
         expires_at=int(token.expires_at),
         resource=token.audience[0],
-        subject=proof.subject,
+        subject=token.subject,
         claims=token.claims,
     )
+
+
+@lru_cache(maxsize=1_024)
+def _user_of(token: VerifiedToken, text: str) -> tuple[AuthenticatedUser, AuthCredentials]:
+    """Made once per verified token: it is the same object for as long as the verdict is cached."""
+    found = _access_token(token, text)
+    return AuthenticatedUser(found), AuthCredentials(found.scopes)
 
 
 @contextmanager
 def as_user(scope: MutableMapping[str, Any], proof: AllowedCall) -> Iterator[None]:
     """Names the user in the scope and in the context, so that the SDK's session ownership and ``get_access_token`` work."""
-    token = access_token(proof, bearer_of(scope["headers"]))
-    user = AuthenticatedUser(token)
-    scope["user"], scope["auth"] = user, AuthCredentials(token.scopes)
+    user, credentials = _user_of(proof.token, bearer_of(scope["headers"]))
+    scope["user"], scope["auth"] = user, credentials
     reset = auth_context_var.set(user)
     try:
         yield

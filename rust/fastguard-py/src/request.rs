@@ -48,7 +48,7 @@ impl ToolRequest {
         peer: Option<&str>,
     ) -> PyResult<Self> {
         let arguments = arguments.map(|arguments| json::to_text(arguments)).transpose()?;
-        let arguments = arguments.map(Vec::into_boxed_slice);
+        let arguments = arguments.map(std::sync::Arc::from);
         let core = Core::tool(tool, arguments, token.map(Box::from), session.map(Box::from));
         Ok(Self { core: if peer.is_some() { core.from_peer(address(peer)?) } else { core } })
     }

@@ -228,6 +228,15 @@ impl VerifiedToken {
         json::to_python(py, &claims.map_err(|_| misused("no claims"))?)
     }
 
+    /// Two are the same where they come of one verification.
+    fn __eq__(&self, other: &Self) -> bool {
+        std::sync::Arc::ptr_eq(self.core.caller(), other.core.caller())
+    }
+
+    fn __hash__(&self) -> u64 {
+        std::sync::Arc::as_ptr(self.core.caller()) as usize as u64
+    }
+
     fn __repr__(&self) -> String {
         let who = self.core.subject().or(self.core.client_id()).unwrap_or_default();
         format!("<VerifiedToken of {who:?} from {:?}>", self.core.issuer())

@@ -1,5 +1,6 @@
 //! What is recorded, as the gate hands it over. Cheap to build; the writer's thread does everything else.
 
+use std::borrow::Cow;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -58,9 +59,9 @@ pub struct Decision {
     /// `tool`, `prompt`, `resource`, `method` or `http`.
     pub kind: &'static str,
     /// The JSON-RPC method, or the HTTP one where no message was read.
-    pub method: Box<str>,
+    pub method: Cow<'static, str>,
     /// The tool, prompt or resource, or the path.
-    pub target: Option<Box<str>>,
+    pub target: Option<Arc<str>>,
     /// The session that the wire named.
     pub session: Option<Box<str>>,
     /// The JSON-RPC id, as its JSON text.
@@ -199,11 +200,11 @@ pub enum Arguments {
     #[default]
     None,
     /// The JSON text of the arguments object.
-    Text(Box<[u8]>),
+    Text(Arc<[u8]>),
     /// The JSON text of `params`; the arguments are at `arguments`.
-    Params(Box<[u8]>),
+    Params(Arc<[u8]>),
     /// A whole JSON-RPC message; the arguments are at `params.arguments`.
-    Message(Box<[u8]>),
+    Message(Arc<[u8]>),
     /// Too large to wait in the queue: hashed by the caller's thread ([`super::Audit::digest`]).
     Digest(Box<Digested>),
 }
@@ -232,9 +233,9 @@ pub struct Ending {
     /// As in the decision.
     pub kind: &'static str,
     /// As in the decision.
-    pub method: Box<str>,
+    pub method: Cow<'static, str>,
     /// As in the decision.
-    pub target: Option<Box<str>>,
+    pub target: Option<Arc<str>>,
     /// As in the decision.
     pub caller: Option<Arc<Caller>>,
     /// As in the decision.

@@ -1,5 +1,6 @@
 //! What is known of a call when its walk ends, for its record.
 
+use std::borrow::Cow;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -78,8 +79,8 @@ impl Trail {
             caller: self.caller,
             peer: self.peer,
             kind: target.map_or("http", |target| target.kind().name()),
-            method: target.map_or_else(|| "".into(), |target| target.method_name().into()),
-            target: target.map(|target| target.name().into()),
+            method: target.map_or(Cow::Borrowed(""), Target::shared_method),
+            target: target.and_then(Target::shared_name),
             session: self.session,
             request_id: target.and_then(|target| target.id().map(Box::from)),
             rule: None,
@@ -95,9 +96,9 @@ impl Trail {
 fn arguments(request: &ToolRequest) -> Arguments {
     match request.payload() {
         Payload::None => Arguments::None,
-        Payload::Arguments(text) => Arguments::Text(text.into()),
-        Payload::Params(text) => Arguments::Params(text.into()),
-        Payload::Message(text) => Arguments::Message(text.into()),
+        Payload::Arguments(text) => Arguments::Text(Arc::clone(text)),
+        Payload::Params(text) => Arguments::Params(Arc::clone(text)),
+        Payload::Message(text) => Arguments::Message(Arc::clone(text)),
     }
 }
 
@@ -141,8 +142,8 @@ pub(super) fn ended(call: &AllowedCall, outcome: Outcome, at: UnixTime) -> Event
         bytes: outcome.bytes,
         items: outcome.items,
         kind: target.kind().name(),
-        method: target.method_name().into(),
-        target: Some(target.name().into()),
+        method: target.shared_method(),
+        target: target.shared_name(),
         caller: Some(Arc::clone(call.admitted().bound().token().caller())),
         session: None,
         request_id: target.id().map(Box::from),

@@ -97,10 +97,11 @@ impl CompiledRule {
         let principal = caller.principal().to_le_bytes();
         let mut parts: [&[u8]; 12] = [&[]; 12];
         let address = call.peer.map(network_of);
-        let mut slots = parts.iter_mut();
+        let mut count = 0;
         let mut push = |part| {
-            if let Some(slot) = slots.next() {
+            if let Some(slot) = parts.get_mut(count) {
                 *slot = part;
+                count += 1;
             }
         };
         push(&self.identity);
@@ -124,7 +125,7 @@ impl CompiledRule {
                 Per::Everyone => {}
             }
         }
-        hasher.hash(&parts)
+        hasher.hash(parts.get(..count).unwrap_or_default())
     }
 }
 

@@ -86,7 +86,8 @@ pub struct WindowTable {
     shards: Box<[Padded]>,
     windows_per_shard: usize,
     holders: Box<[Mutex<HashMap<u128, u32>>]>,
-    share: u32,
+    /// How many windows one holder may have.
+    share: Option<u32>,
     count: AtomicUsize,
     clock: AtomicU8,
 }
@@ -204,13 +205,19 @@ impl<C: Counter> Part<C> {
 impl WindowTable {
     /// A table of at most `max_keys` windows.
     pub fn new(max_keys: usize) -> Self {
+        let share = u32::try_from(max_keys.div_ceil(TABLE_SHARE)).unwrap_or(u32::MAX);
+        Self { share: Some(share), ..Self::without_shares(max_keys) }
+    }
+
+    /// A table that does not count whose its windows are.
+    pub fn without_shares(max_keys: usize) -> Self {
         let max_keys = max_keys.max(1);
         let shards = (max_keys / WINDOWS_PER_SHARD).clamp(1, MAX_SHARDS).next_power_of_two().min(MAX_SHARDS);
         Self {
             shards: (0..shards).map(|_| Padded(Mutex::default())).collect(),
             windows_per_shard: max_keys.div_ceil(shards),
             holders: (0..shards).map(|_| Mutex::default()).collect(),
-            share: u32::try_from(max_keys.div_ceil(TABLE_SHARE)).unwrap_or(u32::MAX),
+            share: None,
             count: AtomicUsize::new(0),
             clock: AtomicU8::new(0),
         }
@@ -252,8 +259,8 @@ impl WindowTable {
     /// Charges one window.
     pub fn admit_one(&self, charge: &Charge<'_>, now: Tick) -> Result<Admitted, Refused> {
         let Some(mut shard) = self.lock(self.shard_of(charge.key)) else { return Err(full(0, charge)) };
-        self.check(&mut shard, 0, charge, now)?;
-        let remaining = shard.charge(charge);
+        let position = self.check(&mut shard, 0, charge, now)?;
+        let remaining = shard.charge(charge, position);
         Ok(Admitted { tightest: 0, remaining })
     }
 
@@ -295,7 +302,8 @@ impl WindowTable {
         let mut admitted = Admitted { tightest: 0, remaining: u64::MAX };
         for (index, charge) in charges.iter().enumerate().take(MAX_RULES) {
             if let Some(shard) = guards.get_mut(place(charge.key)).and_then(Option::as_mut) {
-                let remaining = shard.charge(charge);
+                let Some(position) = shard.position(charge) else { continue };
+                let remaining = shard.charge(charge, position);
                 if remaining < admitted.remaining {
                     admitted = Admitted { tightest: index, remaining };
                 }
@@ -304,8 +312,8 @@ impl WindowTable {
         Ok(admitted)
     }
 
-    /// Brings the window to `now`, makes it where there is none, and says whether it has room.
-    fn check(&self, shard: &mut Shard, index: usize, charge: &Charge<'_>, now: Tick) -> Result<(), Refused> {
+    /// Brings the window to `now`, makes it where there is none, and says where it is if it has room.
+    fn check(&self, shard: &mut Shard, index: usize, charge: &Charge<'_>, now: Tick) -> Result<u32, Refused> {
         if charge.spec.is_narrow() {
             self.check_part(shard, |shard| &mut shard.narrow, index, charge, now)
         } else {
@@ -320,7 +328,7 @@ impl WindowTable {
         index: usize,
         charge: &Charge<'_>,
         now: Tick,
-    ) -> Result<(), Refused> {
+    ) -> Result<u32, Refused> {
         let position = match part(shard).find(charge.key) {
             Some(position) => position,
             None => self.make(shard, part, index, charge, now)?,
@@ -330,7 +338,7 @@ impl WindowTable {
         // INVARIANT: a window that is about to be charged is not idle, so making another cannot sweep it away.
         entry.idle_from = entry.window.idle_from(charge.spec);
         if entry.window.has_room(charge.spec, charge.cost) {
-            return Ok(());
+            return Ok(position);
         }
         let retry_after = entry.window.retry_after(charge.spec, charge.cost, now);
         Err(Refused { index, reason: Refusal::Spent, retry_after })
@@ -376,15 +384,19 @@ impl WindowTable {
     }
 
     fn take_share(&self, holder: u128) -> bool {
+        let Some(share) = self.share else { return true };
         let Some(mut holders) = self.holders_of(holder) else { return false };
         let held = holders.entry(holder).or_default();
-        let has_room = *held < self.share;
+        let has_room = *held < share;
         *held += u32::from(has_room);
         has_room
     }
 
     fn give_back(&self, holder: u128) {
         self.count.fetch_sub(1, Ordering::Relaxed);
+        if self.share.is_none() {
+            return;
+        }
         let Some(mut holders) = self.holders_of(holder) else { return };
         if let HolderEntry::Occupied(mut held) = holders.entry(holder) {
             *held.get_mut() = held.get().saturating_sub(1);
@@ -397,14 +409,19 @@ impl WindowTable {
 
 impl Shard {
     /// Makes a charge that was checked under the same lock, and tells what it left.
-    fn charge(&mut self, charge: &Charge<'_>) -> u64 {
-        if charge.spec.is_narrow() { self.narrow.charge(charge) } else { self.wide.charge(charge) }
+    fn charge(&mut self, charge: &Charge<'_>, position: u32) -> u64 {
+        if charge.spec.is_narrow() { self.narrow.charge(charge, position) } else { self.wide.charge(charge, position) }
+    }
+
+    /// Where a window is that was checked under the same lock; making others may have moved it since.
+    fn position(&self, charge: &Charge<'_>) -> Option<u32> {
+        if charge.spec.is_narrow() { self.narrow.find(charge.key) } else { self.wide.find(charge.key) }
     }
 }
 
 impl<C: Counter> Part<C> {
-    fn charge(&mut self, charge: &Charge<'_>) -> u64 {
-        let Some(entry) = self.find(charge.key).and_then(|position| self.entry_mut(position)) else { return 0 };
+    fn charge(&mut self, charge: &Charge<'_>, position: u32) -> u64 {
+        let Some(entry) = self.entry_mut(position) else { return 0 };
         entry.window.charge(charge.cost);
         entry.idle_from = entry.window.idle_from(charge.spec);
         entry.window.remaining(charge.spec)
@@ -431,7 +448,7 @@ impl SlidingWindow {
         if max_keys == 0 {
             return Err("a table of no windows admits nothing");
         }
-        Ok(Self { spec, table: WindowTable::new(max_keys), hasher: crate::hashing::KeyHasher::random() })
+        Ok(Self { spec, table: WindowTable::without_shares(max_keys), hasher: crate::hashing::KeyHasher::random() })
     }
 
     /// Charges the key's window, if it has room.

@@ -88,7 +88,8 @@ pub struct Policy {
 /// The rules of one kind. All rules of an entry must be met: the configuration's and those beside the code.
 #[derive(Debug, Default)]
 struct Table {
-    exact: HashMap<Box<str>, Box<[Arc<CompiledRule>]>>,
+    /// The names are the configuration's, so no caller can make them meet.
+    exact: HashMap<Box<str>, Box<[Arc<CompiledRule>]>, foldhash::fast::RandomState>,
     /// The longest literal prefix first; the configuration has refused ties.
     globs: Vec<(Glob, [Arc<CompiledRule>; 1])>,
 }
@@ -100,7 +101,7 @@ impl Table {
         let mut globs: Vec<_> =
             globs.into_iter().map(|(name, rule)| (Glob::new(name), [compile(name, rule)])).collect();
         globs.sort_by_key(|(glob, _)| std::cmp::Reverse(glob.literal_prefix_len()));
-        let mut table = Self { exact: HashMap::new(), globs };
+        let mut table = Self { exact: HashMap::default(), globs };
         for (name, rule) in exact {
             table.exact.insert(name.as_str().into(), Box::new([compile(name, rule)]));
         }

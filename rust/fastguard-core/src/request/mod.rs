@@ -10,6 +10,7 @@ mod target;
 
 use std::borrow::Cow;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use crate::config::{Config, Network};
 use crate::denial::Denial;
@@ -28,9 +29,9 @@ pub struct ToolRequest {
 
 #[derive(Debug)]
 enum Source {
-    Http { method: HttpMethod, path: Box<str>, headers: Headers, body: Option<Box<[u8]>> },
-    Tool { name: Box<str>, arguments: Option<Box<[u8]>> },
-    Message { method: Box<str>, params: Box<[u8]>, id: Option<Box<str>> },
+    Http { method: HttpMethod, path: Box<str>, headers: Headers, body: Option<Arc<[u8]>> },
+    Tool { name: Box<str>, arguments: Option<Arc<[u8]>> },
+    Message { method: Box<str>, params: Arc<[u8]>, id: Option<Box<str>> },
 }
 
 /// The methods of MCP's HTTP transport.
@@ -64,11 +65,11 @@ pub enum Payload<'a> {
     /// Nothing.
     None,
     /// The JSON text of the arguments.
-    Arguments(&'a [u8]),
+    Arguments(&'a Arc<[u8]>),
     /// The JSON text of `params`, which hold the arguments.
-    Params(&'a [u8]),
+    Params(&'a Arc<[u8]>),
     /// The JSON text of the whole message.
-    Message(&'a [u8]),
+    Message(&'a Arc<[u8]>),
 }
 
 impl ToolRequest {
@@ -77,7 +78,7 @@ impl ToolRequest {
         method: HttpMethod,
         path: impl Into<Box<str>>,
         headers: Headers,
-        body: Option<Box<[u8]>>,
+        body: Option<Arc<[u8]>>,
         peer: Option<IpAddr>,
     ) -> Self {
         let source = Source::Http { method, path: path.into(), headers, body };
@@ -87,7 +88,7 @@ impl ToolRequest {
     /// A call of a tool that the caller of the guard has parsed already; `arguments` is the JSON text of an object.
     pub fn tool(
         name: impl Into<Box<str>>,
-        arguments: Option<Box<[u8]>>,
+        arguments: Option<Arc<[u8]>>,
         token: Option<Box<str>>,
         session: Option<Box<str>>,
     ) -> Self {
@@ -98,7 +99,7 @@ impl ToolRequest {
     /// Any message that an SDK has parsed; `params` is the JSON text of an object, `id` that of the request's id.
     pub fn message(
         method: impl Into<Box<str>>,
-        params: Box<[u8]>,
+        params: Arc<[u8]>,
         id: Option<Box<str>>,
         token: Option<Box<str>>,
         session: Option<Box<str>>,

@@ -1,6 +1,7 @@
 //! What a message is about.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use crate::bounds::MAX_NAME_BYTES;
 use crate::denial::Denial;
@@ -47,7 +48,7 @@ impl Kind {
 pub struct Target {
     kind: Kind,
     method: Cow<'static, str>,
-    name: Option<Box<str>>,
+    name: Option<Arc<str>>,
     /// Further resources, of `subscriptions/listen`.
     also: Vec<Box<str>>,
     id: Option<Box<str>>,
@@ -104,6 +105,16 @@ impl Target {
         self.name.as_deref().unwrap_or(&self.method)
     }
 
+    /// The same, to be kept.
+    pub fn shared_name(&self) -> Option<Arc<str>> {
+        self.name.clone()
+    }
+
+    /// The method of the message, to be kept.
+    pub fn shared_method(&self) -> Cow<'static, str> {
+        self.method.clone()
+    }
+
     /// Further resources that the message names.
     pub fn also(&self) -> &[Box<str>] {
         &self.also
@@ -120,7 +131,7 @@ impl Target {
     }
 }
 
-fn checked_name(name: &str) -> Result<Box<str>, Denial> {
+fn checked_name(name: &str) -> Result<Arc<str>, Denial> {
     if name.is_empty() || name.len() > MAX_NAME_BYTES {
         return Err(Denial::MessageInvalid { what: "the name of the target is empty or too long" });
     }
