@@ -66,6 +66,8 @@ class Guard:
         """
         self._config = config
         self._gate = Gate(config.text, folder=config.folder, file=config.file, is_json=config.is_json)
+        # One crossing and not one frame of Python: this instance's `check` is the gate's own, until somebody listens.
+        self.check = self._gate.check  # type: ignore[method-assign]
         self._watch: Watch | None = None
         self._listeners: list[Callable[[AllowedCall | GuardError], None]] = []
         self._is_closed = False
@@ -101,8 +103,6 @@ class Guard:
             Denied: a room refused; the child class names the room.
             GuardFault: the call could not be decided; ``needs_authorize`` where something must be waited for.
         """
-        if not self._listeners:
-            return self._gate.check(request, now)
         return self._told(lambda: self._gate.check(request, now))
 
     async def authorize(self, request: ToolRequest, now: float | None = None) -> AllowedCall:
@@ -271,6 +271,7 @@ class Guard:
         It runs on the thread of the call, so it must be quick; what it raises is logged.
         """
         self._listeners.append(listener)
+        vars(self).pop("check", None)
 
     # --- servers --------------------------------------------------------------------------------
 

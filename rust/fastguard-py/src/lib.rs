@@ -1,5 +1,9 @@
 //! The Python extension module. Converts, calls the core, wraps; decides nothing.
 
+// Records are made on one thread and freed on the writer's, which the system's allocator does not love.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 mod call;
 mod config;
 mod error;
