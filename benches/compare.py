@@ -73,7 +73,14 @@ class Bench:
             ours_ns.append(one)
             theirs_ns.append(other)
             ratios.append(one / other if over else other / one)
-        self.row(name, bar, statistics.median(ratios), min(ratios), max(ratios), f"{statistics.median(ours_ns):,.0f} ns against {statistics.median(theirs_ns):,.0f} ns")
+        self.row(
+            name,
+            bar,
+            statistics.median(ratios),
+            min(ratios),
+            max(ratios),
+            f"{statistics.median(ours_ns):,.0f} ns against {statistics.median(theirs_ns):,.0f} ns",
+        )
 
     def row(self, name, bar, ratio, low, high, note):
         self.rows.append((name, bar, ratio, low, high, note))
@@ -103,7 +110,12 @@ def guards(bench, folder):
         silent.check(ToolRequest.direct(tool="run_query", arguments=arguments, token=token))
 
     sql = "SELECT country, count(*) AS customers FROM sales.customers WHERE placed_on > '2026-01-01' GROUP BY country LIMIT 5"
-    body = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": "run_query", "arguments": {"sql": sql, "max_rows": 100}, "_meta": {"progressToken": 1}}}
+    body = {
+        "jsonrpc": "2.0",
+        "id": 1,
+        "method": "tools/call",
+        "params": {"name": "run_query", "arguments": {"sql": sql, "max_rows": 100}, "_meta": {"progressToken": 1}},
+    }
     content = json.dumps(body).encode().ljust(300)
     headers = [
         (b"host", b"mcp.example.com"),
@@ -151,7 +163,14 @@ def guards(bench, folder):
             time.sleep(0.002)
     drain()
     rate = count / (time.perf_counter() - start)
-    bench.row("sustained, every record on disk, 1000 calls/s", "", rate / 1000, rate / 1000, rate / 1000, "bound by the writer")
+    bench.row(
+        "sustained, every record on disk, 1000 calls/s",
+        "",
+        rate / 1000,
+        rate / 1000,
+        rate / 1000,
+        "bound by the writer",
+    )
     guard.close()
     silent.close()
 
@@ -165,7 +184,9 @@ def first_sight(bench):
     ):
         token = jwt.encode({"alg": name, "kid": "key-1", "typ": "at+jwt"}, claims(), key)
         jwks = KeySet([key]).as_dict(private=False)
-        verifier = TokenVerifier(issuer=ISSUER, audience=RESOURCE, keys=OurKeySet.from_jwks(jwks), algorithms=[name], cache_size=0)
+        verifier = TokenVerifier(
+            issuer=ISSUER, audience=RESOURCE, keys=OurKeySet.from_jwks(jwks), algorithms=[name], cache_size=0
+        )
         public = pyjwt.PyJWK(key.as_dict(private=False)).key
 
         def ours(verifier=verifier, token=token):
@@ -187,7 +208,9 @@ def first_sight(bench):
 def fastmcp_verifier(bench, name, key, token, ours):
     from fastmcp.server.auth.providers.jwt import JWTVerifier
 
-    verifier = JWTVerifier(public_key=key.as_pem(private=False).decode(), issuer=ISSUER, audience=RESOURCE, algorithm=name)
+    verifier = JWTVerifier(
+        public_key=key.as_pem(private=False).decode(), issuer=ISSUER, audience=RESOURCE, algorithm=name
+    )
 
     def theirs():
         try:
@@ -213,7 +236,14 @@ def threads(bench, work):
         return number * count / (time.perf_counter() - start)
 
     gains = [timed(2) / timed(1) for _ in range(max(3, bench.blocks // 3))]
-    bench.row("two threads of TokenVerifier.verify over one", "", statistics.median(gains), min(gains), max(gains), "the signature check releases the GIL")
+    bench.row(
+        "two threads of TokenVerifier.verify over one",
+        "",
+        statistics.median(gains),
+        min(gains),
+        max(gains),
+        "the signature check releases the GIL",
+    )
 
 
 def bare(bench):
@@ -226,13 +256,28 @@ def bare(bench):
         found = json.loads(line)
         bar = "<= 1.10" if found["algorithm"] == "RS256" else "<= 1.05"
         note = f"{found['verify_ns']:,} ns against {found['bare_ns']:,} ns"
-        bench.row(f"Rust: verify {found['algorithm']} over bare aws-lc-rs", bar, found["ratio"], found["ratio"], found["ratio"], note)
+        bench.row(
+            f"Rust: verify {found['algorithm']} over bare aws-lc-rs",
+            bar,
+            found["ratio"],
+            found["ratio"],
+            found["ratio"],
+            note,
+        )
 
 
 def windows(bench):
     window = SlidingWindow(quota=4_000_000_000, window=60.0)
     narrow = SlidingWindow(quota=60_000, window=60.0, max_keys=1_000_000)
-    bench.pair("SlidingWindow.admit over an empty call", "<= 4", lambda: window.admit("alice"), lambda: empty_call("alice"), 20_000, 20_000, over=True)
+    bench.pair(
+        "SlidingWindow.admit over an empty call",
+        "<= 4",
+        lambda: window.admit("alice"),
+        lambda: empty_call("alice"),
+        20_000,
+        20_000,
+        over=True,
+    )
     peers(bench, lambda: window.admit("alice"))
     count = bench.calls(1_000_000)
     before = resident()
@@ -254,10 +299,22 @@ def peers(bench, ours):
 
     limiter = strategies.MovingWindowRateLimiter(storage.MemoryStorage())
     item = RateLimitItemPerMinute(1_000_000)
-    bench.pair("SlidingWindow.admit, faster than limits' moving window", "", ours, lambda: limiter.hit(item, "alice"), 20_000, 500)
+    bench.pair(
+        "SlidingWindow.admit, faster than limits' moving window",
+        "",
+        ours,
+        lambda: limiter.hit(item, "alice"),
+        20_000,
+        500,
+    )
     from throttled import RateLimiterType, Throttled, rate_limiter, store
 
-    throttled = Throttled(key="alice", using=RateLimiterType.SLIDING_WINDOW.value, quota=rate_limiter.per_min(100_000_000), store=store.MemoryStore())
+    throttled = Throttled(
+        key="alice",
+        using=RateLimiterType.SLIDING_WINDOW.value,
+        quota=rate_limiter.per_min(100_000_000),
+        store=store.MemoryStore(),
+    )
     bench.pair("SlidingWindow.admit, faster than throttled-py", "", ours, throttled.limit, 20_000, 2000)
 
 
@@ -272,7 +329,12 @@ async def end_to_end(bench, folder):
         "version": 1,
         "resource": {"url": RESOURCE},
         "issuers": [{"issuer": ISSUER, "jwks": KeySet([key]).as_dict(private=False), "algorithms": ["ES256"]}],
-        "limits": {"rules": [{"per": "principal", "quota": "4000000000/minute"}, {"per": "session", "quota": "4000000000/minute", "name": "s"}]},
+        "limits": {
+            "rules": [
+                {"per": "principal", "quota": "4000000000/minute"},
+                {"per": "session", "quota": "4000000000/minute", "name": "s"},
+            ]
+        },
         "tools": {"add": {"scopes": ["warehouse:query:read"]}},
         "audit": {"path": str(folder / "audit-e2e")},
     }
@@ -295,7 +357,14 @@ async def end_to_end(bench, folder):
         "io.modelcontextprotocol/clientInfo": {"name": "b", "version": "1"},
         "io.modelcontextprotocol/clientCapabilities": {},
     }
-    body = json.dumps({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": "add", "arguments": {"a": 1, "b": 2}, "_meta": meta}}).encode()
+    body = json.dumps(
+        {
+            "jsonrpc": "2.0",
+            "id": 1,
+            "method": "tools/call",
+            "params": {"name": "add", "arguments": {"a": 1, "b": 2}, "_meta": meta},
+        }
+    ).encode()
     headers = [
         (b"host", b"mcp.example.com"),
         (b"accept", b"application/json, text/event-stream"),
@@ -358,7 +427,14 @@ async def end_to_end(bench, folder):
             ratios.append(other / one)
             rates.append(other)
     note = f"{statistics.median(rates):,.0f} calls/s with the guard"
-    bench.row("calls/s of the SDK's server: guarded over unguarded", ">= 0.96", statistics.median(ratios), min(ratios), max(ratios), note)
+    bench.row(
+        "calls/s of the SDK's server: guarded over unguarded",
+        ">= 0.96",
+        statistics.median(ratios),
+        min(ratios),
+        max(ratios),
+        note,
+    )
     _ = httpx2
 
 
@@ -379,7 +455,9 @@ class lifespan:  # noqa: N801 - used as a function
         async def send(_):
             started.set()
 
-        self.task = asyncio.create_task(self.app({"type": "lifespan", "asgi": {"version": "3.0"}, "state": {}}, receive, send))
+        self.task = asyncio.create_task(
+            self.app({"type": "lifespan", "asgi": {"version": "3.0"}, "state": {}}, receive, send)
+        )
         await started.wait()
 
     async def __aexit__(self, *_):

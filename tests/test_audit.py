@@ -1,0 +1,187 @@
+"""Room `audit`: the log under forks, full disks, kills and edits."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import pytest
+
+from mcp_fastguard import Denied, Guard, GuardFault, ToolRequest
+from mcp_fastguard._fastguard import verify_log
+from support import records
+
+
+def request(token, tool="run_query", **arguments):
+    return ToolRequest.direct(tool=tool, arguments=arguments, token=token)
+
+
+def test_sealed_log_verifies_and_every_edit_shows(make_guard, issuer):
+    guard = make_guard()
+    for n in range(5):
+        guard.check(request(issuer.token(), sql=f"select {n}"))
+    guard.close()
+    log = guard.audit_folder
+    count, root, is_sealed, problem = verify_log(log)
+    assert (count, is_sealed, problem) == (7, True, None)
+    assert len(root) == 64
+
+    file = next(log.glob("*.jsonl"))
+    whole = file.read_bytes()
+    lines = whole.splitlines(keepends=True)
+    edits = [
+        whole.replace(b"select 3", b"select 4"),
+        b"".join(lines[:2] + lines[3:]),
+        b"".join([lines[0], lines[2], lines[1], *lines[3:]]),
+        whole + lines[1],
+    ]
+    file.chmod(0o600)
+    for edited in edits:
+        file.write_bytes(edited)
+        assert verify_log(log)[3] is not None
+
+
+def test_values_are_recorded_only_where_the_rule_says_so(guard, issuer):
+    guard.check(request(issuer.token(), sql="select 1", password="hunter2"))
+
+    (found,) = records(guard)
+    assert found["input_params"]["sql"] == "select 1"
+    assert set(found["input_params"]["password"]) == {"hash", "type", "length"}
+    assert "hunter2" not in json.dumps(found)
+
+
+def test_record_of_a_refusal_names_room_code_and_checks(guard, issuer):
+    with pytest.raises(Denied):
+        guard.check(request(issuer.token(), "secret"))
+
+    (found,) = records(guard)
+    assert (found["result"], found["room"], found["code"]) == ("denied", "policy", "scope_insufficient")
+    assert found["checks"] == {
+        "request": "passed",
+        "token": "passed",
+        "binding": "passed",
+        "limits": "passed",
+        "policy": "refused",
+        "approval": "not_reached",
+    }
+    assert found["policy"] == guard.gate.policy_digest
+    assert found["enforced"] is True
+
+
+def test_child_of_a_fork_writes_a_log_of_its_own(guard, issuer):
+    guard.check(request(issuer.token()))
+    token = issuer.token()
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            guard.check(request(token))
+            guard.flush()
+            os.write(writing, str(guard.audit_folder).encode())
+            guard.close()
+            status = 0
+        finally:
+            os._exit(status)
+    _, status = os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(status) == 0
+    other = Path(os.read(reading, 4096).decode())
+    assert other != guard.audit_folder
+    assert verify_log(other)[2:] == (True, None)
+    guard.check(request(issuer.token()))
+    assert len(records(guard)) == 2
+
+
+def test_full_disk_refuses_calls_and_says_so(issuer, config, tmp_path):
+    """A limit on the size of files stands for a full disk: writes end short, as they do there."""
+    script = textwrap.dedent("""
+        import json, resource, signal, sys, time
+        from mcp_fastguard import Guard, GuardFault, ToolRequest
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        config, token = json.load(sys.stdin)
+        guard = Guard.from_dict(config)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, 40_000))
+        until = time.monotonic() + 20
+        while time.monotonic() < until:
+            try:
+                guard.check(ToolRequest.direct(tool="run_query", token=token))
+            except GuardFault as fault:
+                print(fault.code)
+                break
+            time.sleep(0.001)
+    """)
+    given = json.dumps([config, issuer.token()])
+    done = subprocess.run([sys.executable, "-c", script], input=given, capture_output=True, text=True, timeout=60)
+    assert done.stdout.strip() == "audit_failed", done.stderr
+
+
+def test_folder_that_cannot_be_made_stops_the_start(config, tmp_path):
+    file = tmp_path / "file"
+    file.write_text("")
+    config["audit"]["path"] = str(file / "audit")
+    with pytest.raises(GuardFault) as fault:
+        Guard.from_dict(config)
+    assert fault.value.code == "audit_failed"
+
+
+def test_killed_process_leaves_a_log_that_verifies(issuer, config):
+    script = textwrap.dedent("""
+        import json, sys
+        from mcp_fastguard import Guard, GuardFault, ToolRequest
+        config, token = json.load(sys.stdin)
+        guard = Guard.from_dict(config)
+        print(guard.audit_folder, flush=True)
+        while True:
+            try:
+                guard.check(ToolRequest.direct(tool="run_query", token=token))
+            except GuardFault:
+                pass
+    """)
+    process = subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    process.stdin.write(json.dumps([config, issuer.token()]))
+    process.stdin.close()
+    log = Path(process.stdout.readline().strip())
+    until = time.monotonic() + 20
+    while (
+        not (list(log.glob("*.jsonl")) and next(log.glob("*.jsonl")).stat().st_size > 100_000)
+        and time.monotonic() < until
+    ):
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    process.stdout.close()
+    count, _, is_sealed, problem = verify_log(log)
+    assert count > 50
+    assert (is_sealed, problem) == (False, None)
+
+
+def test_refusals_of_strangers_never_stop_known_callers(make_guard, issuer, config):
+    guard = make_guard(audit={**config["audit"], "unverified_bytes_per_minute": 2_000})
+    for n in range(5_000):
+        with pytest.raises(Denied):
+            guard.check(request(f"a.b.{n}"))
+
+    assert guard.check(request(issuer.token()))
+    guard.close()
+    size = sum(file.stat().st_size for file in guard.audit_folder.glob("*.jsonl"))
+    assert size < 20_000
+    text = "".join(file.read_text() for file in guard.audit_folder.glob("*.jsonl"))
+    assert "token_malformed" in text
+
+
+def test_spawned_process_decides_for_itself(config, issuer):
+    context = multiprocessing.get_context("spawn")
+    with context.Pool(1) as pool:
+        assert pool.apply(_decide, (config, issuer.token())) == "alice"
+
+
+def _decide(config, token):
+    with Guard.from_dict(config) as guard:
+        return guard.check(request(token)).subject

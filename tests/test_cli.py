@@ -1,0 +1,87 @@
+"""The command line, run as people run it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from mcp_fastguard import Guard, ToolRequest
+
+
+@pytest.fixture
+def file(tmp_path, issuer):
+    path = tmp_path / "fastguard.toml"
+    path.write_text(f"""\
+version = 1
+[resource]
+url = "https://mcp.example.com/mcp"
+[[issuers]]
+issuer = "{issuer.issuer}"
+algorithms = ["ES256"]
+jwks = '''{json.dumps(issuer.jwks)}'''
+[tools.run_query]
+scopes = ["warehouse:query:read"]
+[tools."list_*"]
+scopes = ["warehouse:schema:read"]
+[audit]
+path = "audit"
+""")
+    return path
+
+
+def fastguard(*arguments, given=None):
+    command = [sys.executable, "-m", "mcp_fastguard.cli", *map(str, arguments)]
+    return subprocess.run(
+        command, capture_output=True, text=True, input=given, timeout=60, env={"COLUMNS": "200", "PATH": ""}
+    )
+
+
+def test_check_config_says_ok_or_all_that_is_wrong(file):
+    assert fastguard("check-config", file).returncode == 0
+    file.write_text(file.read_text().replace("scopes =", "scopez ="))
+    done = fastguard("check-config", file)
+    assert done.returncode == 1
+    assert "nearest is `scopes`" in done.stderr
+
+
+def test_token_inspect_shows_header_and_claims(issuer):
+    done = fastguard("token", "inspect", "-", given=issuer.token())
+    assert json.loads(done.stdout)["claims"]["sub"] == "alice"
+    assert fastguard("token", "inspect", "nonsense").returncode == 1
+
+
+def test_token_verify_names_the_key_that_decides(file, issuer):
+    assert fastguard("token", "verify", issuer.token(), "--config", file).returncode == 0
+    done = fastguard("token", "verify", "-", "--config", file, given=issuer.token(header={"typ": "JWT"}))
+    assert done.returncode == 1
+    assert "type_refused" in done.stdout
+    assert "issuers.types" in done.stdout
+
+
+def test_explain_names_the_line_that_decides(file, issuer):
+    done = fastguard("explain", "run_query", "--token", issuer.token(), "--config", file)
+    assert done.returncode == 0
+    assert 'fastguard.toml:8: tools."run_query"' in done.stdout
+    done = fastguard("explain", "list_tables", "--token", issuer.token(), "--config", file)
+    assert done.returncode == 1
+    assert "scope_insufficient" in done.stdout
+    assert 'fastguard.toml:10: tools."list_*"' in done.stdout
+    assert not (file.parent / "audit").exists()
+
+
+def test_audit_show_and_verify(file, issuer):
+    with Guard.from_file(file) as guard:
+        guard.check(ToolRequest.direct(tool="run_query", token=issuer.token()))
+    shown = fastguard("audit", "show", file.parent / "audit", "--who", "alice")
+    assert "run_query" in shown.stdout
+    assert fastguard("audit", "verify", file.parent / "audit").returncode == 0
+    log = next(guard.audit_folder.glob("*.jsonl"))
+    log.write_bytes(log.read_bytes().replace(b"alice", b"malic"))
+    assert fastguard("audit", "verify", file.parent / "audit").returncode == 1
+
+
+def test_schema_is_json():
+    assert json.loads(fastguard("schema").stdout)["title"] == "fastguard.toml"
