@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{
-    ECDSA_P256_SHA256_FIXED, ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair, ParsedPublicKey, RSA_PKCS1_2048_8192_SHA256,
-    RSA_PKCS1_SHA256, RsaKeyPair, RsaPublicKeyComponents,
+    ECDSA_P256_SHA256_FIXED, ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair, ParsedPublicKey,
+    RSA_PKCS1_2048_8192_SHA256, RSA_PKCS1_SHA256, RsaKeyPair, RsaPublicKeyComponents,
 };
 use fastguard_core::clock::{Now, Tick, UnixTime};
 use fastguard_core::jose::KeySet;
@@ -65,24 +65,37 @@ fn compare(name: &str, jwk: &str, raw: &ParsedPublicKey, input: &str, signature:
         whole.push(other);
         ratios.push(other / one);
     }
-    println!(r#"{{"algorithm":"{name}","bare_ns":{:.0},"verify_ns":{:.0},"ratio":{:.3}}}"#, median(bare), median(whole), median(ratios));
+    println!(
+        r#"{{"algorithm":"{name}","bare_ns":{:.0},"verify_ns":{:.0},"ratio":{:.3}}}"#,
+        median(bare),
+        median(whole),
+        median(ratios)
+    );
 }
 
 fn main() {
     let random = SystemRandom::new();
     let rsa = RsaKeyPair::generate(aws_lc_rs::rsa::KeySize::Rsa2048).expect("a key");
     let public = rsa.public_key();
-    let (n, e) = (public.modulus().big_endian_without_leading_zero().to_vec(), public.exponent().big_endian_without_leading_zero().to_vec());
+    let (n, e) = (
+        public.modulus().big_endian_without_leading_zero().to_vec(),
+        public.exponent().big_endian_without_leading_zero().to_vec(),
+    );
     let jwk = format!(r#"{{"kty":"RSA","kid":"key-1","alg":"RS256","n":"{}","e":"{}"}}"#, base64url(&n), base64url(&e));
     let input = signing_input("RS256");
     let mut signature = vec![0; rsa.public_modulus_len()];
     rsa.sign(&RSA_PKCS1_SHA256, &random, input.as_bytes(), &mut signature).expect("signed");
-    let raw = RsaPublicKeyComponents { n: &n, e: &e }.to_parsed_public_key(&RSA_PKCS1_2048_8192_SHA256).expect("parsed");
+    let raw =
+        RsaPublicKeyComponents { n: &n, e: &e }.to_parsed_public_key(&RSA_PKCS1_2048_8192_SHA256).expect("parsed");
     compare("RS256", &jwk, &raw, &input, &signature);
 
     let pair = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).expect("a key");
     let point = pair.public_key().as_ref();
-    let jwk = format!(r#"{{"kty":"EC","crv":"P-256","kid":"key-1","alg":"ES256","x":"{}","y":"{}"}}"#, base64url(&point[1..33]), base64url(&point[33..]));
+    let jwk = format!(
+        r#"{{"kty":"EC","crv":"P-256","kid":"key-1","alg":"ES256","x":"{}","y":"{}"}}"#,
+        base64url(&point[1..33]),
+        base64url(&point[33..])
+    );
     let input = signing_input("ES256");
     let signature = pair.sign(&random, input.as_bytes()).expect("signed");
     let raw = ParsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, point).expect("parsed");

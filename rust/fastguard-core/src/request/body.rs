@@ -129,6 +129,8 @@ fn target_of_method(method: &str, params: Option<&Json<'_>>) -> Result<Target, D
             Target::named(Kind::Tool, known, &text(member("name"), "`params.name` is not a string")?)
         }
         "prompts/get" => Target::named(Kind::Prompt, known, &text(member("name"), "`params.name` is not a string")?),
+        // Removed in 2026-07-28, whose servers answer 404 before they look for a URI: without one it is a method like others.
+        "resources/subscribe" | "resources/unsubscribe" if member("uri").is_none() => Ok(Target::method(known)),
         "resources/read" | "resources/subscribe" | "resources/unsubscribe" => {
             Target::named(Kind::Resource, known, &text(member("uri"), "`params.uri` is not a string")?)
         }
