@@ -1,27 +1,38 @@
 # The whole gate: `make all`. The two commands of the README: `make demo`, `make test`.
 .DEFAULT_GOAL := all
-.PHONY: all format lint build test test-rust test-python bench bench-smoke soak demo docs interop-tools clean
+.DELETE_ON_ERROR:
+.PHONY: all format lint lint-rust lint-python build test test-rust test-python bench bench-smoke soak demo docs interop-tools requirements clean
 
 PYTHON ?= python3
 VENV := .venv
-BIN := $(VENV)/bin
+BIN := $(VENV)/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
 # Quick to compile, fast enough to run a server on; `make bench` and the wheels use `release`.
 PROFILE ?= quick
+# `requirements/test.txt` is enough to build and test.
+REQUIREMENTS ?= requirements/dev.txt
+CARGO_QUICK := --quiet --profile quick
 RUST_SOURCES := $(shell find rust -name '*.rs' -not -path '*/target/*') Cargo.toml Cargo.lock $(wildcard rust/*/Cargo.toml)
 
 all: format lint build test
 
-$(VENV)/.installed: requirements/dev.txt
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --require-hashes --requirement requirements/dev.txt
-	touch $@
+# Every file that is installed is known by its hash. uv does it faster where it is present.
+$(VENV)/.installed: $(REQUIREMENTS)
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or later is needed: set PYTHON to one")'
+	@if command -v uv >/dev/null; then set -x; \
+	  test -x $(BIN)/python || uv venv --quiet --python "$$(command -v $(PYTHON))" $(VENV); \
+	  uv pip install --quiet --python $(BIN)/python --require-hashes --requirement $(REQUIREMENTS); \
+	else set -x; \
+	  test -x $(BIN)/python || $(PYTHON) -m venv $(VENV); \
+	  $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement $(REQUIREMENTS); \
+	fi
+	@touch $@
 
 # The compiled module stands beside the Python sources, so that an edit of those needs no build.
 $(VENV)/.built-$(PROFILE): $(VENV)/.installed $(RUST_SOURCES) pyproject.toml
-	VIRTUAL_ENV=$(abspath $(VENV)) PATH="$(abspath $(BIN)):$$PATH" $(BIN)/maturin develop --quiet --skip-install --profile $(PROFILE)
-	$(BIN)/python -c "import pathlib, site; pathlib.Path(site.getsitepackages()[0], 'mcp_fastguard.pth').write_text('$(abspath python)\n')"
-	rm -f $(VENV)/.built-*
-	touch $@
+	VIRTUAL_ENV="$(abspath $(VENV))" $(BIN)/maturin develop --quiet --skip-install --profile $(PROFILE)
+	$(BIN)/python -c "import pathlib, sysconfig; pathlib.Path(sysconfig.get_path('purelib'), 'mcp_fastguard.pth').write_text('$(abspath python)\n')"
+	@rm -f $(VENV)/.built-*
+	@touch $@
 
 build: $(VENV)/.built-$(PROFILE)
 
@@ -30,22 +41,28 @@ format: $(VENV)/.installed
 	$(BIN)/ruff format --quiet .
 	$(BIN)/ruff check --quiet --fix-only .
 
-lint: build
+lint: lint-rust lint-python
+
+lint-rust:
 	cargo fmt --all --check
-	cargo clippy --quiet --profile quick --workspace --all-targets --features fastguard-core/schema -- -D warnings
-	cargo clippy --quiet --profile quick -p fastguard-core --all-targets --no-default-features --features ring -- -D warnings
+	cargo clippy $(CARGO_QUICK) --workspace --all-targets --features fastguard-core/schema -- -D warnings
+	cargo clippy $(CARGO_QUICK) -p fastguard-core --all-targets --no-default-features --features ring -- -D warnings
 	@if command -v cargo-deny >/dev/null; then cargo deny --log-level error check bans licenses sources; \
-	  else echo "SKIPPED: cargo-deny is not installed, so licences and bans were not checked"; fi
+	  else echo "SKIPPED: cargo-deny is not installed, so bans, licences and sources were not checked"; fi
+
+# stubtest holds the stubs against the compiled module, zizmor the workflows against known ways to misuse them.
+lint-python: build
 	$(BIN)/ruff format --check --quiet .
 	$(BIN)/ruff check --quiet .
 	$(BIN)/mypy
 	$(BIN)/python -m mypy.stubtest mcp_fastguard._fastguard --ignore-disjoint-bases
+	$(BIN)/zizmor --quiet --offline --persona pedantic .github
 
 test: test-rust test-python
 
 test-rust:
-	cargo test --quiet --profile quick -p fastguard-core --features schema
-	cargo test --quiet --profile quick -p fastguard-core --no-default-features --features ring
+	cargo test $(CARGO_QUICK) -p fastguard-core --features schema
+	cargo test $(CARGO_QUICK) -p fastguard-core --no-default-features --features ring
 
 test-python: build
 	$(BIN)/python -m pytest
@@ -53,7 +70,7 @@ test-python: build
 # Hours of tests in minutes: kill -9 series, millions of keys.
 soak: build
 	cargo test --profile quick -p fastguard-core --features schema -- --ignored
-	$(BIN)/python -m pytest -m soak
+	$(BIN)/python -m pytest -m soak --timeout 3600
 
 bench:
 	$(MAKE) build PROFILE=release
@@ -66,11 +83,18 @@ demo: build
 	$(BIN)/python -m mcp_fastguard.cli demo
 
 docs: $(VENV)/.installed
-	$(BIN)/zensical build --clean
+	$(BIN)/zensical build --clean --strict
 
 # Node and the two tools that speak MCP from outside, by name from npm.
 interop-tools:
 	tests/interop/node/install
+
+# Pins what the .in files ask for, for every platform. The files name no index: whoever installs chooses it.
+PIN := PIP_FIND_LINKS= UV_FIND_LINKS= $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+  --no-header --no-emit-index-url --no-emit-find-links
+requirements: $(VENV)/.installed
+	$(PIN) --upgrade --output-file requirements/dev.txt requirements/dev.in
+	$(PIN) --constraint requirements/dev.txt --output-file requirements/test.txt requirements/test.in
 
 clean:
 	rm -rf $(VENV) target .cache site
