@@ -3,52 +3,62 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from mcp.server.mcpserver import MCPServer
 from mcp_fastguard import Guard, current_call
+from mcp_types import ToolAnnotations
+from pydantic import Field
 from warehouse import Warehouse
 
 if TYPE_CHECKING:
     from mcp_fastguard.transport.asgi import GuardASGI
 
+#: Hints for clients. What a caller may do is decided by fastguard.toml.
+READS = ToolAnnotations(read_only_hint=True, open_world_hint=False)
+STARTS = ToolAnnotations(read_only_hint=False, destructive_hint=False, idempotent_hint=False, open_world_hint=False)
 
-def build_server(guard: Guard) -> MCPServer:
-    """The tools of the warehouse. None of them knows of tokens: the guard decides before they run."""
+
+def build_server(guard: Guard | None = None) -> MCPServer:
+    """The tools of the warehouse. None of them knows of tokens: the guard decides before they run.
+
+    Without a guard, whoever reaches it may call everything: for tests.
+    """
     warehouse = Warehouse()
-    mcp = MCPServer("warehouse", middleware=[guard.mcp_middleware()])
+    mcp = MCPServer("warehouse", middleware=[guard.mcp_middleware()] if guard else [], log_level="WARNING")
 
-    @mcp.tool()
+    @mcp.tool(annotations=READS)
     def list_schemas() -> list[str]:
         """The schemas of the warehouse."""
         return warehouse.schemas()
 
-    @mcp.tool()
+    @mcp.tool(annotations=READS)
     def list_tables(schema: str) -> list[str]:
         """The tables of a schema."""
         return warehouse.tables(schema)
 
-    @mcp.tool()
+    @mcp.tool(annotations=READS)
     def describe_table(table: str) -> list[dict[str, str]]:
-        """The columns of a table."""
+        """The columns of a table, named like `sales.orders`."""
         return warehouse.columns(table)
 
-    @mcp.tool()
-    def run_query(sql: str, max_rows: int = 100) -> list[dict[str, Any]]:
-        """The rows of a query that reads. Tables are quoted: SELECT * FROM "sales.orders"."""
+    @mcp.tool(annotations=READS)
+    def run_query(sql: str, max_rows: Annotated[int, Field(ge=1, le=1000)] = 100) -> list[dict[str, Any]]:
+        """The rows of one SELECT in the SQL of SQLite, for instance: SELECT country, count(*) FROM sales.customers GROUP BY 1."""
         rows = warehouse.query(sql, max_rows)
-        current_call().record(rows=len(rows))
+        if guard:
+            current_call().record(rows=len(rows))
         return rows
 
-    @mcp.tool()
-    def get_lineage(table: str) -> list[str]:
-        """Where a table's rows come from."""
+    @mcp.tool(annotations=READS)
+    def get_lineage(table: str) -> list[dict[str, Any]]:
+        """Where a table's rows come from, and by which pipelines."""
         return warehouse.lineage(table)
 
-    @mcp.tool()
+    @mcp.tool(annotations=STARTS)
     def trigger_pipeline(name: str) -> str:
-        """Starts a pipeline."""
-        return f"run {warehouse.trigger(name)} of {name} started by {current_call().subject}"
+        """Queues a run of a pipeline."""
+        return f"run {warehouse.trigger(name)} of {name} is queued"
 
     return mcp
 
