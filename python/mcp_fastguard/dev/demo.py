@@ -48,7 +48,7 @@ ALL_SCOPES: Final = [
     "pipeline:trigger:write",
 ]
 
-QUERY: Final = {"sql": 'SELECT country, count(*) AS customers FROM "sales.customers" GROUP BY country', "max_rows": 5}
+QUERY: Final = {"sql": "SELECT country, count(*) AS customers FROM sales.customers GROUP BY country", "max_rows": 5}
 
 console = Console(width=max(Console().width, 140))
 
@@ -266,7 +266,7 @@ async def clients(walk: Walk, stage: Stage, era: str) -> None:
         walk.row(
             f"{era}: trigger_pipeline",
             "a result",
-            await called(lambda: client.call_tool("trigger_pipeline", {"name": "nightly"})),
+            await called(lambda: client.call_tool("trigger_pipeline", {"name": "load_crm"})),
         )
 
 
