@@ -1,5 +1,6 @@
 //! A set of keys (RFC 7517 §5), immutable once read.
 
+use std::collections::HashSet;
 use std::fmt;
 
 use super::algorithm::Algorithm;
@@ -14,6 +15,8 @@ use crate::json::{Json, JsonError};
 pub struct KeySet {
     keys: Vec<Key>,
     skipped: Vec<SkippedKey>,
+    /// Ids that a set gives to two keys of one type, whether both can be used or not: nobody can tell which was meant.
+    ambiguous: Vec<Box<str>>,
 }
 
 /// A key that cannot verify.
@@ -98,12 +101,21 @@ impl KeySet {
         if members.len() > MAX_KEYS {
             return Err(KeySetError::TooManyKeys);
         }
-        let mut set = Self { keys: Vec::new(), skipped: Vec::new() };
+        let mut set = Self { keys: Vec::new(), skipped: Vec::new(), ambiguous: Vec::new() };
+        let mut seen = HashSet::new();
         for (index, member) in members.iter().enumerate() {
-            match Key::from_jwk(member, allow_symmetric) {
+            let key = Key::from_jwk(member, allow_symmetric);
+            let named = |name| member.member(name).and_then(Json::as_str);
+            let is_for_signatures = !matches!(key, Err(KeyError::NotForSignatures));
+            if let Some(key_id) = named("kid").filter(|_| is_for_signatures)
+                && !seen.insert((key_id, named("kty")))
+            {
+                set.ambiguous.push(key_id.into());
+            }
+            match key {
                 Ok(key) => set.keys.push(key),
                 Err(error) => {
-                    let key_id = member.member("kid").and_then(Json::as_str).map(Box::from);
+                    let key_id = named("kid").map(Box::from);
                     set.skipped.push(SkippedKey { index, key_id, reason: SkipReason::Key(error) });
                 }
             }
@@ -119,12 +131,12 @@ impl KeySet {
     /// The set without keys that anyone can sign with, because their private half is published.
     pub fn without_published(mut self) -> Result<Self, KeySetError> {
         let (published, keys): (Vec<Key>, Vec<Key>) =
-            self.keys.into_iter().partition(|key| is_published(key.thumbprint()));
+            std::mem::take(&mut self.keys).into_iter().partition(|key| is_published(key.thumbprint()));
         for (index, key) in published.into_iter().enumerate() {
             let key_id = key.key_id().map(Box::from);
             self.skipped.push(SkippedKey { index, key_id, reason: SkipReason::Published });
         }
-        if keys.is_empty() { Err(KeySetError::NoUsableKey) } else { Ok(Self { keys, skipped: self.skipped }) }
+        if keys.is_empty() { Err(KeySetError::NoUsableKey) } else { Ok(Self { keys, ..self }) }
     }
 
     /// The keys that can verify.
@@ -149,7 +161,10 @@ impl KeySet {
     pub fn choose(&self, key_id: Option<&str>, algorithm: Algorithm) -> Result<&Key, Denial> {
         let mut named = self.keys.iter().filter(|key| key_id.is_none() || key.key_id() == key_id);
         let unknown = || Denial::KeyUnknown { key_id: key_id.unwrap_or_default().to_owned() };
-        if key_id.is_some() {
+        if let Some(key_id) = key_id {
+            if self.ambiguous.iter().any(|other| **other == *key_id) {
+                return Err(Denial::KeyAmbiguous);
+            }
             let key = named.next().ok_or_else(unknown)?;
             return match named.next() {
                 Some(_) => Err(Denial::KeyAmbiguous),
