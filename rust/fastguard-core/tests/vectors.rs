@@ -116,8 +116,12 @@ fn every_json_web_encryption_is_refused() {
         for group in file["testGroups"].as_array().unwrap() {
             for test in group["tests"].as_array().unwrap() {
                 let Some(text) = test["jwe"].as_str() else { continue };
-                for keys in ["public", "private"].map(|keys| KeySet::from_jwks(group[keys].to_string().as_bytes(), true)) {
-                    assert!(keys.is_err() || keys.is_ok_and(|keys| verify_compact(text.as_bytes(), &keys, all()).is_err()));
+                for keys in
+                    ["public", "private"].map(|keys| KeySet::from_jwks(group[keys].to_string().as_bytes(), true))
+                {
+                    assert!(
+                        keys.is_err() || keys.is_ok_and(|keys| verify_compact(text.as_bytes(), &keys, all()).is_err())
+                    );
                 }
                 refused += 1;
             }

@@ -246,7 +246,9 @@ fn audience(claims: &Json<'_>, accepted: &[Box<str>]) -> Result<Vec<Box<str>>, D
 /// A `NumericDate` (RFC 7519 §2). Present but no finite number is refused, never passed over (CVE-2026-25537).
 fn time(claims: &Json<'_>, claim: &str) -> Result<Option<UnixTime>, Denial> {
     let Some(value) = claims.member(claim) else { return Ok(None) };
-    value.as_f64().and_then(UnixTime::from_seconds_f64).map(Some).ok_or_else(|| invalid(claim))
+    // No token was issued before the epoch; other readers refuse what is below it.
+    let seconds = value.as_f64().filter(|seconds| *seconds >= 0.0);
+    seconds.and_then(UnixTime::from_seconds_f64).map(Some).ok_or_else(|| invalid(claim))
 }
 
 /// A claim that names somebody: a string that is not empty and not too long.

@@ -1,0 +1,182 @@
+//! The window against an exact oracle, a log of every admission (decision 5 of the design).
+#![allow(clippy::cast_possible_truncation, reason = "times of a test fit")]
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use fastguard_core::clock::Tick;
+use fastguard_core::limits::{Charge, ClockSource, Refusal, SlidingWindow, WindowSpec, WindowTable};
+use proptest::prelude::*;
+
+/// Nanoseconds of the window in most tests: 64 slots of 1000.
+const WINDOW: u64 = 64_000_000;
+
+fn tick(nanos: u64) -> Tick {
+    Tick::from_nanos(nanos)
+}
+
+/// What was charged later than `since`.
+fn charged_after(log: &[(u64, u64)], since: i128) -> u64 {
+    log.iter().filter(|(at, _)| i128::from(*at) > since).map(|(_, cost)| cost).sum()
+}
+
+/// Steps between arrivals: standing still, small, at the borders of slots and of the window.
+fn steps() -> impl Strategy<Value = u64> {
+    let slot = WINDOW / 64;
+    prop_oneof![
+        4 => Just(0),
+        4 => 1..2_000_u64,
+        3 => prop::sample::select(vec![slot - 1, slot, slot + 1]),
+        2 => prop::sample::select(vec![WINDOW - slot, WINDOW - 1, WINDOW, WINDOW + 1, WINDOW + slot]),
+        3 => 0..WINDOW / 8,
+        1 => WINDOW..WINDOW * 3,
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn never_more_than_the_quota_and_never_late_by_more_than_a_slot(
+        quota in prop_oneof![0_u64..20, 65_530_u64..65_540],
+        start in 0_u64..WINDOW * 2,
+        arrivals in prop::collection::vec((steps(), prop_oneof![3 => 1_u32..4, 1 => 1_u32..70_000]), 1..300),
+    ) {
+        let window = SlidingWindow::new(quota, Duration::from_nanos(WINDOW), 16).unwrap();
+        let mut now = start;
+        let mut log: Vec<(u64, u64)> = Vec::new();
+        for (step, cost) in arrivals {
+            now += step;
+            let admission = window.admit(b"key", cost, tick(now), ClockSource::Caller).unwrap();
+            let cost = u64::from(cost);
+            if admission.allowed {
+                log.push((now, cost));
+                // In every window that ends here; those that end between admissions hold no more than these.
+                prop_assert!(charged_after(&log, i128::from(now) - i128::from(WINDOW)) <= quota);
+            } else {
+                // The exact count over a window that is 1/64 longer would have refused as well.
+                let longer = i128::from(now) - i128::from(WINDOW + WINDOW / 64);
+                prop_assert!(charged_after(&log, longer - 1) + cost > quota, "refused at {now} without need");
+            }
+        }
+    }
+
+    #[test]
+    fn retry_after_is_true(
+        quota in 1_u64..10,
+        start in 0_u64..WINDOW,
+        arrivals in prop::collection::vec((steps(), 1_u32..4), 1..60),
+    ) {
+        let mut now = start;
+        let mut admitted: Vec<(u64, u32)> = Vec::new();
+        for (step, cost) in arrivals {
+            now += step;
+            // The same history in a window of its own, so that asking changes nothing.
+            let window = SlidingWindow::new(quota, Duration::from_nanos(WINDOW), 16).unwrap();
+            for (at, cost) in &admitted {
+                prop_assert!(window.admit(b"key", *cost, tick(*at), ClockSource::Caller).unwrap().allowed);
+            }
+            let admission = window.admit(b"key", cost, tick(now), ClockSource::Caller).unwrap();
+            if admission.allowed {
+                admitted.push((now, cost));
+            } else if u64::from(cost) <= quota {
+                let back = now + admission.retry_after.unwrap().as_nanos() as u64;
+                prop_assert!(window.admit(b"key", cost, tick(back), ClockSource::Caller).unwrap().allowed);
+            }
+        }
+    }
+
+    #[test]
+    fn several_charges_are_made_all_or_none(
+        quotas in prop::collection::vec(0_u64..6, 1..8),
+        costs in prop::collection::vec(1_u32..3, 1..40),
+    ) {
+        let table = WindowTable::new(100_000);
+        let specs: Vec<WindowSpec> =
+            quotas.iter().map(|quota| WindowSpec::new(*quota, Duration::from_nanos(WINDOW)).unwrap()).collect();
+        let mut left: Vec<i64> = quotas.iter().map(|quota| *quota as i64).collect();
+        for cost in costs {
+            let charges: Vec<Charge<'_>> = specs
+                .iter()
+                .enumerate()
+                .map(|(index, spec)| Charge { key: (index as u128 + 1) << 61 | 7, spec, cost, holder: 1 })
+                .collect();
+            let expected = left.iter().all(|left| *left >= i64::from(cost));
+            prop_assert_eq!(table.admit(&charges, tick(5)).is_ok(), expected);
+            if expected {
+                left.iter_mut().for_each(|left| *left -= i64::from(cost));
+            }
+        }
+    }
+}
+
+#[test]
+fn threads_together_never_exceed_the_quota() {
+    let window = Arc::new(SlidingWindow::new(1_000, Duration::from_secs(60), 16).unwrap());
+    let workers: Vec<_> = (0..4)
+        .map(|_| {
+            let window = Arc::clone(&window);
+            std::thread::spawn(move || {
+                (0..2_000).filter(|_| window.admit(b"key", 1, tick(9), ClockSource::System).unwrap().allowed).count()
+            })
+        })
+        .collect();
+    let admitted: usize = workers.into_iter().map(|worker| worker.join().unwrap()).sum();
+
+    assert_eq!(admitted, 1_000);
+}
+
+fn charge(spec: &WindowSpec, key: u128, holder: u128) -> Charge<'_> {
+    Charge { key, spec, cost: 1, holder }
+}
+
+#[test]
+fn holder_has_its_share_of_the_table_and_no_more() {
+    let table = WindowTable::new(6_400);
+    let spec = WindowSpec::new(5, Duration::from_secs(60)).unwrap();
+    let outcomes: Vec<_> =
+        (0..200).map(|key| table.admit_one(&charge(&spec, key * 7_919 << 40 | key, 1), tick(1))).collect();
+
+    assert_eq!(outcomes.iter().filter(|outcome| outcome.is_ok()).count(), 100);
+    assert!(outcomes.iter().flat_map(|outcome| outcome.err()).all(|refused| refused.reason == Refusal::ShareFull));
+    assert!(table.admit_one(&charge(&spec, 1, 2), tick(1)).is_ok());
+}
+
+#[test]
+fn idle_windows_make_room_and_those_with_debt_do_not() {
+    let table = WindowTable::new(64);
+    let spec = WindowSpec::new(1, Duration::from_secs(1)).unwrap();
+    for key in 0..64 {
+        assert!(table.admit_one(&charge(&spec, key, key), tick(1)).is_ok());
+    }
+    assert_eq!(table.admit_one(&charge(&spec, 99, 99), tick(2)).unwrap_err().reason, Refusal::TableFull);
+    assert!(table.admit_one(&charge(&spec, 0, 0), tick(3)).is_err());
+    assert!(table.admit_one(&charge(&spec, 99, 99), tick(3_000_000_000)).is_ok());
+    assert!(table.len() <= 64);
+}
+
+#[test]
+fn window_that_is_about_to_be_charged_is_not_swept_away() {
+    let table = WindowTable::new(2);
+    let spec = WindowSpec::new(1, Duration::from_secs(1)).unwrap();
+    table.admit_one(&charge(&spec, 1, 1), tick(1)).unwrap();
+    let later = 10_000_000_000;
+    let both = [charge(&spec, 1, 1), charge(&spec, 2, 2)];
+    table.admit(&both, tick(later)).unwrap();
+
+    assert!(table.admit_one(&charge(&spec, 1, 1), tick(later)).is_err());
+    assert!(table.admit_one(&charge(&spec, 2, 2), tick(later)).is_err());
+}
+
+#[test]
+fn longest_wait_of_all_refusals_is_told() {
+    let table = WindowTable::new(1_000);
+    let (short, long) =
+        (WindowSpec::new(1, Duration::from_secs(1)).unwrap(), WindowSpec::new(1, Duration::from_secs(60)).unwrap());
+    let both = [charge(&short, 1, 1), charge(&long, 2 << 64, 1)];
+    table.admit(&both, tick(1)).unwrap();
+    let refused = table.admit(&both, tick(2)).unwrap_err();
+
+    assert_eq!(refused.index, 1);
+    assert!(refused.retry_after > Duration::from_secs(59));
+}
