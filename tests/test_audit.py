@@ -117,6 +117,7 @@ def test_full_disk_refuses_calls_and_says_so(issuer, config, tmp_path):
                 break
             time.sleep(0.001)
     """)
+    config["limits"] = {"rules": [{"per": "principal", "quota": "1000000000/minute"}]}
     given = json.dumps([config, issuer.token()])
     done = subprocess.run([sys.executable, "-c", script], input=given, capture_output=True, text=True, timeout=60)
     assert done.stdout.strip() == "audit_failed", done.stderr
@@ -144,6 +145,7 @@ def test_killed_process_leaves_a_log_that_verifies(issuer, config):
             except GuardFault:
                 pass
     """)
+    config["limits"] = {"rules": [{"per": "principal", "quota": "1000000000/minute"}]}
     process = subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     process.stdin.write(json.dumps([config, issuer.token()]))
     process.stdin.close()
