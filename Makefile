@@ -1,7 +1,7 @@
 # The whole gate: `make all`. The two commands of the README: `make demo`, `make test`.
 .DEFAULT_GOAL := all
 .DELETE_ON_ERROR:
-.PHONY: all format lint lint-rust lint-python build test test-rust test-python bench bench-smoke soak demo docs interop-tools requirements clean
+.PHONY: all format lint lint-rust lint-python build test test-rust test-python coverage bench bench-smoke soak demo docs interop-tools requirements clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -66,6 +66,9 @@ test-rust:
 
 test-python: build
 	$(BIN)/python -m pytest
+
+coverage: build
+	$(BIN)/python -m pytest --cov --cov-report term
 
 # Hours of tests in minutes: kill -9 series, millions of keys.
 soak: build

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from mcp_fastguard import Guard
 from support import ISSUER, RESOURCE, Issuer
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from joserfc import jwt
 from joserfc.jwk import ECKey, KeySet
+
 from mcp_fastguard import Guard
 
 ISSUER = "https://auth.example.com"

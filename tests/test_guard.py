@@ -7,6 +7,7 @@ import pickle
 import time
 
 import pytest
+
 from mcp_fastguard import Denied, GuardFault, ToolRequest, current_call
 from mcp_fastguard.errors import ApprovalDenied, GuardConfigError, LimitDenied, PolicyDenied, TokenDenied
 from support import records

@@ -7,7 +7,8 @@ import threading
 
 import pytest
 from joserfc import jwt
-from joserfc.jwk import ECKey, KeySet as JoseKeySet, OctKey, OKPKey, RSAKey
+from joserfc.jwk import ECKey, OctKey, OKPKey, RSAKey
+from joserfc.jwk import KeySet as JoseKeySet
 
 from mcp_fastguard.errors import TokenDenied
 from mcp_fastguard.token import KeySet, TokenVerifier, verify_compact

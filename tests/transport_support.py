@@ -8,6 +8,7 @@ import contextlib
 import httpx2
 from mcp import Client
 from mcp.client.streamable_http import streamable_http_client
+
 from support import RESOURCE
 
 BASE = "https://mcp.example.com"

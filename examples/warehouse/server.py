@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from mcp.server.mcpserver import MCPServer
-from mcp_fastguard import Guard, current_call
 from mcp_types import ToolAnnotations
 from pydantic import Field
 from warehouse import Warehouse
+
+from mcp_fastguard import Guard, current_call
 
 if TYPE_CHECKING:
     from mcp_fastguard.transport.asgi import GuardASGI

@@ -10,6 +10,7 @@ import pytest
 from joserfc import jwt
 from joserfc.errors import InvalidKeyIdError
 from joserfc.jwk import KeySet
+
 from mcp_fastguard.dev import AuthorizationServer, require_loopback
 from mcp_fastguard.dev.authorization_server import LIFETIME, MAX_KEYS, OVERLAP
 

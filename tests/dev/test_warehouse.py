@@ -10,6 +10,7 @@ import httpx2
 import pytest
 from mcp import Client
 from mcp.client.streamable_http import streamable_http_client
+
 from transport_support import ERAS, run, served
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "warehouse"

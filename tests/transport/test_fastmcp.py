@@ -6,6 +6,7 @@ import httpx2
 import pytest
 from fastmcp import Context, FastMCP
 from mcp.shared.exceptions import MCPError
+
 from support import RESOURCE, records
 from transport_support import client, headers, message, run, served
 

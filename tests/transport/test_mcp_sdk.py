@@ -12,6 +12,7 @@ from mcp.server.auth.middleware.auth_context import get_access_token
 from mcp.server.auth.settings import AuthSettings
 from mcp.server.mcpserver import MCPServer
 from mcp.shared.exceptions import MCPError
+
 from mcp_fastguard import current_call
 from support import RESOURCE, records
 from transport_support import BASE, ERAS, client, headers, message, run, served
