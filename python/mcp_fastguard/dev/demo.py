@@ -5,363 +5,252 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import signal
 import sys
-from pathlib import Path
+from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlsplit
 
 import httpx2
-import uvicorn
 from joserfc.jwk import ECKey
-from mcp import Client
-from mcp.client.auth.extensions.client_credentials import ClientCredentialsOAuthProvider
-from mcp.client.streamable_http import streamable_http_client
-from mcp.shared.exceptions import MCPError
+from joserfc.util import json_b64decode, json_b64encode
 from rich.console import Console
 from rich.table import Table
 
 from mcp_fastguard.cli.records import records, table_of
-from mcp_fastguard.dev.authorization_server import AuthorizationServer
-from mcp_fastguard.guard import Guard
+from mcp_fastguard.dev.stage import ALL_SCOPES, ERAS, NARROW, QUERYING, Bearer, Trail, guarded, issuing, outcome
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import Coroutine
 
-    from mcp.shared.auth import OAuthClientInformationFull, OAuthToken
+    from mcp import Client
+
+    from mcp_fastguard.dev.stage import Stage
 
 __all__ = ["run"]
 
-HOST: Final = "127.0.0.1"
-ISSUER_PORT: Final = 8765
-SERVER_PORT: Final = 8766
-ISSUER: Final = f"http://{HOST}:{ISSUER_PORT}"
-RESOURCE: Final = f"http://{HOST}:{SERVER_PORT}/mcp"
+MODERN: Final = "2026-07-28"
 
-#: The two eras of MCP: without a handshake and with one.
-ERAS: Final = {"2026-07-28": "2026-07-28", "2025-11-25": "legacy"}
+SCHEMA_TOOLS: Final = "describe_table, list_schemas, list_tables"
+ALL_TOOLS: Final = "describe_table, get_lineage, list_schemas, list_tables, run_query, trigger_pipeline"
 
-NARROW: Final = "warehouse:schema:read"
-SCHEMA_TOOLS: Final = ["describe_table", "list_schemas", "list_tables"]
-ALL_SCOPES: Final = [
-    "warehouse:schema:read",
-    "warehouse:query:read",
-    "catalog:metadata:read",
-    "pipeline:trigger:write",
-]
+#: The first request of the official client in each era.
+OPENING: Final = {"2026-07-28": "tools/list", "2025-11-25": "initialize"}
 
-QUERY: Final = {"sql": "SELECT country, count(*) AS customers FROM sales.customers GROUP BY country", "max_rows": 5}
+DISCOVERY: Final = (
+    "GET /.well-known/oauth-protected-resource 200, GET /.well-known/oauth-authorization-server 200, POST /token 200"
+)
 
-console = Console(width=max(Console().width, 140))
+SCHEMAS: Final[dict[str, Any]] = {"name": "list_schemas", "arguments": {}}
+QUERY: Final[dict[str, Any]] = {
+    "name": "run_query",
+    "arguments": {"sql": "SELECT country, count(*) AS customers FROM sales.customers GROUP BY country", "max_rows": 5},
+}
+LINEAGE: Final[dict[str, Any]] = {"name": "get_lineage", "arguments": {"table": "sales.orders"}}
+PIPELINE: Final[dict[str, Any]] = {"name": "trigger_pipeline", "arguments": {"name": "refresh_sales"}}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One step: what was tried, and what came of it."""
+
+    era: str
+    tried: str
+    expected: str
+    seen: str
+
+    @property
+    def is_as_expected(self) -> bool:
+        """Whether both agree to the letter."""
+        return self.expected == self.seen
 
 
 class Walk:
-    """What was tried, expected and seen."""
+    """The steps so far."""
 
     def __init__(self) -> None:
-        self.rows: list[tuple[str, str, str]] = []
+        self.rows: list[Row] = []
 
-    def row(self, tried: str, expected: object, seen: object) -> None:
+    def row(self, era: str, tried: str, expected: str, seen: str) -> None:
         """Notes one step."""
-        self.rows.append((tried, str(expected), str(seen)))
+        self.rows.append(Row(era, tried, expected, seen))
 
     @property
     def differing(self) -> int:
         """How many steps went otherwise than expected."""
-        return sum(expected != seen for _, expected, seen in self.rows)
+        return sum(not row.is_as_expected for row in self.rows)
+
+    def refusals(self) -> set[str]:
+        """The guard's codes among what was expected, to look for in its records."""
+        words = [part.split() for row in self.rows for part in row.expected.split(", ")]
+        return {after for found in words for before, after in pairwise(found) if before[0] == "4"}
 
     def table(self) -> Table:
         """The steps, for people."""
-        table = Table("", "tried", "expected", "seen", title="What was tried")
-        for tried, expected, seen in self.rows:
-            mark = "[green]✓[/]" if expected == seen else "[red]✗[/]"
-            table.add_row(mark, tried, expected, seen)
+        table = Table("", "era", title="What was tried")
+        for name in ("tried", "expected", "seen"):
+            table.add_column(name, overflow="fold")
+        for row, following in pairwise([*self.rows, None]):
+            if row is not None:
+                mark = "[green]✓[/]" if row.is_as_expected else "[red]✗[/]"
+                ends = following is not None and following.era != row.era
+                table.add_row(mark, row.era, row.tried, row.expected, row.seen, end_section=ends)
         return table
-
-
-class Memory:
-    """Keeps a client's token for the time of one walk."""
-
-    def __init__(self) -> None:
-        self.tokens: OAuthToken | None = None
-        self.client: OAuthClientInformationFull | None = None
-
-    async def get_tokens(self) -> OAuthToken | None:
-        return self.tokens
-
-    async def set_tokens(self, tokens: OAuthToken) -> None:
-        self.tokens = tokens
-
-    async def get_client_info(self) -> OAuthClientInformationFull | None:
-        return self.client
-
-    async def set_client_info(self, client_info: OAuthClientInformationFull) -> None:
-        self.client = client_info
-
-
-class Stage:
-    """Both servers and the keys to them."""
-
-    def __init__(self, issuer: AuthorizationServer, guard: Guard, secrets: dict[str, str]) -> None:
-        self.issuer = issuer
-        self.guard = guard
-        self.secrets = secrets
-
-    def provider(self, client_id: str) -> ClientCredentialsOAuthProvider:
-        """The official client's own OAuth: it finds the authorization server and fetches its tokens by itself."""
-        return ClientCredentialsOAuthProvider(
-            server_url=RESOURCE,
-            storage=Memory(),
-            client_id=client_id,
-            client_secret=self.secrets[client_id],
-            token_endpoint_auth_method="client_secret_post",
-            issuer=ISSUER,
-        )
-
-    @contextlib.asynccontextmanager
-    async def client(self, era: str, auth: httpx2.Auth) -> AsyncIterator[Client]:
-        """The official client in one era."""
-        async with (
-            httpx2.AsyncClient(auth=auth, timeout=10, trust_env=False) as http,
-            Client(streamable_http_client(RESOURCE, http_client=http), mode=ERAS[era]) as client,
-        ):
-            yield client
-
-
-class Bearer(httpx2.Auth):
-    """A fixed token."""
-
-    def __init__(self, token: str) -> None:
-        self._token = token
-
-    def auth_flow(self, request: httpx2.Request) -> Any:
-        request.headers["authorization"] = f"Bearer {self._token}"
-        yield request
-
-
-# --- servers --------------------------------------------------------------------------------------
-
-
-def example_folder() -> Path:
-    """The folder of the example server.
-
-    Raises:
-        FileNotFoundError: this is no checkout of the project.
-    """
-    folder = Path(__file__).parents[3] / "examples" / "warehouse"
-    if not (folder / "fastguard.toml").is_file():
-        message = "the demonstration needs a checkout of the project: its server is examples/warehouse"
-        raise FileNotFoundError(message)
-    return folder
-
-
-@contextlib.asynccontextmanager
-async def serving(app: Any, port: int) -> AsyncIterator[None]:
-    """Serves an application on loopback, and ends it."""
-    config = uvicorn.Config(app, host=HOST, port=port, log_level="error", proxy_headers=False, lifespan="on")
-    server = uvicorn.Server(config)
-    # Signals are for the demonstration, not for one of its servers.
-    server.capture_signals = contextlib.nullcontext  # type: ignore[method-assign, assignment]
-    task = asyncio.create_task(server.serve())
-    while not server.started:
-        if task.done():
-            message = f"port {port} of {HOST} cannot be had: is another demonstration running?"
-            raise RuntimeError(message)
-        await asyncio.sleep(0.01)
-    try:
-        yield
-    finally:
-        server.should_exit = True
-        await task
-
-
-@contextlib.asynccontextmanager
-async def stage() -> AsyncIterator[Stage]:
-    """Both servers, running."""
-    folder = example_folder()
-    sys.path.insert(0, str(folder))
-    from server import build_app  # noqa: PLC0415 - found in the example's folder
-
-    issuer = AuthorizationServer(ISSUER, RESOURCE)
-    secrets = {
-        "analyst": issuer.add_client("analyst", ["warehouse:schema:read", "warehouse:query:read"]),
-        "engineer": issuer.add_client("engineer", ALL_SCOPES),
-    }
-    guard = Guard.from_file(folder / "fastguard.toml")
-    async with serving(issuer.app(), ISSUER_PORT), serving(build_app(guard), SERVER_PORT):
-        yield Stage(issuer, guard, secrets)
 
 
 # --- the walk -------------------------------------------------------------------------------------
 
 
-async def post(token: str | None, method: str, params: dict[str, Any] | None = None) -> httpx2.Response:
-    """One message of 2026-07-28, by hand."""
-    params = dict(params or {})
-    params["_meta"] = {
-        "io.modelcontextprotocol/protocolVersion": "2026-07-28",
-        "io.modelcontextprotocol/clientInfo": {"name": "demo", "version": "1"},
-        "io.modelcontextprotocol/clientCapabilities": {},
-    }
-    headers = {
-        "accept": "application/json, text/event-stream",
-        "mcp-protocol-version": "2026-07-28",
-        "mcp-method": method,
-    }
-    if "name" in params:
-        headers["mcp-name"] = params["name"]
-    if token is not None:
-        headers["authorization"] = f"Bearer {token}"
-    async with httpx2.AsyncClient(trust_env=False, timeout=10) as client:
-        message = {"jsonrpc": "2.0", "id": 1, "method": method, "params": params}
-        return await client.post(RESOURCE, json=message, headers=headers)
-
-
-def seen(response: httpx2.Response) -> str:
-    """Status and code of an answer."""
-    if response.is_success:
-        return str(response.status_code)
-    return f"{response.status_code} {response.json()['error']['data']['code']}"
-
-
-async def called(call: Callable[[], Awaitable[Any]]) -> str:
-    """What a client's call came to."""
-    try:
-        result = await call()
-    except MCPError as error:
-        return f"error {error.code}"
-    return "an error of the tool" if result.is_error else "a result"
-
-
-async def discovery(walk: Walk) -> None:
-    """From a refusal to the authorization server."""
-    refused = await post(None, "tools/list")
-    challenge = refused.headers.get("www-authenticate", "")
-    walk.row("no token", "401 token_missing", seen(refused))
-    metadata_url = f"http://{HOST}:{SERVER_PORT}/.well-known/oauth-protected-resource/mcp"
-    walk.row("the challenge names the metadata", "yes", "yes" if metadata_url in challenge else challenge)
+async def discovery(walk: Walk, stage: Stage) -> None:
+    """From a refusal to the authorization server, step by step."""
+    refused = await stage.post(MODERN, None, "tools/list")
+    walk.row(MODERN, "a call without a token", "401 token_missing", outcome(refused))
+    server = urlsplit(stage.resource)
+    metadata_url = f"{server.scheme}://{server.netloc}/.well-known/oauth-protected-resource{server.path}"
+    walk.row(MODERN, "its challenge names the metadata", metadata_url, _challenged(refused, "resource_metadata"))
     async with httpx2.AsyncClient(trust_env=False) as client:
-        metadata = (await client.get(metadata_url)).json()
-        walk.row("the metadata name the issuer", [ISSUER], metadata["authorization_servers"])
-        found = (await client.get(f"{ISSUER}/.well-known/oauth-authorization-server")).json()
-        walk.row("the issuer's own metadata agree", ISSUER, found["issuer"])
+        resource = (await client.get(metadata_url)).json()
+        walk.row("-", "the metadata name the issuer", stage.issuer.issuer, ", ".join(resource["authorization_servers"]))
+        issuer = (await client.get(f"{stage.issuer.issuer}/.well-known/oauth-authorization-server")).json()
+        walk.row("-", "the issuer's metadata name itself", stage.issuer.issuer, issuer["issuer"])
 
 
 async def clients(walk: Walk, stage: Stage, era: str) -> None:
-    """The official client, with a narrow token, a step-up and a broad one."""
-    async with stage.client(era, stage.provider("analyst")) as client:
-        names = sorted(tool.name for tool in (await client.list_tools()).tools)
-        walk.row(f"{era}: tools that a narrow token sees", SCHEMA_TOOLS, names)
-        walk.row(f"{era}: list_schemas", "a result", await called(lambda: client.call_tool("list_schemas", {})))
-        walk.row(
-            f"{era}: run_query, after the client stepped up",
-            "a result",
-            await called(lambda: client.call_tool("run_query", QUERY)),
-        )
-        names = sorted(tool.name for tool in (await client.list_tools()).tools)
-        walk.row(f"{era}: tools after the step-up", sorted([*SCHEMA_TOOLS, "run_query"]), names)
-    broad = Bearer(stage.issuer.issue("engineer", " ".join(ALL_SCOPES)))
-    async with stage.client(era, broad) as client:
-        names = sorted(tool.name for tool in (await client.list_tools()).tools)
-        expected = sorted([*SCHEMA_TOOLS, "run_query", "get_lineage", "trigger_pipeline"])
-        walk.row(f"{era}: tools that a broad token sees", expected, names)
-        walk.row(
-            f"{era}: trigger_pipeline",
-            "a result",
-            await called(lambda: client.call_tool("trigger_pipeline", {"name": "load_crm"})),
-        )
+    """The official client: it discovers, is held to a narrow token, steps up; and another one with a broad token."""
+    trail = Trail()
+    async with stage.client(era, stage.provider("analyst"), trail) as client:
+        walk.row(era, "narrow token: its tools, others are hidden", SCHEMA_TOOLS, await _tools(client))
+        opening = f"{OPENING[era]} 401 token_missing, {DISCOVERY}, {OPENING[era]} 200"
+        listed = "" if OPENING[era] == "tools/list" else ", tools/list 200"
+        walk.row(era, "how the client got that token", opening + listed, trail.taken())
+        walk.row(era, "narrow token: list_schemas", "a result", await _called(client, SCHEMAS))
+        trail.taken()
+        walk.row(era, "narrow token: run_query", "a result", await _called(client, QUERY))
+        # The last one is the client's own: it looks up the shape of the result of a tool that was hidden before.
+        stepped_up = "tools/call 403 scope_insufficient, POST /token 200, tools/call 200, tools/list 200"
+        walk.row(era, "how the client stepped up for it", stepped_up, trail.taken())
+        walk.row(era, "its tools after the step-up", f"{SCHEMA_TOOLS}, run_query", await _tools(client))
+    async with stage.client(era, Bearer(stage.issuer.issue("engineer", " ".join(ALL_SCOPES)))) as client:
+        walk.row(era, "broad token: its tools", ALL_TOOLS, await _tools(client))
+        walk.row(era, "broad token: trigger_pipeline", "a result", await _called(client, PIPELINE))
 
 
-async def refusals(walk: Walk, stage: Stage) -> None:
-    """Tokens that must not pass."""
+async def rotation(walk: Walk, stage: Stage) -> None:
+    """New keys on request, while clients of both eras go on. Nobody tells the guard."""
+    async with contextlib.AsyncExitStack() as stack:
+        open_now = {era: await stack.enter_async_context(stage.client(era, stage.provider("analyst"))) for era in ERAS}
+        for era, client in open_now.items():
+            walk.row(era, "a call before the rotation of keys", "a result", await _called(client, SCHEMAS))
+        former = stage.issuer.jwks["keys"][0]["kid"]
+        walk.row("-", "keys after it", f"a new one, {former}", await _rotated(stage))
+        for era, client in open_now.items():
+            walk.row(era, "a call with a token of the old key", "a result", await _called(client, SCHEMAS))
+        for era in ERAS:
+            async with stage.client(era, stage.provider("analyst")) as newcomer:
+                walk.row(era, "a call with a token of the new key", "a result", await _called(newcomer, SCHEMAS))
+        for era, client in open_now.items():
+            walk.row(era, "once more with a token of the old one", "a result", await _called(client, SCHEMAS))
+
+
+async def refusals(walk: Walk, stage: Stage, era: str) -> None:
+    """Tokens that must not pass, and calls that a good one may not make."""
     issue = stage.issuer.issue
-    call = {"name": "list_schemas", "arguments": {}}
     good = issue("analyst", NARROW)
-    walk.row("a good token", "200", seen(await post(good, "tools/call", call)))
-    weak = await post(good, "tools/call", {"name": "run_query", "arguments": QUERY})
-    walk.row("a token without the scope", "403 scope_insufficient", seen(weak))
-    named = 'scope="warehouse:query:read"' in weak.headers.get("www-authenticate", "")
-    walk.row("the challenge names the scope", "yes", "yes" if named else "no")
-    walk.row(
-        "a tool that no rule names", "403 target_unknown", seen(await post(good, "tools/call", {"name": "drop_all"}))
-    )
-    header, payload, signature = good.split(".")
-    tampered = f"{header}.{payload[:-4]}{'AAAA' if payload[-4:] != 'AAAA' else 'BBBB'}.{signature}"
+    weak = await stage.post(era, good, "tools/call", QUERY)
+    walk.row(era, "a token without the scope", "403 scope_insufficient", outcome(weak))
+    challenge = f"insufficient_scope, {QUERYING}"
+    walk.row(era, "its challenge", challenge, f"{_challenged(weak, 'error')}, {_challenged(weak, 'scope')}")
+    unruled = await stage.post(era, good, "tools/call", {"name": "drop_all", "arguments": {}})
+    walk.row(era, "a tool that no rule names", "403 target_unknown", outcome(unruled))
     stranger = ECKey.generate_key("P-256", {"kid": "stranger", "use": "sig", "alg": "ES256"})
-    # A kid that is not known is asked for once; the answer then is that no such key exists.
     cases = {
         "an expired token": (issue("analyst", NARROW, lifetime=-60), "401 token_expired"),
         "a token for another audience": (
             issue("analyst", NARROW, aud="https://elsewhere.example/mcp"),
             "401 audience_mismatch",
         ),
+        "a token with more scope written into it": (_tampered(good, QUERYING), "401 signature_invalid"),
+        "a token signed by an unknown key": (issue("analyst", NARROW, key=stranger), "401 key_unknown"),
+        "the same under the name of a known one": (
+            issue("analyst", NARROW, key=stranger, header={"kid": stage.issuer.jwks["keys"][0]["kid"]}),
+            "401 signature_invalid",
+        ),
+        "a token of another issuer": (issue("analyst", NARROW, iss="https://evil.example"), "401 issuer_unknown"),
         "a token of another type": (issue("analyst", NARROW, header={"typ": "JWT"}), "401 type_refused"),
         "a token for 24 hours": (issue("analyst", NARROW, lifetime=86_400), "401 lifetime_too_long"),
-        "a tampered token": (tampered, "401 signature_invalid"),
-        "a token signed by an unknown key": (issue("analyst", NARROW, key=stranger), "401 key_unknown"),
-        "a token of another issuer": (issue("analyst", NARROW, iss="https://evil.example"), "401 issuer_unknown"),
         "a bound token without its proof": (issue("analyst", NARROW, cnf={"jkt": "x" * 43}), "401 proof_missing"),
     }
     for tried, (token, expected) in cases.items():
-        walk.row(tried, expected, seen(await post(token, "tools/call", call)))
+        walk.row(era, tried, expected, outcome(await stage.post(era, token, "tools/call", SCHEMAS)))
 
 
-async def limits(walk: Walk, stage: Stage) -> None:
+async def limits(walk: Walk, stage: Stage, era: str) -> None:
     """A quota, and the time to come back."""
-    token = stage.issuer.issue("hurried", "catalog:metadata:read")
-    call = {"name": "get_lineage", "arguments": {"table": "sales.orders"}}
-    answers = [seen(await post(token, "tools/call", call)) for _ in range(5)]
-    walk.row("five calls of a tool with 5/10s", ["200"] * 5, answers)
-    refused = await post(token, "tools/call", call)
-    walk.row("the sixth", "429 quota_spent", seen(refused))
-    after = refused.headers.get("retry-after", "")
-    walk.row("Retry-After is between 1 and 11", "yes", "yes" if after.isdigit() and 1 <= int(after) <= 11 else after)  # noqa: PLR2004
-    other = stage.issuer.issue("patient", "catalog:metadata:read")
-    walk.row("another principal meanwhile", "200", seen(await post(other, "tools/call", call)))
+    trail = Trail()
+    async with stage.client(era, Bearer(stage.issuer.issue(f"hurried-{era}", ALL_SCOPES[2])), trail) as client:
+        await _tools(client)
+        trail.taken()
+        for _ in range(6):
+            await _called(client, LINEAGE)
+        walk.row(
+            era,
+            "six calls of a tool with 5/10s",
+            ", ".join([*["tools/call 200"] * 5, "tools/call 429 quota_spent"]),
+            trail.taken(),
+        )
+    refused = await stage.post(era, stage.issuer.issue(f"hurried-{era}", ALL_SCOPES[2]), "tools/call", LINEAGE)
+    after = refused.headers.get("retry-after", "none")
+    # The window of 10 s, and a 64th of it for the slots that it is counted in.
+    is_sound = after.isdigit() and 1 <= int(after) <= 11  # noqa: PLR2004
+    walk.row(era, "a new token of that principal", "429 quota_spent", outcome(refused))
+    walk.row(era, "its Retry-After", "1 to 11 seconds", "1 to 11 seconds" if is_sound else after)
+    async with stage.client(era, Bearer(stage.issuer.issue(f"patient-{era}", ALL_SCOPES[2]))) as client:
+        walk.row(era, "another principal meanwhile", "a result", await _called(client, LINEAGE))
 
 
-async def revocation(walk: Walk, stage: Stage) -> None:
+async def revocation(walk: Walk, stage: Stage, era: str) -> None:
     """A token that verified a moment ago."""
-    token = stage.issuer.issue("leaver", NARROW, jti="leaver-1")
-    call = {"name": "list_schemas", "arguments": {}}
-    walk.row("a token before its revocation", "200", seen(await post(token, "tools/call", call)))
-    stage.guard.revoke(token_id="leaver-1")
-    walk.row("its next call", "401 token_revoked", seen(await post(token, "tools/call", call)))
-
-
-async def rotation(walk: Walk, stage: Stage) -> None:
-    """New keys, while calls go on."""
-    call = {"name": "list_schemas", "arguments": {}}
-    old = stage.issuer.issue("analyst", NARROW)
-    before = stage.guard.key_status()[ISSUER]["fetches"]
-    stage.issuer.rotate()
-    # An unknown key makes a guard ask once in 30 s, and a stranger has had that turn: so the operator tells it.
-    stage.guard.refresh_keys()
-    while stage.guard.key_status()[ISSUER]["fetches"] == before:
-        walk.row("the old key meanwhile", "200", seen(await post(old, "tools/call", call)))
-    new = stage.issuer.issue("analyst", NARROW)
-    answers = {seen(await post(token, "tools/call", call)) for token in (old, new, old, new)}
-    walk.row("the old and the new key after a rotation", {"200"}, answers)
+    trail = Trail()
+    name = f"leaver-{era}"
+    async with stage.client(era, Bearer(stage.issuer.issue("leaver", NARROW, jti=name)), trail) as client:
+        walk.row(era, "a token before its revocation", "a result", await _called(client, SCHEMAS))
+        trail.taken()
+        stage.guard.revoke(token_id=name)
+        await _called(client, SCHEMAS)
+        walk.row(era, "its next call", "tools/call 401 token_revoked", trail.taken())
 
 
 async def walk_through() -> int:
     """All of it; gives the exit status."""
     walk = Walk()
-    async with stage() as found:
-        await discovery(walk)
-        for era in ERAS:
-            await clients(walk, found, era)
-        await refusals(walk, found)
-        await rotation(walk, found)
-        await limits(walk, found)
-        await revocation(walk, found)
-        found.guard.flush()
-        folder = found.guard.audit_folder
+    folders = []
+    async with issuing() as (issuer, secrets):
+        async with guarded(issuer, secrets) as found:
+            folders.append(found.guard.audit_folder)
+            await discovery(walk, found)
+            for era in ERAS:
+                await clients(walk, found, era)
+                await refusals(walk, found, era)
+                await limits(walk, found, era)
+                await revocation(walk, found, era)
+        # A guard looks for unknown keys once in a while only, and the stranger's key had that turn. So this is another one.
+        async with guarded(issuer, secrets) as found:
+            folders.append(found.guard.audit_folder)
+            await rotation(walk, found)
+    noted = [record for folder in folders if folder for record in records(folder)]
+    codes = sorted(walk.refusals())
+    recorded = {record.get("code") for record in noted}
+    walk.row("-", "refusals in the audit log", ", ".join(codes), ", ".join(code for code in codes if code in recorded))
+    return _reported(walk, noted, [str(folder) for folder in folders])
+
+
+def _reported(walk: Walk, noted: list[dict[str, Any]], folders: list[str]) -> int:
+    console = Console(width=max(Console().width, 160))
     console.print(walk.table())
-    if folder is not None:
-        noted = list(records(folder))
-        shown = table_of(noted)
-        shown.title = f"The {shown.row_count} records of those calls, in {folder}"
-        console.print(shown)
-        walk.row("records", "some", "some" if shown.row_count else "none")
+    shown = table_of(noted)
+    shown.title = f"The {shown.row_count} records of those calls, in {' and '.join(folders)}"
+    console.print(shown)
     if walk.differing:
         console.print(f"[red]{walk.differing} of {len(walk.rows)} steps went otherwise than expected[/]")
         return 1
@@ -369,40 +258,113 @@ async def walk_through() -> int:
     return 0
 
 
+async def _tools(client: Client) -> str:
+    return ", ".join(sorted(tool.name for tool in (await client.list_tools()).tools))
+
+
+async def _called(client: Client, call: dict[str, Any]) -> str:
+    """What a client's call came to."""
+    try:
+        result = await client.call_tool(call["name"], call["arguments"])
+    except Exception as error:  # noqa: BLE001 - whatever it is, it is what was seen
+        return f"{type(error).__name__}: {error}"
+    return "an error of the tool" if result.is_error else "a result"
+
+
+async def _rotated(stage: Stage) -> str:
+    """Asks for new keys, as an operator would, and looks at what is published then."""
+    async with httpx2.AsyncClient(trust_env=False) as client:
+        headers = {"authorization": f"Bearer {stage.issuer.admin_secret}"}
+        new = (await client.post(f"{stage.issuer.issuer}/dev/rotate", headers=headers)).json()["kid"]
+        published = (await client.get(f"{stage.issuer.issuer}/jwks")).json()["keys"]
+    return ", ".join("a new one" if key["kid"] == new else key["kid"] for key in published)
+
+
+def _tampered(token: str, scope: str) -> str:
+    """The token with another scope in its claims, and the old signature."""
+    header, payload, signature = token.split(".")
+    claims = json_b64decode(payload.encode())
+    return f"{header}.{json_b64encode({**claims, 'scope': scope}).decode()}.{signature}"
+
+
+def _challenged(response: httpx2.Response, name: str) -> str:
+    """A parameter of the challenge in an answer."""
+    _, _, after = response.headers.get("www-authenticate", "").partition(f'{name}="')
+    return str(after.partition('"')[0]) or "nothing"
+
+
+# --- for a person's own client ----------------------------------------------------------------------
+
+
 async def serve_on() -> int:
     """Leaves both servers running, and says how to connect."""
-    async with stage() as found:
+    async with issuing() as (issuer, secrets), guarded(issuer, secrets) as found:
         token = found.issuer.issue("visitor", " ".join(ALL_SCOPES))
-        console.print(f"MCP server            {RESOURCE}")
-        console.print(f"authorization server  {ISSUER}")
-        for client_id, secret in found.secrets.items():
-            console.print(f"client                {client_id} / {secret}", markup=False)
-        console.print(
-            f"rotate the keys       curl -X POST -H 'Authorization: Bearer {found.issuer.admin_secret}' {ISSUER}/dev/rotate",
-            soft_wrap=True,
-            markup=False,
-        )
-        console.print("\nA token for 15 minutes:\n")
-        print(token)
-        console.print("\nWith MCP Inspector:\n")
-        print(
-            f"npx @modelcontextprotocol/inspector --cli --server-url {RESOURCE} --transport http "
-            f'--header "Authorization: Bearer {token}" --protocol-era modern --stored-auth-only --method tools/list'
-        )
-        console.print("\nCtrl-C ends it.")
-        await asyncio.Event().wait()
+        sys.stdout.write(_guidance(found, token))
+        sys.stdout.flush()
+        await _interrupted()
     return 0
+
+
+def _guidance(stage: Stage, token: str) -> str:
+    issuer, resource = stage.issuer.issuer, stage.resource
+    clients = "\n".join(f"    {name:<10} {secret}" for name, secret in stage.secrets.items())
+    return f"""\
+MCP server            {resource}
+authorization server  {issuer}
+
+Clients and their secrets, for client credentials:
+{clients}
+
+A token with all scopes, for 15 minutes:
+    {token}
+
+Another one:
+    curl -s -u engineer:{stage.secrets["engineer"]} {issuer}/token -d grant_type=client_credentials \\
+        -d resource={resource} -d scope="{" ".join(ALL_SCOPES)}"
+
+MCP Inspector, on the command line (Node 22.19 or newer):
+    npx @modelcontextprotocol/inspector --cli --server-url {resource} --transport http \\
+        --header "Authorization: Bearer {token}" \\
+        --protocol-era modern --stored-auth-only --method tools/list
+    and in the browser: npx @modelcontextprotocol/inspector, transport "Streamable HTTP", the URL of the MCP server, and
+    the header "Authorization: Bearer " with the token
+
+New signing keys:
+    curl -s -X POST -H "Authorization: Bearer {stage.issuer.admin_secret}" {issuer}/dev/rotate
+
+What was decided so far, in another terminal:
+    fastguard audit show {stage.guard.audit_folder}
+
+Ctrl-C ends it.
+"""
+
+
+async def _interrupted() -> None:
+    """Waits until this process is told to end, so that the audit log can be sealed."""
+    told = asyncio.Event()
+    # Windows has no handlers of this kind; there, Ctrl-C cancels the task.
+    with contextlib.suppress(NotImplementedError):
+        for number in (signal.SIGINT, signal.SIGTERM):
+            asyncio.get_running_loop().add_signal_handler(number, told.set)
+    await told.wait()
 
 
 def run(*, serve: bool = False) -> int:
     """Runs the demonstration; gives the exit status: 0 if every step went as expected."""
+    # The official client warns of every refusal, which is what this is about.
     logging.getLogger("mcp").setLevel(logging.CRITICAL)
+    main: Coroutine[Any, Any, int] = serve_on() if serve else walk_through()
     try:
         import uvloop  # noqa: PLC0415 - not on Windows
-
-        runner = uvloop.run
     except ImportError:
-        runner = asyncio.run  # type: ignore[assignment]
-    with contextlib.suppress(KeyboardInterrupt):
-        return int(runner(serve_on() if serve else walk_through()))
-    return 0
+        runner = asyncio.run
+    else:
+        runner = uvloop.run
+    try:
+        return runner(main)
+    except KeyboardInterrupt:
+        return 0 if serve else 130
+    except RuntimeError as error:
+        sys.stderr.write(f"fastguard demo: {error}\n")
+        return 1
