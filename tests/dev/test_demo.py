@@ -13,7 +13,7 @@ from pathlib import Path
 import httpx2
 import pytest
 from mcp_fastguard.dev import AuthorizationServer
-from mcp_fastguard.dev.demo import Walk, run
+from mcp_fastguard.dev.demo import Walk, played, run
 from mcp_fastguard.dev.stage import guarded, issuing
 
 ROOT = Path(__file__).parents[2]
@@ -30,6 +30,18 @@ def test_walk_that_differs_in_one_step_is_counted():
     assert walk.differing == 1
     assert walk.refusals() == {"token_expired"}
     assert walk.table().row_count == 2
+
+
+def test_scene_that_breaks_off_is_a_step_that_differs():
+    async def scene(walk, era):
+        walk.row(era, "a", "200", "200")
+        raise ExceptionGroup("several", [ExceptionGroup("inner", [OSError("gone")]), ValueError("odd")])
+
+    walk = Walk()
+    asyncio.run(played(walk, scene, "2026-07-28"))
+
+    assert walk.differing == 1
+    assert walk.rows[-1].seen == "OSError: gone; ValueError: odd"
 
 
 def test_taken_address_is_said_and_nothing_started(capsys):
@@ -82,12 +94,17 @@ def test_served_demonstration_can_be_used_as_it_says_and_seals_its_log():
         }
         message = {"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": {"protocolVersion": "2025-11-25"}}
         message["params"] |= {"capabilities": {}, "clientInfo": {"name": "t", "version": "1"}}
-        assert httpx2.post(RESOURCE, json=message, headers=headers, trust_env=False).status_code == 200
+        opened = httpx2.post(RESOURCE, json=message, headers=headers, trust_env=False)
+        assert opened.status_code == 200
         assert httpx2.post(RESOURCE, json=message, trust_env=False).status_code == 401
         folder = re.search(r"fastguard audit show (\S+)", said)[1]
+        headers["mcp-session-id"] = opened.headers["mcp-session-id"]
 
-        process.send_signal(signal.SIGTERM)
+        # A stream that its client leaves open does not keep the servers from ending.
+        with httpx2.stream("GET", RESOURCE, headers=headers, trust_env=False) as stream:
+            assert stream.status_code == 200
+            process.send_signal(signal.SIGTERM)
 
-        assert process.wait(20) == 0
+            assert process.wait(20) == 0
     lines = Path(folder, "000001.jsonl").read_text().splitlines()
     assert '"event_type":"log_sealed"' in lines[-1]

@@ -22,7 +22,7 @@ from mcp_fastguard.cli.records import records, table_of
 from mcp_fastguard.dev.stage import ALL_SCOPES, ERAS, NARROW, QUERYING, Bearer, Trail, guarded, issuing, outcome
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
+    from collections.abc import Awaitable, Callable, Coroutine
 
     from mcp import Client
 
@@ -221,6 +221,14 @@ async def revocation(walk: Walk, stage: Stage, era: str) -> None:
         walk.row(era, "its next call", "tools/call 401 token_revoked", trail.taken())
 
 
+async def played(walk: Walk, scene: Callable[..., Awaitable[None]], *args: object) -> None:
+    """Plays one scene. One that breaks off is a step that went otherwise; the others are played all the same."""
+    try:
+        await scene(walk, *args)
+    except Exception as error:  # noqa: BLE001 - whatever it is, it is what was seen
+        walk.row("-", f"the scene `{scene.__name__}`", "played to its end", _causes(error))
+
+
 async def walk_through() -> int:
     """All of it; gives the exit status."""
     walk = Walk()
@@ -228,16 +236,14 @@ async def walk_through() -> int:
     async with issuing() as (issuer, secrets):
         async with guarded(issuer, secrets) as found:
             folders.append(found.guard.audit_folder)
-            await discovery(walk, found)
+            await played(walk, discovery, found)
             for era in ERAS:
-                await clients(walk, found, era)
-                await refusals(walk, found, era)
-                await limits(walk, found, era)
-                await revocation(walk, found, era)
+                for scene in (clients, refusals, limits, revocation):
+                    await played(walk, scene, found, era)
         # A guard looks for unknown keys once in a while only, and the stranger's key had that turn. So this is another one.
         async with guarded(issuer, secrets) as found:
             folders.append(found.guard.audit_folder)
-            await rotation(walk, found)
+            await played(walk, rotation, found)
     noted = [record for folder in folders if folder for record in records(folder)]
     codes = sorted(walk.refusals())
     recorded = {record.get("code") for record in noted}
@@ -267,8 +273,14 @@ async def _called(client: Client, call: dict[str, Any]) -> str:
     try:
         result = await client.call_tool(call["name"], call["arguments"])
     except Exception as error:  # noqa: BLE001 - whatever it is, it is what was seen
-        return f"{type(error).__name__}: {error}"
+        return _causes(error)
     return "an error of the tool" if result.is_error else "a result"
+
+
+def _causes(error: BaseException) -> str:
+    if isinstance(error, BaseExceptionGroup):
+        return "; ".join(_causes(cause) for cause in error.exceptions)
+    return f"{type(error).__name__}: {error}"
 
 
 async def _rotated(stage: Stage) -> str:
@@ -341,13 +353,17 @@ Ctrl-C ends it.
 
 
 async def _interrupted() -> None:
-    """Waits until this process is told to end, so that the audit log can be sealed."""
+    """Waits until this process is told to end, so that the audit log can be sealed. Told twice, it ends at once."""
     told = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    numbers = (signal.SIGINT, signal.SIGTERM)
     # Windows has no handlers of this kind; there, Ctrl-C cancels the task.
     with contextlib.suppress(NotImplementedError):
-        for number in (signal.SIGINT, signal.SIGTERM):
-            asyncio.get_running_loop().add_signal_handler(number, told.set)
+        for number in numbers:
+            loop.add_signal_handler(number, told.set)
     await told.wait()
+    for number in numbers:
+        loop.remove_signal_handler(number)
 
 
 def run(*, serve: bool = False) -> int:

@@ -36,6 +36,12 @@ NARROW: Final = "warehouse:schema:read"
 QUERYING: Final = "warehouse:query:read"
 ALL_SCOPES: Final = (NARROW, QUERYING, "catalog:metadata:read", "pipeline:trigger:write")
 
+#: The guard fetches keys in the background; on loopback that takes milliseconds.
+PATIENCE: Final = 5.0
+
+#: Streams that are open at the end are cut after so many seconds.
+FAREWELL: Final = 1
+
 
 class Stage:
     """The authorization server and its clients' secrets, and the guard of the warehouse."""
@@ -180,6 +186,7 @@ async def guarded(issuer: AuthorizationServer, secrets: Mapping[str, str]) -> As
 
     Raises:
         RuntimeError: the address is taken.
+        TimeoutError: the guard could not fetch the keys of the authorization server.
     """
     folder = _example_folder()
     if str(folder) not in sys.path:
@@ -188,7 +195,15 @@ async def guarded(issuer: AuthorizationServer, secrets: Mapping[str, str]) -> As
 
     with _bound(issuer.resource) as listening, Guard.from_file(folder / "fastguard.toml") as guard:
         async with _serving(build_app(guard), listening):
+            await _has_keys(guard, issuer.issuer)
             yield Stage(issuer, secrets, guard)
+
+
+async def _has_keys(guard: Guard, issuer: str) -> None:
+    """Waits for the first fetch. A call that came before it would have used the one look for unknown keys up."""
+    async with asyncio.timeout(PATIENCE):
+        while guard.key_status().get(issuer, {}).get("age") is None:  # noqa: ASYNC110 - it ends in another thread
+            await asyncio.sleep(0.01)
 
 
 def _example_folder() -> Path:
@@ -222,7 +237,16 @@ class _Server(uvicorn.Server):
 @contextlib.asynccontextmanager
 async def _serving(app: Any, listening: socket.socket) -> AsyncIterator[None]:
     """Serves an application, and ends it."""
-    server = _Server(uvicorn.Config(app, log_level="error", proxy_headers=False, lifespan="on"))
+    server = _Server(
+        uvicorn.Config(
+            app,
+            log_level="critical",
+            proxy_headers=False,
+            lifespan="on",
+            # A client of somebody's own may hold a stream open for ever.
+            timeout_graceful_shutdown=FAREWELL,
+        )
+    )
     task = asyncio.create_task(server.serve(sockets=[listening]))
     while not server.started:
         if task.done():
