@@ -1,130 +1,170 @@
-"""Fetches one document: bounded in time and size, no redirects, no proxies of the environment."""
+"""Fetches one JSON document: bounded in time and size, no redirects, no proxies of the environment."""
 
 from __future__ import annotations
 
 import asyncio
+import functools
 import ipaddress
-import json
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 from urllib.parse import urlsplit
 
 import httpx2
 
 from mcp_fastguard._fastguard import MAX_KEY_SET_BYTES
+from mcp_fastguard.keys.discovery import MetadataError, jwks_uri_of, metadata_places
 
-__all__ = ["FetchError", "Source", "fetch_keys"]
+if TYPE_CHECKING:
+    import ssl
+
+__all__ = ["DEADLINE", "FetchError", "KeySource", "fetch_keys"]
 
 #: The whole fetch, discovery included, ends after so many seconds (F1, F2: a total, not per read).
 DEADLINE: Final = 5.0
 
+#: So much of a text that a server chose goes into a reason.
+MAX_QUOTED: Final = 120
+
 
 class FetchError(Exception):
-    """A key set could not be fetched. The text holds no secret."""
+    """A document could not be fetched. The text names the place and the reason, and holds no secret."""
 
 
-class Source(NamedTuple):
-    """Where an issuer's keys are."""
+class KeySource(NamedTuple):
+    """Where an issuer's keys are.
+
+    Args:
+        issuer: as tokens spell it.
+        jwks_uri: of its key set; None: found in the issuer's metadata.
+        allow_http_loopback: lets `http` pass for a host on loopback. Elsewhere, who is on the way would choose the keys.
+    """
 
     issuer: str
     jwks_uri: str | None
     allow_http_loopback: bool
 
 
-async def fetch_keys(source: Source, deadline: float = DEADLINE) -> bytes:
+async def fetch_keys(source: KeySource, *, deadline: float = DEADLINE) -> bytes:
     """The issuer's key set, as it came.
 
     Args:
-        source: where it is; without ``jwks_uri`` it is discovered (RFC 8414, OpenID Connect Discovery 1.0).
+        source: where it is.
         deadline: seconds for all of it.
 
     Raises:
         FetchError: it did not come.
     """
     try:
-        async with asyncio.timeout(deadline):
-            async with httpx2.AsyncClient(trust_env=False, follow_redirects=False, timeout=deadline) as client:
-                uri = source.jwks_uri or await _discover(client, source)
-                return await _read(client, uri, source)
+        # A client for each fetch: no connection lies open between fetches, and no cookie outlives one.
+        async with (
+            asyncio.timeout(deadline),
+            httpx2.AsyncClient(verify=_tls(), trust_env=False, follow_redirects=False, timeout=deadline) as client,
+        ):
+            uri = source.jwks_uri or await _discover(client, source)
+            return await _read(client, uri, source)
     except TimeoutError as error:
-        message = f"no key set within {deadline:g} s"
-        raise FetchError(message) from error
-    except httpx2.HTTPError as error:
-        message = f"{type(error).__name__}"
-        raise FetchError(message) from error
+        raise FetchError(f"no key set within {deadline:g} s") from error
 
 
-async def _discover(client: httpx2.AsyncClient, source: Source) -> str:
-    """``jwks_uri`` of the issuer's metadata, which must name the issuer exactly (RFC 8414 section 3.3)."""
-    parts = urlsplit(source.issuer)
-    path = parts.path.rstrip("/")
-    origin = f"{parts.scheme}://{parts.netloc}"
-    places = [
-        f"{origin}/.well-known/oauth-authorization-server{path}",
-        f"{source.issuer.rstrip('/')}/.well-known/openid-configuration",
-    ]
-    last = FetchError("no metadata")
+async def _discover(client: httpx2.AsyncClient, source: KeySource) -> str:
+    """Asks the places in their order; one that has no usable metadata leaves the answer to the next."""
+    reasons = []
+    try:
+        places = metadata_places(source.issuer)
+    except MetadataError as error:
+        raise FetchError(str(error)) from error
     for place in places:
         try:
-            document = _parse(await _read(client, place, source))
-        except (FetchError, httpx2.HTTPError) as error:
-            last = error if isinstance(error, FetchError) else FetchError(type(error).__name__)
-            continue
-        if document.get("issuer") != source.issuer:
-            message = f"the metadata at {place} name another issuer"
-            raise FetchError(message)
-        uri = document.get("jwks_uri")
-        if not isinstance(uri, str):
-            message = f"the metadata at {place} name no jwks_uri"
-            raise FetchError(message)
-        return uri
-    raise last
+            return jwks_uri_of(await _read(client, place, source), source.issuer)
+        except MetadataError as error:
+            reasons.append(f"{place}: {error}")
+        except FetchError as error:
+            reasons.append(str(error))
+    raise FetchError("no metadata: " + "; ".join(reasons))
 
 
-async def _read(client: httpx2.AsyncClient, uri: str, source: Source) -> bytes:
-    check_uri(uri, allow_http_loopback=source.allow_http_loopback)
-    async with client.stream("GET", uri, headers={"accept": "application/json"}) as response:
-        if response.status_code != httpx2.codes.OK:
-            message = f"status {response.status_code} from {uri}"
-            raise FetchError(message)
-        content = bytearray()
-        async for chunk in response.aiter_bytes():
-            content += chunk
-            if len(content) > MAX_KEY_SET_BYTES:
-                message = f"more than {MAX_KEY_SET_BYTES} bytes from {uri}"
-                raise FetchError(message)
-        return bytes(content)
+async def _read(client: httpx2.AsyncClient, uri: str, source: KeySource) -> bytes:
+    url = checked_url(uri, allow_http_loopback=source.allow_http_loopback)
+    # Compressed bodies are neither asked for nor read: a small one can unfold to any size before its length is known.
+    headers = {"accept": "application/json, application/jwk-set+json", "accept-encoding": "identity"}
+    try:
+        async with client.stream("GET", url, headers=headers) as response:
+            _check_head(response, url)
+            content = bytearray()
+            async for chunk in response.aiter_raw():
+                content += chunk
+                if len(content) > MAX_KEY_SET_BYTES:
+                    raise _failed(url, f"more than {MAX_KEY_SET_BYTES} bytes")
+            return bytes(content)
+    except httpx2.HTTPError as error:
+        raise _failed(url, f"{type(error).__name__} {_quoted(str(error))}") from error
 
 
-def check_uri(uri: str, *, allow_http_loopback: bool) -> None:
-    """Lets ``https`` pass, and ``http`` only by leave and on loopback."""
-    parts = urlsplit(uri)
-    if parts.username is not None or parts.password is not None:
-        message = "a URL with a user in it is refused"
-        raise FetchError(message)
-    if parts.scheme == "https" and parts.hostname:
-        return
-    if parts.scheme == "http" and allow_http_loopback and _is_loopback(parts.hostname or ""):
-        return
-    message = f"{uri} is not https"
-    raise FetchError(message)
+def _check_head(response: httpx2.Response, url: httpx2.URL) -> None:
+    # Redirects end here too: what the configuration did not name is not asked.
+    if response.status_code != httpx2.codes.OK:
+        raise _failed(url, f"status {response.status_code}")
+    encoding = response.headers.get("content-encoding", "identity")
+    if encoding.lower() != "identity":
+        raise _failed(url, f"content encoding {_quoted(encoding)}")
+    media_type = response.headers.get("content-type", "")
+    if not _is_json(media_type):
+        raise _failed(url, f"not JSON but {_quoted(media_type)}")
+    length = response.headers.get("content-length", "0")
+    if length.isdecimal() and int(length) > MAX_KEY_SET_BYTES:
+        raise _failed(url, f"more than {MAX_KEY_SET_BYTES} bytes")
 
 
-def _is_loopback(host: str) -> bool:
+def _is_json(media_type: str) -> bool:
+    """RFC 8259 section 11 and the `+json` suffix of RFC 6839, which RFC 7517's `application/jwk-set+json` bears."""
+    name = media_type.partition(";")[0].strip().lower()
+    return name == "application/json" or (name.startswith("application/") and name.endswith("+json"))
+
+
+def checked_url(uri: str, *, allow_http_loopback: bool) -> httpx2.URL:
+    """The URL, parsed once by the client that will send it: `https`, or by leave `http` on loopback.
+
+    Raises:
+        FetchError: it may not be asked.
+    """
+    try:
+        url = httpx2.URL(uri)
+        has_user = "@" in urlsplit(uri).netloc
+    except (httpx2.InvalidURL, ValueError) as error:
+        # Not shown either: a secret may stand in what cannot be read.
+        raise FetchError("a URL that cannot be read is refused") from error
+    # What is before the `@` may be a secret, so the URL is not shown.
+    if has_user or url.userinfo:
+        raise FetchError("a URL with a user in it is refused")
+    if url.scheme == "https" and url.host:
+        return url
+    if url.scheme == "http" and allow_http_loopback and is_loopback(url.host):
+        return url
+    raise _failed(url, "not https")
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host is `localhost` or an address on loopback, also one of IPv4 mapped into IPv6."""
     if host == "localhost":
         return True
     try:
-        return ipaddress.ip_address(host).is_loopback
+        address = ipaddress.ip_address(host)
     except ValueError:
         return False
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return (mapped or address).is_loopback
 
 
-def _parse(content: bytes) -> dict[str, Any]:
-    try:
-        document = json.loads(content)
-    except (ValueError, RecursionError) as error:
-        message = "the metadata are not JSON"
-        raise FetchError(message) from error
-    if not isinstance(document, dict):
-        message = "the metadata are no JSON object"
-        raise FetchError(message)
-    return document
+@functools.cache
+def _tls() -> ssl.SSLContext:
+    # Reading the system's certificates takes 25 ms, so it is done once; a change of them is seen by a new process.
+    return httpx2.create_ssl_context(trust_env=False)
+
+
+def _failed(url: httpx2.URL, reason: str) -> FetchError:
+    # Without the query: some issuers take an API key there.
+    return FetchError(f"{_quoted(str(url.copy_with(query=None, fragment=None)))}: {reason}")
+
+
+def _quoted(text: str) -> str:
+    """A text that a server chose, fit for a log: one line of ASCII, not long."""
+    return f"`{ascii(text)[1:-1][:MAX_QUOTED]}`"

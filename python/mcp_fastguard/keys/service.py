@@ -3,243 +3,190 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
 import contextlib
-import logging
 import os
-import random
 import threading
 import time
 import weakref
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Final
 
-from mcp_fastguard.keys.fetch import FetchError, Source, fetch_keys
+from mcp_fastguard.keys.feed import Figures, KeySink, Pace
+from mcp_fastguard.keys.fetch import KeySource, fetch_keys
+from mcp_fastguard.keys.worker import Worker
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable
+    import concurrent.futures
+    from collections.abc import Awaitable, Callable, Coroutine, Iterable
+    from typing import Any
 
-__all__ = ["KeyService", "KeySink", "Watch", "key_service"]
+__all__ = ["KeyService", "Watch", "key_service"]
 
-logger = logging.getLogger("mcp_fastguard")
-
-#: A set is fresh for so many seconds (F1).
-FRESH: Final = 600.0
-
-#: It is fetched anew at this part of its freshness, less a little at random, so that a fleet does not ask at once.
-AHEAD: Final = 0.8
-
-#: Waits after failures, in seconds: doubled each time, from the first to the second.
-BACK_OFF: Final = (1.0, 60.0)
-
-
-class KeySink(Protocol):
-    """Who takes key sets in: the gate of a guard."""
-
-    def replace_keys(self, issuer: str, jwks: bytes) -> None:
-        """Takes a set in; ValueError where it is none."""
-        ...
-
-    def keys_failed(self, issuer: str, reason: str = "", retry_after: float = 0.0) -> None:
-        """Takes note that a fetch ended without a set."""
-        ...
-
-
-class _Feed:
-    """One source, fetched again and again. Lives on the service's loop."""
-
-    def __init__(self, source: Source, fetch: Callable[[Source], Awaitable[bytes]]) -> None:
-        self.source = source
-        self.sinks: weakref.WeakSet[Any] = weakref.WeakSet()
-        self.fetches = 0
-        self.failures = 0
-        self.fetched_at: float | None = None
-        self.last_error: str | None = None
-        self._fetch = fetch
-        self._content: bytes | None = None
-        self._current: asyncio.Task[None] | None = None
-        self._timer: asyncio.TimerHandle | None = None
-
-    def add(self, sink: KeySink) -> None:
-        self.sinks.add(sink)
-        if self._content is not None:
-            self._hand_over(sink, self._content)
-        else:
-            self.begin()
-
-    def begin(self) -> asyncio.Task[None]:
-        """The fetch under way, or a new one: never two at once."""
-        if self._current is None or self._current.done():
-            if self._timer is not None:
-                self._timer.cancel()
-            self._current = asyncio.get_running_loop().create_task(self._run())
-        return self._current
-
-    def stop(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-        if self._current is not None:
-            self._current.cancel()
-
-    async def _run(self) -> None:
-        try:
-            content = await self._fetch(self.source)
-            for sink in list(self.sinks):
-                self._hand_over(sink, content)
-        except (FetchError, ValueError) as error:
-            self._fail(str(error))
-        except Exception as error:  # noqa: BLE001 - whatever fails, the old set stays and the fetch is tried again
-            self._fail(type(error).__name__)
-        else:
-            self._content, self.fetched_at = content, time.monotonic()
-            self.failures, self.last_error = 0, None
-        self.fetches += 1
-        self._plan()
-
-    def _hand_over(self, sink: KeySink, content: bytes) -> None:
-        sink.replace_keys(self.source.issuer, content)
-
-    def _fail(self, reason: str) -> None:
-        self.failures += 1
-        self.last_error = reason
-        logger.warning("keys of %s: %s; the set at hand stays in use", self.source.issuer, reason)
-        for sink in list(self.sinks):
-            sink.keys_failed(self.source.issuer, reason)
-
-    def _plan(self) -> None:
-        spread = 0.9 + 0.1 * random.random()  # noqa: S311 - spreads load, hides nothing
-        if self.failures:
-            shortest, longest = BACK_OFF
-            wait = min(longest, shortest * 2.0 ** min(self.failures - 1, 10))
-        else:
-            wait = FRESH * AHEAD
-        self._timer = asyncio.get_running_loop().call_later(wait * spread, self._due)
-
-    def _due(self) -> None:
-        if self.sinks:
-            self.begin()
+#: Seconds for the thread to end. Fetches that are ended get half of it to close their sockets.
+CLOSE_WITHIN: Final = 2.0
 
 
 class KeyService:
-    """Runs the feeds. Its thread starts with the first watch, never at import."""
+    """Runs the feeds. Its thread starts with the first watch, never at import.
 
-    def __init__(self, fetch: Callable[[Source], Awaitable[bytes]] = fetch_keys) -> None:
-        self._fetch = fetch
-        self._lock = threading.Lock()
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._feeds: dict[Source, _Feed] = {}
+    Args:
+        fetch: gets one key set; left out: over the network.
+        pace: when it is called.
+        clock: monotonic seconds.
+    """
 
-    def watch(self, sources: Iterable[tuple[str, str | None, bool]], sink: KeySink) -> Watch:
-        """Begins to fetch the sources in the background, for a sink that is held weakly."""
-        watch = Watch(self, [Source(*source) for source in sources], sink)
-        for source in watch.sources:
-            self._submit(self._add(source, sink))
+    def __init__(
+        self,
+        *,
+        fetch: Callable[[KeySource], Awaitable[bytes]] | None = None,
+        pace: Pace | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.clock = clock
+        self._pace = pace or Pace()
+        self._fetch = fetch or self._fetch_over_network
+        # Reentrant: a collection of garbage under the lock may close a guard.
+        self._lock = threading.RLock()
+        self._worker: Worker | None = None
+        self._is_closed = False
+        _services.add(self)
+
+    def watch(self, sources: Iterable[KeySource | tuple[str, str | None, bool]], sink: KeySink) -> Watch:
+        """Begins to fetch the sources in the background, for a sink that is held weakly.
+
+        Sources that are watched already are not fetched again: the sink gets the set at hand.
+        """
+        watch = Watch(self, tuple(KeySource(*source) for source in sources), sink)
+        watch.revive()
         return watch
 
-    async def _add(self, source: Source, sink: KeySink) -> None:
-        feed = self._feeds.get(source)
-        if feed is None:
-            feed = self._feeds[source] = _Feed(source, self._fetch)
-        try:
-            feed.add(sink)
-        except ValueError as error:
-            sink.keys_failed(source.issuer, str(error))
-
-    async def _begin(self, source: Source) -> None:
-        feed = self._feeds.get(source)
-        if feed is not None:
-            # A caller that goes away must not take the fetch of the others with it.
-            await asyncio.shield(feed.begin())
-
-    async def _remove(self, source: Source, sink: KeySink) -> None:
-        feed = self._feeds.get(source)
-        if feed is None:
-            return
-        feed.sinks.discard(sink)
-        if not feed.sinks:
-            feed.stop()
-            del self._feeds[source]
-
-    def feed(self, source: Source) -> _Feed | None:
-        """The feed of a source, for its figures."""
-        return self._feeds.get(source)
-
-    def _submit(self, work: Any) -> Any:
-        return asyncio.run_coroutine_threadsafe(work, self._running_loop())
-
-    def _running_loop(self) -> asyncio.AbstractEventLoop:
+    def close(self, timeout: float = CLOSE_WITHIN) -> None:
+        """Ends all fetching, for good; waits for the thread at most `timeout` seconds."""
         with self._lock:
-            if self._loop is None:
-                # Never uvloop: its loops must not cross a fork, and this one does nothing that needs it.
-                self._loop = asyncio.SelectorEventLoop()
-                thread = threading.Thread(target=self._loop.run_forever, name="fastguard-keys", daemon=True)
-                thread.start()
-            return self._loop
+            self._is_closed = True
+            worker, self._worker = self._worker, None
+        if worker is not None:
+            worker.end(timeout)
 
-    def forget(self) -> None:
-        """In a child process: nothing of the parent's thread, sockets or tasks is used; watches begin anew when asked."""
-        self._lock = threading.Lock()
-        self._loop = None
-        self._feeds = {}
+    async def _fetch_over_network(self, source: KeySource) -> bytes:
+        return await fetch_keys(source, deadline=self._pace.deadline)
+
+    def enter(self, watch: Watch) -> Worker | None:
+        """The worker, started if need be, with the watch in it; None after the end of either."""
+        with self._lock:
+            if self._is_closed or watch.is_closed:
+                return None
+            if self._worker is None:
+                self._worker = Worker(self._fetch, self._pace, self.clock)
+            if watch.worker is not self._worker:
+                watch.worker = self._worker
+                for source in watch.sources:
+                    self._worker.submit(self._worker.seat(source, watch.seat, watch.sink))
+            return self._worker
+
+    def submit(
+        self, watch: Watch, issuer: str | None, work: Callable[[Worker, KeySource], Coroutine[Any, Any, None]]
+    ) -> list[concurrent.futures.Future[None]]:
+        """Has the worker do something for the sources of one issuer, or of all."""
+        # The lock is held till the last is submitted, so that the worker cannot end meanwhile.
+        with self._lock:
+            worker = self.enter(watch)
+            if worker is None:
+                return []
+            chosen = [source for source in watch.sources if issuer in {None, source.issuer}]
+            return [worker.submit(work(worker, source)) for source in chosen]
+
+    def leave(self, watch: Watch) -> None:
+        """Lets a watch go, for good."""
+        with self._lock:
+            watch.is_closed = True
+            # A worker of the parent process, or one that was ended, has nothing to end.
+            if watch.worker is not None and watch.worker is self._worker:
+                for source in watch.sources:
+                    watch.worker.submit(watch.worker.leave(source, watch.seat))
+
+    def holds(self, watch: Watch) -> bool:
+        """Whether the watch is in the worker of this process."""
+        return watch.worker is not None and watch.worker is self._worker
+
+    def forget_parent(self) -> None:
+        """In a child process. The parent's lock may be held for ever, and its thread does not run here."""
+        self._lock = threading.RLock()
+        if self._worker is not None:
+            # Kept, for to finalise a loop or a socket would act on what the parent still uses.
+            _inherited.append(self._worker)
+            self._worker = None
 
 
 class Watch:
-    """The sources of one guard."""
+    """The sources of one guard. Its methods may be called from any thread."""
 
-    def __init__(self, service: KeyService, sources: list[Source], sink: KeySink) -> None:
+    def __init__(self, service: KeyService, sources: tuple[KeySource, ...], sink: KeySink) -> None:
         self.sources = sources
+        self.sink = weakref.ref(sink)
+        self.seat = object()
+        self.worker: Worker | None = None
+        self.is_closed = False
         self._service = service
-        self._sink = weakref.ref(sink)
-        self._process = os.getpid()
 
-    async def fetched(self, issuer: str, *, timeout: float = 5.0) -> None:  # noqa: ASYNC109 - a bound, not a cancellation
-        """Joins the fetch under way, or begins one, and returns when it has ended, well or not.
+    async def fetched(self, issuer: str, *, after: float | None = None, timeout: float = 5.0) -> None:  # noqa: ASYNC109 - ends quietly
+        """Waits for keys that were missed: joins the fetch under way, or begins one if the cool-down permits.
 
-        When a fetch may be begun for an unknown key is decided in the core, which asks at most once in its cool-down.
+        Returns when it has ended, well or not, and at once where none may begin. Never raises for what the network does.
+
+        Args:
+            issuer: whose key was missed.
+            after: when it was missed, in the seconds of `time.monotonic`; a fetch that began later and has ended will do.
+                Left out: now.
+            timeout: the longest wait, in seconds. The fetch goes on without this caller.
         """
-        self._revive()
-        for source in self.sources:
-            if source.issuer == issuer:
-                future = asyncio.wrap_future(self._service._submit(self._service._begin(source)))  # noqa: SLF001
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(asyncio.shield(future), timeout + 1.0)
+        missed_at = self._service.clock() if after is None else after
+        futures = self._service.submit(self, issuer, lambda worker, source: worker.join(source, missed_at))
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout):
+                for future in futures:
+                    await asyncio.wrap_future(future)
 
     def refresh(self, issuer: str | None = None) -> None:
-        """Has the keys fetched now, in the background."""
-        self._revive()
-        for source in self.sources:
-            if issuer in {None, source.issuer}:
-                self._service._submit(self._service._begin(source))  # noqa: SLF001
+        """Has the keys of one issuer, or of all, fetched now, in the background. Asks no cool-down."""
+        self._service.submit(self, issuer, lambda worker, source: worker.refresh(source))
 
-    def status(self) -> dict[str, dict[str, Any]]:
-        """Figures of each issuer: age in seconds, failures in a row, fetches, last error."""
-        figures: dict[str, dict[str, Any]] = {}
-        for source in self.sources:
-            feed = self._service.feed(source)
-            if feed is not None:
-                age = None if feed.fetched_at is None else time.monotonic() - feed.fetched_at
-                figures[source.issuer] = {
-                    "age": age,
-                    "failures": feed.failures,
-                    "fetches": feed.fetches,
-                    "last_error": feed.last_error,
-                }
-        return figures
+    def revive(self) -> None:
+        """Begins anew in a process that was forked since. Cheap, and to be called with every call that a guard decides.
+
+        Without it a child that meets no unknown key would keep the parent's keys, and never learn that one was withdrawn.
+        """
+        if not self._service.holds(self):
+            self._service.enter(self)
+
+    def status(self) -> dict[str, dict[str, float | str | None]]:
+        """Figures of each issuer: `age` in seconds of the set at hand, `failures` in a row, `fetches` that ended,
+        `last_error`, and `due_in`: seconds to the next fetch.
+        """
+        now = self._service.clock()
+        worker = self.worker
+        return {
+            source.issuer: _status(Figures() if worker is None else worker.figures(source), now)
+            for source in self.sources
+        }
 
     def close(self) -> None:
-        """Ends the fetching for this guard."""
-        sink = self._sink()
-        if sink is not None and self._process == os.getpid():
-            for source in self.sources:
-                self._service._submit(self._service._remove(source, sink))  # noqa: SLF001
-
-    def _revive(self) -> None:
-        """After a fork the child's service is empty: begins the watch anew."""
-        sink = self._sink()
-        if self._process != os.getpid() and sink is not None:
-            self._process = os.getpid()
-            for source in self.sources:
-                self._service._submit(self._service._add(source, sink))  # noqa: SLF001
+        """Ends the fetching for this guard, without waiting. The sink gets nothing that is fetched after it."""
+        self._service.leave(self)
 
 
+def _status(figures: Figures, now: float) -> dict[str, float | str | None]:
+    return {
+        "age": None if figures.fetched_at is None else now - figures.fetched_at,
+        "failures": figures.failures,
+        "fetches": figures.fetches,
+        "last_error": figures.last_error,
+        "due_in": None if figures.due_at is None else max(0.0, figures.due_at - now),
+    }
+
+
+_inherited: list[Worker] = []
+_services: weakref.WeakSet[KeyService] = weakref.WeakSet()
 _service = KeyService()
 
 
@@ -248,5 +195,17 @@ def key_service() -> KeyService:
     return _service
 
 
+def _forget_parent() -> None:
+    for service in tuple(_services):
+        service.forget_parent()
+
+
+def _close_all() -> None:
+    for service in tuple(_services):
+        service.close()
+
+
+# A thread that the end of the interpreter stops inside the core would unwind through it, and abort the process.
+atexit.register(_close_all)
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_service.forget)
+    os.register_at_fork(after_in_child=_forget_parent)

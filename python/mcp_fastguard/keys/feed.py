@@ -1,0 +1,240 @@
+"""One issuer's key set, fetched again and again. Everything here runs on the loop of the service."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import logging
+import random
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+from mcp_fastguard.keys.fetch import DEADLINE, FetchError, KeySource
+
+if TYPE_CHECKING:
+    import weakref
+    from collections.abc import Awaitable, Callable
+
+__all__ = ["Feed", "Figures", "KeySink", "Pace"]
+
+logger = logging.getLogger("mcp_fastguard")
+
+
+class KeySink(Protocol):
+    """Who takes key sets in: the gate of a guard. Called on the thread of the service."""
+
+    def replace_keys(self, issuer: str, jwks: bytes) -> None:
+        """Takes a set in. ValueError: it is none, and the old one stays."""
+        ...
+
+    def keys_failed(self, issuer: str, reason: str, retry_after: float) -> None:
+        """Takes note that a fetch ended without a set, and that the next one begins after so many seconds."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Pace:
+    """When keys are fetched. All times are seconds.
+
+    Args:
+        fresh: for so long a set is not fetched again unless asked for (F1). Longer keeps keys that were withdrawn.
+        ahead: the part of `fresh` after which the next set is fetched, so that none is waited for.
+        early: the most that a refresh comes earlier by chance, as a part of its wait, so that a fleet does not ask at once.
+        cool_down: unknown keys begin at most one fetch in this time (F6). Shorter lets callers send us to the issuer.
+        back_off_first: the wait after the first failure; each failure doubles it.
+        back_off_most: the longest wait after a failure.
+        deadline: for one fetch as a whole.
+        chance: draws from 0 to 1.
+    """
+
+    fresh: float = 600.0
+    ahead: float = 0.8
+    early: float = 0.1
+    cool_down: float = 30.0
+    back_off_first: float = 1.0
+    back_off_most: float = 60.0
+    deadline: float = DEADLINE
+    chance: Callable[[], float] = random.random
+
+    def wait(self, failures: int) -> float:
+        """From the end of a fetch to the beginning of the next, after so many failures in a row."""
+        if failures == 0:
+            return self.fresh * self.ahead * (1.0 - self.early * self.chance())
+        # The exponent is bounded, for 2.0 ** 1024 is an error; 2 ** 16 is past every sensible bound.
+        bound = min(self.back_off_most, self.back_off_first * 2.0 ** min(failures - 1, 16))
+        return max(min(self.back_off_first, bound), bound * (0.5 + 0.5 * self.chance()))
+
+
+class Figures(NamedTuple):
+    """What is known of a feed. Replaced whole, so that other threads read one moment."""
+
+    fetches: int = 0
+    failures: int = 0
+    fetched_at: float | None = None
+    last_error: str | None = None
+    due_at: float | None = None
+
+
+class Feed:
+    """The fetches of one source, never two at once, for all who watch it."""
+
+    def __init__(
+        self,
+        source: KeySource,
+        *,
+        fetch: Callable[[KeySource], Awaitable[bytes]],
+        pace: Pace,
+        clock: Callable[[], float],
+        retire: Callable[[Feed], None],
+    ) -> None:
+        self.source = source
+        self.figures = Figures()
+        self._fetch = fetch
+        self._pace = pace
+        self._clock = clock
+        self._retire = retire
+        self._seats: dict[object, weakref.ref[KeySink]] = {}
+        self._content: bytes | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._began_at: float | None = None
+        self._asked_at: float | None = None
+        self._must_repeat = False
+
+    def seat(self, watch: object, sink: weakref.ref[KeySink]) -> None:
+        """Takes a sink in. It gets the set at hand at once; without one a fetch begins."""
+        self._seats[watch] = sink
+        if self._content is not None:
+            reason = self._hand_over(sink, self._content)
+            if reason is not None:
+                self._tell((sink,), reason)
+        elif self._began_at is None:
+            self._begin()
+        else:
+            # An issuer that fails is not asked more often because guards are built.
+            self.ask(self._clock())
+
+    def leave(self, watch: object) -> None:
+        """Lets a sink go, and ends with the last one."""
+        self._seats.pop(watch, None)
+        self._retire_if_unwatched()
+
+    def ask(self, after: float) -> asyncio.Task[None] | None:
+        """The fetch that an unknown key seen at `after` may wait for, begun if need be; None: it need not or may not."""
+        if self._task is not None:
+            return self._task
+        if self._began_at is not None and self._began_at > after:
+            return None
+        now = self._clock()
+        if self._asked_at is not None and now - self._asked_at < self._pace.cool_down:
+            return None
+        self._asked_at = now
+        return self._begin()
+
+    def refresh(self) -> None:
+        """Begins a fetch now. One under way may have been answered already, so another follows it."""
+        if self._task is None:
+            self._begin()
+        else:
+            self._must_repeat = True
+
+    def stop(self) -> None:
+        """Ends all of it."""
+        self._seats.clear()
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._task is not None:
+            self._task.cancel()
+
+    def _begin(self) -> asyncio.Task[None]:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._began_at = self._clock()
+        self._task = asyncio.get_running_loop().create_task(self._run())
+        return self._task
+
+    async def _run(self) -> None:
+        try:
+            content = await self._fetch(self.source)
+        except FetchError as error:
+            self._failed(str(error), tuple(self._seats.values()))
+        except Exception as error:
+            # Whatever fails, the old set stays and the fetch is tried again.
+            logger.exception("fetching the keys of %s failed", self.source.issuer)
+            self._failed(type(error).__name__, tuple(self._seats.values()))
+        else:
+            self._arrived(content)
+        self._task = None
+        if self._must_repeat:
+            self._must_repeat = False
+            self._begin()
+
+    def _arrived(self, content: bytes) -> None:
+        """Hands a set to every sink. One that is refused counts as not fetched: it is tried again, and not kept for others."""
+        refused: list[weakref.ref[KeySink]] = []
+        reason = None
+        for sink in tuple(self._seats.values()):
+            found = self._hand_over(sink, content)
+            if found is not None:
+                refused.append(sink)
+                reason = found
+        if reason is not None:
+            self._failed(reason, refused)
+            return
+        self._content = content
+        due_at = self._plan(0)
+        self.figures = Figures(self.figures.fetches + 1, 0, self._clock(), None, due_at)
+
+    def _hand_over(self, sink: weakref.ref[KeySink], content: bytes) -> str | None:
+        """Gives the reason if the sink refuses."""
+        found = sink()
+        if found is None:
+            return None
+        try:
+            found.replace_keys(self.source.issuer, content)
+        except ValueError as error:
+            return str(error)
+        except Exception as error:
+            # One guard that is broken must not take the keys of the others with it.
+            logger.exception("the keys of %s could not be handed over", self.source.issuer)
+            return type(error).__name__
+        return None
+
+    def _failed(self, reason: str, sinks: list[weakref.ref[KeySink]] | tuple[weakref.ref[KeySink], ...]) -> None:
+        failures = self.figures.failures + 1
+        due_at = self._plan(failures)
+        self.figures = self.figures._replace(
+            fetches=self.figures.fetches + 1, failures=failures, last_error=reason, due_at=due_at
+        )
+        logger.warning("keys of %s: %s; the set at hand stays in use", self.source.issuer, reason)
+        self._tell(sinks, reason)
+
+    def _tell(self, sinks: list[weakref.ref[KeySink]] | tuple[weakref.ref[KeySink], ...], reason: str) -> None:
+        due_at = self.figures.due_at
+        retry_after = 0.0 if due_at is None else max(0.0, due_at - self._clock())
+        for sink in sinks:
+            found = sink()
+            if found is not None:
+                try:
+                    found.keys_failed(self.source.issuer, reason, retry_after)
+                except Exception:
+                    logger.exception("a guard could not be told of the keys of %s", self.source.issuer)
+
+    def _plan(self, failures: int) -> float:
+        wait = self._pace.wait(failures)
+        self._timer = asyncio.get_running_loop().call_later(wait, self._due)
+        return self._clock() + wait
+
+    def _due(self) -> None:
+        # Sinks are held weakly, so a guard that was dropped unclosed is noticed here.
+        for watch, sink in tuple(self._seats.items()):
+            if sink() is None:
+                del self._seats[watch]
+        if not self._retire_if_unwatched() and self._task is None:
+            self._begin()
+
+    def _retire_if_unwatched(self) -> bool:
+        if self._seats:
+            return False
+        self.stop()
+        self._retire(self)
+        return True
