@@ -96,7 +96,7 @@ class Feed:
         self._content: bytes | None = None
         self._task: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
-        self._began_at: float | None = None
+        self._ended_at: float | None = None
         self._asked_at: float | None = None
         self._must_repeat = False
 
@@ -107,8 +107,9 @@ class Feed:
             reason = self._hand_over(sink, self._content)
             if reason is not None:
                 self._tell((sink,), reason)
-        elif self._began_at is None:
-            self._begin()
+        elif self._ended_at is None:
+            if self._task is None:
+                self._begin()
         else:
             # An issuer that fails is not asked more often because guards are built.
             self.ask(self._clock())
@@ -122,7 +123,8 @@ class Feed:
         """The fetch that an unknown key seen at `after` may wait for, begun if need be; None: it need not or may not."""
         if self._task is not None:
             return self._task
-        if self._began_at is not None and self._began_at > after:
+        # It was under way when the key was missed, or began later: had this come sooner, it would have been joined.
+        if self._ended_at is not None and self._ended_at > after:
             return None
         now = self._clock()
         if self._asked_at is not None and now - self._asked_at < self._pace.cool_down:
@@ -148,7 +150,6 @@ class Feed:
     def _begin(self) -> asyncio.Task[None]:
         if self._timer is not None:
             self._timer.cancel()
-        self._began_at = self._clock()
         self._task = asyncio.get_running_loop().create_task(self._run())
         return self._task
 
@@ -163,7 +164,7 @@ class Feed:
             self._failed(type(error).__name__, tuple(self._seats.values()))
         else:
             self._arrived(content)
-        self._task = None
+        self._task, self._ended_at = None, self._clock()
         if self._must_repeat:
             self._must_repeat = False
             self._begin()

@@ -54,15 +54,18 @@ async def fetch_keys(source: KeySource, *, deadline: float = DEADLINE) -> bytes:
         FetchError: it did not come.
     """
     try:
-        # A client for each fetch: no connection lies open between fetches, and no cookie outlives one.
-        async with (
-            asyncio.timeout(deadline),
-            httpx2.AsyncClient(verify=_tls(), trust_env=False, follow_redirects=False, timeout=deadline) as client,
-        ):
+        async with asyncio.timeout(deadline), _client(deadline) as client:
             uri = source.jwks_uri or await _discover(client, source)
             return await _read(client, uri, source)
     except TimeoutError as error:
         raise FetchError(f"no key set within {deadline:g} s") from error
+
+
+def _client(deadline: float) -> httpx2.AsyncClient:
+    """A client for one fetch, so that no cookie outlives it."""
+    # No connection is used twice: servers may close one unannounced while the next request is on its way.
+    limits = httpx2.Limits(max_keepalive_connections=0)
+    return httpx2.AsyncClient(verify=_tls(), trust_env=False, follow_redirects=False, timeout=deadline, limits=limits)
 
 
 async def _discover(client: httpx2.AsyncClient, source: KeySource) -> str:

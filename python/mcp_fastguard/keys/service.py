@@ -109,6 +109,11 @@ class KeyService:
         """Whether the watch is in the worker of this process."""
         return watch.worker is not None and watch.worker is self._worker
 
+    def park(self) -> Callable[[], None] | None:
+        """Before a fork: holds the thread, if there is one, till the function that it gives is called."""
+        worker = self._worker
+        return None if worker is None else worker.park()
+
     def forget_parent(self) -> None:
         """In a child process. The parent's lock may be held for ever, and its thread does not run here."""
         self._lock = threading.RLock()
@@ -136,8 +141,8 @@ class Watch:
 
         Args:
             issuer: whose key was missed.
-            after: when it was missed, in the seconds of `time.monotonic`; a fetch that began later and has ended will do.
-                Left out: now.
+            after: when the keys were looked at, in the seconds of `time.monotonic`; a fetch that has ended since will do.
+                Left out: now, which costs a needless fetch where the keys came between the look and this call.
             timeout: the longest wait, in seconds. The fetch goes on without this caller.
         """
         missed_at = self._service.clock() if after is None else after
@@ -186,6 +191,8 @@ def _status(figures: Figures, now: float) -> dict[str, float | str | None]:
 
 
 _inherited: list[Worker] = []
+#: By the thread that forks, for several may at once.
+_parked: dict[int, list[Callable[[], None]]] = {}
 _services: weakref.WeakSet[KeyService] = weakref.WeakSet()
 _service = KeyService()
 
@@ -195,7 +202,18 @@ def key_service() -> KeyService:
     return _service
 
 
+def _park() -> None:
+    releases = [service.park() for service in tuple(_services)]
+    _parked[threading.get_ident()] = [release for release in releases if release is not None]
+
+
+def _resume() -> None:
+    for release in _parked.pop(threading.get_ident(), ()):
+        release()
+
+
 def _forget_parent() -> None:
+    _parked.clear()
     for service in tuple(_services):
         service.forget_parent()
 
@@ -208,4 +226,4 @@ def _close_all() -> None:
 # A thread that the end of the interpreter stops inside the core would unwind through it, and abort the process.
 atexit.register(_close_all)
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget_parent)
+    os.register_at_fork(before=_park, after_in_parent=_resume, after_in_child=_forget_parent)
