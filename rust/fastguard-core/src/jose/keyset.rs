@@ -151,9 +151,12 @@ impl KeySet {
 
     /// Whether every key of another set is in this one, under the same `kid`.
     pub fn holds_all_of(&self, other: &Self) -> bool {
-        other.keys.iter().all(|key| {
-            self.keys.iter().any(|mine| mine.key_id() == key.key_id() && mine.thumbprint() == key.thumbprint())
-        })
+        other.keys.iter().all(|key| self.holds(key))
+    }
+
+    /// Whether a key is in this set, under the same `kid`.
+    pub fn holds(&self, key: &Key) -> bool {
+        self.keys.iter().any(|mine| mine.key_id() == key.key_id() && mine.thumbprint() == key.thumbprint())
     }
 
     /// Chooses the one key that fits. Two keys of one `kid`, or two that fit a token without `kid`, are one too many: trying

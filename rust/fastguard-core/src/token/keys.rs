@@ -76,12 +76,15 @@ impl IssuerKeys {
     /// Takes a new set in. A set that lacks a key of the old one ends every verdict that was cached.
     pub(super) fn replace(&self, set: KeySet) {
         let mut asking = self.asking.lock().unwrap_or_else(PoisonError::into_inner);
-        let removes = self.set.load().as_ref().is_some_and(|old| !set.holds_all_of(old));
+        let before = self.set.load_full();
+        let withdrawn = before.iter().flat_map(|old| old.keys()).filter(|key| !set.holds(key));
+        // A key that was taken away is known not to be there: its tokens are refused at once, not told to wait.
+        asking.unknown = withdrawn.filter_map(|key| key.key_id().map(Box::from)).take(MAX_UNKNOWN_KEY_IDS).collect();
+        let removes = before.as_ref().is_some_and(|old| !set.holds_all_of(old));
         self.set.store(Some(set.into()));
         if removes {
             self.epoch.fetch_add(1, Ordering::AcqRel);
         }
-        asking.unknown.clear();
         asking.is_open = false;
         asking.has_succeeded = true;
     }
@@ -100,12 +103,19 @@ impl IssuerKeys {
             return unknown();
         }
         let mut asking = self.asking.lock().unwrap_or_else(PoisonError::into_inner);
-        let has_set = self.set.load().is_some();
+        if self.set.load().is_none() {
+            // The first set is on its way by itself, and waiting for it uses up nobody's turn to ask.
+            return if has_waited {
+                Absent::Refuse(Denial::KeysUnavailable { retry_after: FETCH_BOUND })
+            } else {
+                Absent::Wait
+            };
+        }
         let name = key_id.unwrap_or_default();
-        if has_set && asking.unknown.contains(name) {
+        if asking.unknown.contains(name) {
             return unknown();
         }
-        if has_waited && has_set && asking.has_succeeded && !asking.is_open {
+        if has_waited && asking.has_succeeded && !asking.is_open {
             if asking.unknown.len() < MAX_UNKNOWN_KEY_IDS {
                 asking.unknown.insert(name.into());
             }
