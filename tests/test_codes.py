@@ -36,7 +36,13 @@ def test_statuses_are_those_that_are_sent(guard, issuer):
     from mcp_fastguard import Denied, ToolRequest
 
     statuses = dict(in_documentation())
-    for tool, token in (("secret", issuer.token()), ("nowhere", issuer.token()), ("add", None), ("add", "x"), ("add", issuer.token(exp=1))):
+    for tool, token in (
+        ("secret", issuer.token()),
+        ("nowhere", issuer.token()),
+        ("add", None),
+        ("add", "x"),
+        ("add", issuer.token(exp=1)),
+    ):
         try:
             guard.check(ToolRequest.direct(tool=tool, token=token))
         except Denied as denied:

@@ -109,6 +109,12 @@ class Guard:
         """Decides like :meth:`check`, and waits for what it needs: keys, or room in the queue of the audit log."""
         if self._watch is None:
             self.start()
+        if not self._listeners:
+            # Most calls wait for nothing. A full queue of the log is not among them, so the slow way tries again.
+            with suppress(GuardFault):
+                decision = self._gate.decide(request, now=now)
+                if not isinstance(decision, Waiting):
+                    return decision
         has_waited = False
         for _ in range(MAX_WAITS):
             decision = await self._decide(request, now, has_waited=has_waited)
@@ -417,6 +423,11 @@ class Call:
         self._proof = await self._guard.authorize(self.request)
         self._started = time.monotonic()
         return self._proof
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether :meth:`settle` has passed."""
+        return self._is_settled
 
     async def settle(self) -> AllowedCall:
         """Room approval: waits for a human where the rule's tier demands one."""

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import httpx2
 import pytest
+
 from mcp_fastguard.dev import AuthorizationServer
 from mcp_fastguard.dev.demo import Walk, played, run
 from mcp_fastguard.dev.stage import guarded, issuing

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from keys_support import FakeClock, Loopback, Sink, ToldIssuer
 from mcp_fastguard.keys import KeyService, Pace
 

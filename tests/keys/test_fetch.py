@@ -13,6 +13,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+
 from keys_support import ISSUER, SET, Loopback, chunked, respond
 from mcp_fastguard._fastguard import MAX_KEY_SET_BYTES
 from mcp_fastguard.keys import FetchError, KeySource

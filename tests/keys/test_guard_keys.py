@@ -6,6 +6,7 @@ import asyncio
 import json
 
 import pytest
+
 from keys_support import respond
 from mcp_fastguard import ToolRequest
 from mcp_fastguard.errors import TokenDenied

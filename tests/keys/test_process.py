@@ -9,6 +9,7 @@ import textwrap
 import time
 
 import pytest
+
 from keys_support import PATIENCE, respond
 
 #: What every script begins with.

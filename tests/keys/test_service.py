@@ -7,6 +7,7 @@ import gc
 import threading
 
 import pytest
+
 from keys_support import ISSUER, PATIENCE, SET, SOURCE, Sink
 from mcp_fastguard.keys import FetchError, KeySource, Pace
 

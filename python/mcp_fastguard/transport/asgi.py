@@ -6,7 +6,6 @@ import asyncio
 import json
 import logging
 from collections.abc import Awaitable, Callable, MutableMapping
-from contextlib import AbstractContextManager, nullcontext
 from contextvars import ContextVar
 from functools import cache
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
@@ -17,7 +16,8 @@ from mcp_fastguard.transport.challenge import http_answer
 from mcp_fastguard.transport.metadata import metadata, metadata_paths
 
 if TYPE_CHECKING:
-    from mcp_fastguard._fastguard import AllowedCall
+    from types import ModuleType
+
     from mcp_fastguard.guard import Call, Guard
 
 __all__ = ["ASGIApp", "GuardASGI", "Proved", "proved_call"]
@@ -116,14 +116,17 @@ class GuardASGI:
         scope.setdefault(CALLS, {})[self.guard] = call
         token = proved.set(Proved(call, scope["headers"]))
         found = self._watch.enter(call, send)
+        identity = _identity()
+        user = identity.as_user(scope, proof) if identity is not None else None
         try:
-            with _as_user(scope, call):
-                await self.app(scope, _replay(body, receive), found.sending)
+            await self.app(scope, _replay(body, receive), found.sending)
         except asyncio.CancelledError:
             if not await found.ended_stream():
                 raise
         finally:
             self._watch.leave(found)
+            if identity is not None and user is not None:
+                identity.forget_user(user)
             proved.reset(token)
             if not call.is_taken:
                 call.close()
@@ -304,16 +307,11 @@ async def _answer(error: GuardError, body: bytes | None, send: Send) -> None:
     await send({"type": "http.response.body", "body": content})
 
 
-def _as_user(scope: Scope, call: Call) -> AbstractContextManager[None]:
-    """Names the user as the MCP SDK does, where it is installed."""
-    as_user = _identity()
-    return nullcontext() if as_user is None else as_user(scope, call.proof)
-
-
 @cache
-def _identity() -> Callable[[Scope, AllowedCall], AbstractContextManager[None]] | None:
+def _identity() -> ModuleType | None:
+    """Names users as the MCP SDK does, where it is installed."""
     try:
-        from mcp_fastguard.transport.identity import as_user  # noqa: PLC0415 - needs the `mcp` package
+        from mcp_fastguard.transport import identity  # noqa: PLC0415 - needs the `mcp` package
     except ImportError:
         return None
-    return as_user
+    return identity

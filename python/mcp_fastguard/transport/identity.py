@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -12,11 +11,12 @@ from mcp.server.auth.provider import AccessToken
 from starlette.authentication import AuthCredentials
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, MutableMapping
+    from collections.abc import MutableMapping
+    from contextvars import Token
 
     from mcp_fastguard._fastguard import AllowedCall, VerifiedToken
 
-__all__ = ["access_token", "as_user"]
+__all__ = ["access_token", "as_user", "forget_user"]
 
 
 def bearer_of(headers: list[tuple[bytes, bytes]]) -> str:
@@ -51,13 +51,14 @@ def _user_of(token: VerifiedToken, text: str) -> tuple[AuthenticatedUser, AuthCr
     return AuthenticatedUser(found), AuthCredentials(found.scopes)
 
 
-@contextmanager
-def as_user(scope: MutableMapping[str, Any], proof: AllowedCall) -> Iterator[None]:
-    """Names the user in the scope and in the context, so that the SDK's session ownership and ``get_access_token`` work."""
+def as_user(scope: MutableMapping[str, Any], proof: AllowedCall) -> Token[AuthenticatedUser | None]:
+    """Names the user in the scope and in the context, so that the SDK's session ownership and ``get_access_token`` work.
+
+    Gives what :func:`forget_user` needs to take the name back.
+    """
     user, credentials = _user_of(proof.token, bearer_of(scope["headers"]))
     scope["user"], scope["auth"] = user, credentials
-    reset = auth_context_var.set(user)
-    try:
-        yield
-    finally:
-        auth_context_var.reset(reset)
+    return auth_context_var.set(user)
+
+
+forget_user = auth_context_var.reset

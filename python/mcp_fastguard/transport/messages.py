@@ -65,7 +65,8 @@ class MessageLayer:
                 call = parent.nested(self._message(method, params, request_id, None))
                 call.is_taken = True
         try:
-            await call.settle()
+            if not call.is_settled:
+                await call.settle()
         except GuardError as error:
             call.fail(error)
             call.close()
