@@ -279,10 +279,13 @@ impl Gate {
         detach: &impl Detach,
     ) -> Result<Decision, GateError> {
         let state = self.state();
+        let audit = self.audit();
+        if let Some(audit) = &*audit {
+            audit.ready()?;
+        }
         let mut trail = Trail::default();
         match walk(&state, request, proved, has_waited, now, &mut trail, detach) {
             Ok(call) => {
-                let audit = self.audit();
                 let Some(audit) = &*audit else { return Ok(Decision::Allowed(call)) };
                 let record = audit.next_id();
                 audit.record(trail.allowed(&call, request, &state.digest, record, now.unix))?;

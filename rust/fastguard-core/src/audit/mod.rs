@@ -144,6 +144,12 @@ impl Audit {
         Self::with_key(self.settings.clone(), self.key)
     }
 
+    /// Whether a decision could be recorded now. Asked before anything is charged, so that a call that must come again for a
+    /// full queue is charged once.
+    pub fn ready(&self) -> Result<(), Fault> {
+        if self.queue.has_room() || !self.queue.is_open() { Ok(()) } else { Err(Fault::AuditQueueFull) }
+    }
+
     /// The log's name.
     pub fn log(&self) -> &str {
         &self.log

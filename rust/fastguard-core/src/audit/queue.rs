@@ -144,6 +144,13 @@ impl Queue {
     }
 
     /// Whether the log takes anything at the moment.
+    /// Whether a record would be taken, with some left for the calls that are on their way.
+    pub(super) fn has_room(&self) -> bool {
+        let admitted = self.admitted.load(Ordering::Relaxed);
+        let (records, bytes) = ((admitted & !SHUT) / RECORD, admitted & BYTES);
+        records + self.max_records / 64 < self.max_records && bytes + self.max_bytes / 64 < self.max_bytes
+    }
+
     pub(super) fn is_open(&self) -> bool {
         self.admitted.load(Ordering::Relaxed) & SHUT == 0
     }
