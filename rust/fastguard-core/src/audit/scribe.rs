@@ -1,4 +1,4 @@
-//! Writes each event as one line. The fields and their order are listed in `docs/audit.md`; none is renamed.
+//! Writes each event as one line. The fields and their order are listed in `docs/rooms/audit.md`; none is renamed.
 
 use super::inputs::Inputs;
 use super::line::{Object, timestamp};
