@@ -29,6 +29,13 @@ pub(crate) fn denied(denial: &Denial, challenge: Option<String>) -> PyErr {
     }
 }
 
+/// Does the core's work. A panic is a mistake of ours: the call is refused by an `Exception`, which PyO3's own is not, so that a
+/// server that catches exceptions goes on.
+pub(crate) fn caught<T>(work: impl FnOnce() -> T) -> PyResult<T> {
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(work))
+        .map_err(|_| faulted(&Fault::Internal { reason: "panic".to_owned() }))
+}
+
 pub(crate) fn faulted(fault: &Fault) -> PyErr {
     GuardFault::new_err((fault.code(), fault.to_string()))
 }

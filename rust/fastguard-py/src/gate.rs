@@ -13,7 +13,7 @@ use fastguard_core::token::{KeySource, Revocation};
 use pyo3::prelude::*;
 
 use crate::call::AllowedCall;
-use crate::error::{denied, faulted, misconfigured, misused};
+use crate::error::{caught, denied, faulted, misconfigured, misused};
 use crate::request::ToolRequest;
 use crate::time;
 use crate::token::{Released, VerifiedToken};
@@ -105,7 +105,8 @@ impl Gate {
 
     #[pyo3(signature = (request, now = None))]
     fn check(&self, py: Python<'_>, request: &ToolRequest, now: Option<f64>) -> PyResult<AllowedCall> {
-        match self.core.check_through(&request.core, false, self.now(now)?, &Released(py)) {
+        let now = self.now(now)?;
+        match caught(|| self.core.check_through(&request.core, false, now, &Released(py)))? {
             Ok(Decision::Allowed(core)) => Ok(AllowedCall { core }),
             Ok(Decision::Waiting(_)) => Err(faulted(&Fault::NeedsAuthorize { need: "keys" })),
             Err(error) => Err(self.refused(&error)),
@@ -120,7 +121,8 @@ impl Gate {
         has_waited: bool,
         now: Option<f64>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        match self.core.check_through(&request.core, has_waited, self.now(now)?, &Released(py)) {
+        let now = self.now(now)?;
+        match caught(|| self.core.check_through(&request.core, has_waited, now, &Released(py)))? {
             Ok(Decision::Allowed(core)) => Ok(Bound::new(py, AllowedCall { core })?.into_any()),
             Ok(Decision::Waiting(waiting)) => {
                 Ok(Bound::new(py, Waiting { issuer: waiting.issuer().to_owned() })?.into_any())
@@ -138,14 +140,15 @@ impl Gate {
         now: Option<f64>,
     ) -> PyResult<Option<Waiting>> {
         let now = self.now(now)?;
-        let waiting = self.core.check_head(&request.core, has_waited, now, &Released(py));
+        let waiting = caught(|| self.core.check_head(&request.core, has_waited, now, &Released(py)))?;
         let waiting = waiting.map_err(|error| self.refused(&error))?;
         Ok(waiting.map(|waiting| Waiting { issuer: waiting.issuer().to_owned() }))
     }
 
     #[pyo3(signature = (parent, request, now = None))]
     fn check_nested(&self, parent: &AllowedCall, request: &ToolRequest, now: Option<f64>) -> PyResult<AllowedCall> {
-        let nested = self.core.check_nested(&parent.core, &request.core, self.now(now)?);
+        let now = self.now(now)?;
+        let nested = caught(|| self.core.check_nested(&parent.core, &request.core, now))?;
         nested.map(|core| AllowedCall { core }).map_err(|error| self.refused(&error))
     }
 

@@ -1,5 +1,8 @@
 //! Python values to JSON text and back.
 
+use std::cell::RefCell;
+use std::sync::Arc;
+
 use fastguard_core::bounds::MAX_MESSAGE_DEPTH;
 use fastguard_core::json::Json;
 use pyo3::exceptions::{PyTypeError, PyValueError};
@@ -11,6 +14,23 @@ pub(crate) fn to_text(value: &Bound<'_, PyAny>) -> PyResult<Vec<u8>> {
     let mut text = Vec::with_capacity(128);
     write(value, &mut text, MAX_MESSAGE_DEPTH)?;
     Ok(text)
+}
+
+thread_local! {
+    static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+/// The same, shared: made in a buffer of the thread's, so that one allocation is enough.
+pub(crate) fn to_shared_text(value: &Bound<'_, PyAny>) -> PyResult<Arc<[u8]>> {
+    BUFFER.with(|buffer| {
+        // A number's own `__int__` may come here again while the buffer is in use.
+        let Ok(mut buffer) = buffer.try_borrow_mut() else { return to_text(value).map(Arc::from) };
+        buffer.clear();
+        // What one large call has taken is not kept for all later ones.
+        buffer.shrink_to(64 * 1024);
+        write(value, &mut buffer, MAX_MESSAGE_DEPTH)?;
+        Ok(Arc::from(&buffer[..]))
+    })
 }
 
 fn write(value: &Bound<'_, PyAny>, text: &mut Vec<u8>, depth: usize) -> PyResult<()> {

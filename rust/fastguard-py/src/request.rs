@@ -47,8 +47,7 @@ impl ToolRequest {
         session: Option<&str>,
         peer: Option<&str>,
     ) -> PyResult<Self> {
-        let arguments = arguments.map(|arguments| json::to_text(arguments)).transpose()?;
-        let arguments = arguments.map(std::sync::Arc::from);
+        let arguments = arguments.map(|arguments| json::to_shared_text(arguments)).transpose()?;
         let core = Core::tool(tool, arguments, token.map(Box::from), session.map(Box::from));
         Ok(Self { core: if peer.is_some() { core.from_peer(address(peer)?) } else { core } })
     }

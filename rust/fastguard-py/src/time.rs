@@ -1,6 +1,7 @@
 //! Reads the clocks, unless the caller brings the time.
 
 use std::sync::LazyLock;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use fastguard_core::clock::{Now, Tick, UnixTime};
@@ -11,9 +12,20 @@ use crate::error::misused;
 /// Where ticks begin.
 static ORIGIN: LazyLock<Instant> = LazyLock::new(Instant::now);
 
+/// Milliseconds of the wall clock at the origin, as seen at `LOOKED_AT`. Between two looks the monotonic clock carries on, so that
+/// a call reads one clock and not two.
+static WALL_AT_ORIGIN: AtomicI64 = AtomicI64::new(0);
+static LOOKED_AT: AtomicU64 = AtomicU64::new(0);
+
+/// A step of the wall clock is seen at most this much later, in nanoseconds. Claims count whole seconds.
+const LOOK_INTERVAL: u64 = 50_000_000;
+
 pub(crate) fn now(given: Option<f64>) -> PyResult<Now> {
     match given {
-        None => Ok(Now { unix: wall(), tick: tick() }),
+        None => {
+            let tick = tick();
+            Ok(Now { unix: wall_at(tick), tick })
+        }
         Some(seconds) => {
             let unix = UnixTime::from_seconds_f64(seconds);
             let tick = Tick::from_seconds_f64(seconds);
@@ -21,6 +33,19 @@ pub(crate) fn now(given: Option<f64>) -> PyResult<Now> {
             both.ok_or_else(|| misused("`now` is not a time in seconds"))
         }
     }
+}
+
+fn wall_at(tick: Tick) -> UnixTime {
+    let nanos = tick.as_nanos();
+    let since_origin = i64::try_from(nanos / 1_000_000).unwrap_or(i64::MAX);
+    let looked_at = LOOKED_AT.load(Ordering::Acquire);
+    if looked_at != 0 && nanos.saturating_sub(looked_at) < LOOK_INTERVAL {
+        return UnixTime::from_millis(WALL_AT_ORIGIN.load(Ordering::Relaxed).saturating_add(since_origin));
+    }
+    let wall = wall();
+    WALL_AT_ORIGIN.store(wall.as_millis().saturating_sub(since_origin), Ordering::Relaxed);
+    LOOKED_AT.store(nanos.max(1), Ordering::Release);
+    wall
 }
 
 pub(crate) fn wall() -> UnixTime {

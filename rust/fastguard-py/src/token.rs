@@ -9,7 +9,7 @@ use fastguard_core::token::{Detach, IssuerOptions, Tokens, Unverified, VerifiedT
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyString, PyTuple};
 
-use crate::error::{denied, misused};
+use crate::error::{caught, denied, misused};
 use crate::{json, time};
 
 /// Lets other threads of Python run during work of many microseconds.
@@ -143,7 +143,8 @@ impl TokenVerifier {
 
     #[pyo3(signature = (text, now = None))]
     fn verify(&self, py: Python<'_>, text: &str, now: Option<f64>) -> PyResult<VerifiedToken> {
-        match self.tokens.verify(text, false, time::now(now)?, &Released(py)) {
+        let now = time::now(now)?;
+        match caught(|| self.tokens.verify(text, false, now, &Released(py)))? {
             Ok(core) => Ok(VerifiedToken { core }),
             Err(Unverified::Denied(denial)) => Err(denied(&denial, None)),
             Err(Unverified::Needs(_)) => Err(denied(&Denial::KeyUnknown { key_id: String::new() }, None)),
