@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 
 import pytest
@@ -14,7 +15,15 @@ from keys_support import PATIENCE, respond
 
 #: What every script begins with.
 PRELUDE = """
-import asyncio, os, sys, threading, warnings
+import asyncio, atexit, gc, os, sys, threading, urllib.request
+
+# Registered before those of the package, so it runs after them.
+@atexit.register
+def look():
+    left = [thread for thread in threading.enumerate() if thread.name == "fastguard-keys"]
+    if left:
+        print("left running", left, file=sys.stderr)
+
 from mcp_fastguard.keys import KeyService, KeySource, Pace, key_service
 
 ISSUER = "https://auth.example.com"
@@ -142,6 +151,50 @@ def test_fork_during_a_fetch_and_under_the_lock_holds_up_neither(loopback):
     """
 
     run(script, f"{loopback.url}/jwks")
+
+
+@forks
+def test_child_leaves_the_sockets_of_a_fetch_under_way_to_its_parent(loopback):
+    begun, over = threading.Event(), threading.Event()
+
+    def keys(handler):
+        # The first is the parent's. It is answered when the child has come and gone.
+        if not begun.is_set():
+            begun.set()
+            over.wait(PATIENCE)
+        respond()(handler)
+
+    def once_begun(handler):
+        begun.wait(PATIENCE)
+        respond()(handler)
+
+    def at_the_end(handler):
+        over.set()
+        respond()(handler)
+
+    loopback.routes.update({"/jwks": keys, "/begun": once_begun, "/over": at_the_end})
+    script = """
+    def call(path):
+        urllib.request.urlopen(sys.argv[1].replace("/jwks", path)).close()
+
+    service = KeyService(pace=Pace(deadline=15.0))
+    watch = service.watch([source], sink)
+    call("/begun")
+    child = os.fork()
+    if child == 0:
+        watch.revive()
+        assert sink.came.wait(10)
+        gc.collect()
+        os._exit(0)
+    ends(child)
+    call("/over")
+    assert sink.came.wait(10)
+    assert watch.status()[ISSUER]["failures"] == 0
+    """
+
+    run(script, f"{loopback.url}/jwks", options=["-W", "error::ResourceWarning"])
+
+    assert sorted(loopback.paths) == ["/begun", "/jwks", "/jwks", "/over"]
 
 
 @forks

@@ -435,7 +435,9 @@ def test_close_of_the_service_ends_a_fetch_under_way_and_its_waiters(service, to
     async def close():
         tasks = await waiters(watch, 10)
         await asyncio.to_thread(service.close)
-        await asyncio.gather(*tasks)
+        # Long before their own timeout.
+        async with asyncio.timeout(PATIENCE / 4):
+            await asyncio.gather(*tasks)
 
     asyncio.run(close())
 
