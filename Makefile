@@ -85,8 +85,10 @@ bench-smoke: build
 demo: build
 	$(BIN)/python -m mcp_fastguard.cli demo
 
+# Without `--clean`, which would take the tools of `make interop-tools` away too: both keep theirs in .cache.
 docs: $(VENV)/.installed
-	$(BIN)/zensical build --clean --strict
+	rm -rf site
+	$(BIN)/zensical build --strict
 
 # Node and the two tools that speak MCP from outside, by name from npm.
 interop-tools:
