@@ -152,8 +152,10 @@ def test_unknown_key_joins_the_first_fetch_and_spends_no_cool_down(service, told
     assert told.count == 2
 
 
-@pytest.mark.parametrize(("later", "fetches"), [(29.9, 2), (30.0, 3)])
-def test_unknown_key_within_the_cool_down_begins_no_fetch(later, fetches, *, service, told, clock, sink):
+@pytest.mark.parametrize(("later", "fetches"), [(28.9, 2), (29.99, 3), (30.0, 3)])
+def test_unknown_key_begins_no_fetch_before_the_cool_down_is_all_but_over(
+    later, fetches, *, service, told, clock, sink
+):
     watch = with_set(service, told, sink)
     first = threading.Thread(target=fetched, args=(watch,))
     first.start()
@@ -169,6 +171,52 @@ def test_unknown_key_within_the_cool_down_begins_no_fetch(later, fetches, *, ser
 
     assert not second.is_alive()
     assert told.count == fetches
+
+
+def ask_twice(watch, told, clock, later):
+    """Has an unknown key begin a fetch, and another come so much later."""
+    first = threading.Thread(target=fetched, args=(watch,))
+    first.start()
+    told.next().answer()
+    first.join(PATIENCE)
+    clock.seconds += later
+    fetched(watch)
+
+
+def test_unknown_key_within_the_cool_down_has_the_next_fetch_begin_at_its_end(make_service, told, clock, sink):
+    service = make_service(fetch=told, clock=clock, pace=Pace(soon=0.0))
+    watch = with_set(service, told, sink)
+
+    ask_twice(watch, told, clock, later=29.9)
+    assert watch.status()[ISSUER]["due_in"] == pytest.approx(0.1)
+    assert told.count == 2
+    told.next().answer()
+
+    sink.wait(sets=3)
+
+
+def test_fetch_at_the_end_of_a_cool_down_begins_a_new_one(make_service, told, clock, sink):
+    service = make_service(fetch=told, clock=clock, pace=Pace(soon=0.0))
+    watch = with_set(service, told, sink)
+    ask_twice(watch, told, clock, later=29.95)
+    told.next().answer()
+    sink.wait(sets=3)
+    settle(watch)
+
+    clock.seconds += 20.0
+    fetched(watch)
+
+    assert told.count == 3
+    assert watch.status()[ISSUER]["due_in"] == pytest.approx(10.0)
+
+
+def test_refresh_that_is_due_sooner_is_not_put_off_by_an_unknown_key(make_service, told, clock, sink):
+    service = make_service(fetch=told, clock=clock, pace=Pace(fresh=10.0, early=0.0))
+    watch = with_set(service, told, sink)
+
+    ask_twice(watch, told, clock, later=1.0)
+
+    assert watch.status()[ISSUER]["due_in"] == pytest.approx(7.0)
 
 
 def test_cool_down_of_one_issuer_leaves_the_others_free(service, told):

@@ -40,6 +40,7 @@ class Pace:
         ahead: the part of `fresh` after which the next set is fetched, so that none is waited for.
         early: the most that a refresh comes earlier by chance, as a part of its wait, so that a fleet does not ask at once.
         cool_down: unknown keys begin at most one fetch in this time (F6). Shorter lets callers send us to the issuer.
+        soon: an unknown key waits for the end of a cool-down that is at most so near.
         back_off_first: the wait after the first failure; each failure doubles it.
         back_off_most: the longest wait after a failure.
         deadline: for one fetch as a whole.
@@ -50,6 +51,7 @@ class Pace:
     ahead: float = 0.8
     early: float = 0.1
     cool_down: float = 30.0
+    soon: float = 1.0
     back_off_first: float = 1.0
     back_off_most: float = 60.0
     deadline: float = DEADLINE
@@ -127,10 +129,14 @@ class Feed:
         if self._ended_at is not None and self._ended_at > after:
             return None
         now = self._clock()
-        if self._asked_at is not None and now - self._asked_at < self._pace.cool_down:
+        wait = 0.0 if self._asked_at is None else max(0.0, self._asked_at + self._pace.cool_down - now)
+        # Every guard counts a cool-down of its own, from a moment before this one, and has one turn in it. A turn that is
+        # refused here would leave its keys unknown for another cool-down: so a near end is awaited, a far one is planned for.
+        if wait > self._pace.soon:
+            self._bring_forward(now, wait)
             return None
-        self._asked_at = now
-        return self._begin()
+        self._asked_at = now + wait
+        return self._begin(wait)
 
     def refresh(self) -> None:
         """Begins a fetch now. One under way may have been answered already, so another follows it."""
@@ -147,14 +153,24 @@ class Feed:
         if self._task is not None:
             self._task.cancel()
 
-    def _begin(self) -> asyncio.Task[None]:
+    def _begin(self, wait: float = 0.0) -> asyncio.Task[None]:
         if self._timer is not None:
             self._timer.cancel()
-        self._task = asyncio.get_running_loop().create_task(self._run())
+        self._task = asyncio.get_running_loop().create_task(self._run(wait))
         return self._task
 
-    async def _run(self) -> None:
+    def _bring_forward(self, now: float, wait: float) -> None:
+        due_at = now + wait
+        if self._timer is None or self.figures.due_at is None or self.figures.due_at <= due_at:
+            return
+        self._timer.cancel()
+        self._timer = asyncio.get_running_loop().call_later(wait, self._due_for_unknown)
+        self.figures = self.figures._replace(due_at=due_at)
+
+    async def _run(self, wait: float) -> None:
         try:
+            if wait:
+                await asyncio.sleep(wait)
             content = await self._fetch(self.source)
         except FetchError as error:
             self._failed(str(error), tuple(self._seats.values()))
@@ -224,6 +240,10 @@ class Feed:
         wait = self._pace.wait(failures)
         self._timer = asyncio.get_running_loop().call_later(wait, self._due)
         return self._clock() + wait
+
+    def _due_for_unknown(self) -> None:
+        self._asked_at = self._clock()
+        self._due()
 
     def _due(self) -> None:
         # Sinks are held weakly, so a guard that was dropped unclosed is noticed here.
