@@ -60,7 +60,7 @@ def keep_through_fork(guard: Guard) -> None:
 
 def _after_fork_in_child() -> None:
     for guard in list(_guards):
-        guard.gate.after_fork()
+        guard.after_fork()
 
 
 if hasattr(os, "register_at_fork"):

@@ -107,8 +107,7 @@ class Guard:
 
     async def authorize(self, request: ToolRequest, now: float | None = None) -> AllowedCall:
         """Decides like :meth:`check`, and waits for what it needs: keys, or room in the queue of the audit log."""
-        if self._watch is None:
-            self.start()
+        self.start()
         if not self._listeners:
             # Most calls wait for nothing. A full queue of the log is not among them, so the slow way tries again.
             with suppress(GuardFault):
@@ -261,15 +260,29 @@ class Guard:
         config = self._config.again()
         self._gate.reload(config.text, file=config.file, is_json=config.is_json)
         self._config = config
-        if self._watch is not None:
-            self._watch.close()
-            self._watch = None
+        before, self._watch = self._watch, None
+        if before is not None:
+            # The new watch is there before the old one goes, so that it is given the sets at hand.
             self.start()
+            before.close()
 
     def start(self) -> None:
         """Begins to fetch the keys that the configuration does not hold. Called by itself at the first need."""
-        if self._watch is None and not self._is_closed:
+        if self._watch is not None:
+            self._watch.revive()
+        elif not self._is_closed:
             self._watch = key_service().watch(self._gate.key_sources(), self._gate)
+
+    def after_fork(self) -> None:
+        """In a child process: a log of its own at once, a key thread of its own at its first call."""
+        self._gate.after_fork()
+        if self._watch is not None and "check" in vars(self):
+            self.check = self._first_check  # type: ignore[method-assign]
+
+    def _first_check(self, request: ToolRequest, now: float | None = None) -> AllowedCall:
+        self.check = self._gate.check  # type: ignore[method-assign]
+        self.start()
+        return self._gate.check(request, now)
 
     def on_decision(self, listener: Callable[[AllowedCall | GuardError], None]) -> None:
         """Has ``listener`` called with every decision: an ``AllowedCall``, a ``Denied`` or a ``GuardFault``.

@@ -1,4 +1,5 @@
 //! Where the time of a call goes that was seen before: nanoseconds of each part, the least of many blocks.
+#![allow(clippy::all, clippy::pedantic, clippy::restriction, reason = "a measurement, run by hand and by `make bench`")]
 
 use std::hint::black_box;
 use std::time::Instant;

@@ -1,5 +1,6 @@
 //! First sight of a token against the bare verification with a parsed key, in alternating blocks of one run.
 //! Prints one JSON object per algorithm: medians in nanoseconds and their ratio.
+#![allow(clippy::all, clippy::pedantic, clippy::restriction, reason = "a measurement, run by hand and by `make bench`")]
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

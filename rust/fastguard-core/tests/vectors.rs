@@ -2,7 +2,18 @@
 //!
 //! They are read from `$FASTGUARD_VECTORS`, by default `../shared/vectors` beside the checkout. Without the folder each test says so
 //! and passes; with `CI=true` it fails.
-#![allow(clippy::print_stdout, clippy::panic, reason = "tests tell what they skip, and fail by panics")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::cast_possible_truncation,
+    clippy::cast_possible_wrap,
+    clippy::cast_sign_loss,
+    clippy::cast_precision_loss,
+    clippy::string_slice,
+    reason = "tests fail by panics, and tell what they skip"
+)]
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

@@ -1,5 +1,16 @@
 //! The window against an exact oracle, a log of every admission (decision 5 of the design).
-#![allow(clippy::cast_possible_truncation, reason = "times of a test fit")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::cast_possible_truncation,
+    clippy::cast_possible_wrap,
+    clippy::cast_sign_loss,
+    clippy::cast_precision_loss,
+    clippy::string_slice,
+    reason = "tests fail by panics, and tell what they skip"
+)]
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -99,12 +110,14 @@ proptest! {
             let charges: Vec<Charge<'_>> = specs
                 .iter()
                 .enumerate()
-                .map(|(index, spec)| Charge { key: (index as u128 + 1) << 61 | 7, spec, cost, holder: 1 })
+                .map(|(index, spec)| Charge { key: ((index as u128 + 1) << 61) | 7, spec, cost, holder: 1 })
                 .collect();
             let expected = left.iter().all(|left| *left >= i64::from(cost));
             prop_assert_eq!(table.admit(&charges, tick(5)).is_ok(), expected);
             if expected {
-                left.iter_mut().for_each(|left| *left -= i64::from(cost));
+                for left in &mut left {
+                    *left -= i64::from(cost);
+                }
             }
         }
     }
@@ -135,10 +148,10 @@ fn holder_has_its_share_of_the_table_and_no_more() {
     let table = WindowTable::new(6_400);
     let spec = WindowSpec::new(5, Duration::from_secs(60)).unwrap();
     let outcomes: Vec<_> =
-        (0..200).map(|key| table.admit_one(&charge(&spec, key * 7_919 << 40 | key, 1), tick(1))).collect();
+        (0..200).map(|key| table.admit_one(&charge(&spec, ((key * 7_919) << 40) | key, 1), tick(1))).collect();
 
     assert_eq!(outcomes.iter().filter(|outcome| outcome.is_ok()).count(), 100);
-    assert!(outcomes.iter().flat_map(|outcome| outcome.err()).all(|refused| refused.reason == Refusal::ShareFull));
+    assert!(outcomes.iter().filter_map(|outcome| outcome.err()).all(|refused| refused.reason == Refusal::ShareFull));
     assert!(table.admit_one(&charge(&spec, 1, 2), tick(1)).is_ok());
 }
 
