@@ -385,5 +385,15 @@ def test_closed_guard_refuses(make_guard, issuer):
     assert fault.value.code == "closed"
 
 
+def test_closed_guard_refuses_without_a_log_too(make_guard, issuer):
+    guard = make_guard(audit={"enabled": False})
+    assert guard.check(request(issuer.token()))
+    guard.close()
+
+    with pytest.raises(GuardFault) as fault:
+        guard.check(request(issuer.token()))
+    assert fault.value.code == "closed"
+
+
 def test_default_limit_stands_where_none_is_written(guard, issuer):
     assert guard.check(request(issuer.token())).limit == "principal 1000/60s"

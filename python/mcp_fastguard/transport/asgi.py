@@ -165,7 +165,8 @@ class GuardASGI:
 
     async def _serve_metadata(self, scope: Scope, send: Send) -> None:
         if scope["method"] not in {"GET", "HEAD", "OPTIONS"}:
-            await _answer(RequestDenied("http_method_refused", "metadata is only read", 405), None, send)
+            denied = RequestDenied("http_method_refused", "metadata is only read", 405)
+            await _answer(denied, None, send, allow=b"GET, HEAD, OPTIONS")
             return
         content = json.dumps(metadata(self.guard)).encode()
         headers = [
@@ -301,8 +302,8 @@ def _log(error: GuardError) -> None:
         logger.error("not decided: %s", error)
 
 
-async def _answer(error: GuardError, body: bytes | None, send: Send) -> None:
-    status, headers, content = http_answer(error, body)
+async def _answer(error: GuardError, body: bytes | None, send: Send, *, allow: bytes = b"GET, POST, DELETE") -> None:
+    status, headers, content = http_answer(error, body, allow=allow)
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": content})
 

@@ -66,12 +66,15 @@ def rpc_error(error: GuardError) -> tuple[int, str, dict[str, Any]]:
     return _RPC_CODES.get(code, status), _MESSAGES.get(status, "refused"), data
 
 
-def http_answer(error: GuardError, body: bytes | None) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
+def http_answer(
+    error: GuardError, body: bytes | None, *, allow: bytes = b"GET, POST, DELETE"
+) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
     """Status, headers and body of the answer to a refused HTTP request.
 
     Args:
         error: the refusal.
         body: the request's body, if it was read; its JSON-RPC id is answered to.
+        allow: the methods that a 405 names.
     """
     status = status_of(error)
     code, message, data = rpc_error(error)
@@ -94,7 +97,7 @@ def http_answer(error: GuardError, body: bytes | None) -> tuple[int, list[tuple[
         # Rounded up: a client that waits so long is admitted.
         headers.append((b"retry-after", str(max(1, math.ceil(retry_after))).encode()))
     if status == HTTPStatus.METHOD_NOT_ALLOWED:
-        headers.append((b"allow", b"GET, POST, DELETE"))
+        headers.append((b"allow", allow))
     return status, headers, content
 
 

@@ -182,7 +182,8 @@ impl<'de> Visitor<'de> for Seed {
 
     fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Json<'de>, A::Error> {
         let inner = self.deeper()?;
-        let mut object: Vec<(Cow<'de, str>, Json<'de>)> = Vec::new();
+        // Most objects of tokens and messages have fewer members than this: one allocation serves them.
+        let mut object: Vec<(Cow<'de, str>, Json<'de>)> = Vec::with_capacity(10);
         let mut large: Option<std::collections::HashSet<Cow<'de, str>>> = None;
         while let Some(Name(name)) = members.next_key()? {
             // Small objects are compared by turns; from 16 members on a set keeps the cost linear.

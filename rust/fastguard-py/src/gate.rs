@@ -1,5 +1,5 @@
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::time::Duration;
 
 use fastguard_core::audit::{Audit, Settings};
@@ -27,6 +27,7 @@ const CALLER: u8 = 2;
 pub(crate) struct Gate {
     core: Core,
     clock: AtomicU8,
+    is_closed: AtomicBool,
     folder: PathBuf,
 }
 
@@ -60,6 +61,9 @@ fn read(text: &str, file: Option<&str>, is_json: bool, folder: &Path) -> PyResul
 
 impl Gate {
     fn now(&self, given: Option<f64>) -> PyResult<Now> {
+        if self.is_closed.load(Ordering::Relaxed) {
+            return Err(faulted(&Fault::Closed));
+        }
         let source = if given.is_some() { CALLER } else { SYSTEM };
         let seen = self.clock.load(Ordering::Relaxed);
         if seen != source {
@@ -100,7 +104,7 @@ impl Gate {
             None
         };
         let core = Core::new(config, audit).map_err(misconfigured)?;
-        Ok(Self { core, clock: AtomicU8::new(UNSET), folder })
+        Ok(Self { core, clock: AtomicU8::new(UNSET), is_closed: AtomicBool::new(false), folder })
     }
 
     #[pyo3(signature = (request, now = None))]
@@ -299,6 +303,7 @@ impl Gate {
     }
 
     fn close(&self, py: Python<'_>) -> PyResult<()> {
+        self.is_closed.store(true, Ordering::Relaxed);
         match &*self.core.audit() {
             Some(audit) => py.detach(|| audit.close()).map_err(|fault| faulted(&fault)),
             None => Ok(()),

@@ -6,6 +6,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use arc_swap::ArcSwapOption;
+
 use super::cache::TokenCache;
 use super::claims::{Caller, Reading};
 use super::issuer::{Issuer, IssuerOptions, KeySource};
@@ -107,6 +109,34 @@ struct Kept {
     cache: TokenCache,
     revocations: Revocations,
     hasher: KeyHasher,
+    /// The header that was read last: an issuer writes the same one into all its tokens until its key changes.
+    header: ArcSwapOption<KnownHeader>,
+}
+
+#[derive(Debug)]
+struct KnownHeader {
+    segment: Box<[u8]>,
+    header: Header,
+}
+
+impl Kept {
+    fn new(cache_size: usize, hasher: KeyHasher) -> Self {
+        let (cache, revocations) = (TokenCache::new(cache_size), Revocations::default());
+        Self { cache, revocations, hasher, header: ArcSwapOption::empty() }
+    }
+
+    /// Reads the header, unless its letters are those of the last one.
+    fn header(&self, compact: &Compact<'_>) -> Result<Arc<KnownHeader>, Denial> {
+        let segment = compact.header_segment();
+        if let Some(known) = &*self.header.load()
+            && *known.segment == *segment
+        {
+            return Ok(Arc::clone(known));
+        }
+        let known = Arc::new(KnownHeader { segment: segment.into(), header: compact.header()? });
+        self.header.store(Some(Arc::clone(&known)));
+        Ok(known)
+    }
 }
 
 /// Room 1, compiled from one configuration.
@@ -122,8 +152,7 @@ pub struct Tokens {
 impl Tokens {
     /// Compiles the issuers. Keys given inline are prepared here; others come by [`Tokens::replace_keys`].
     pub fn new(config: &Config, scopes: Arc<ScopeTable>, hasher: KeyHasher) -> Result<Self, ConfigError> {
-        let kept =
-            Kept { cache: TokenCache::new(config.tokens.cache_size), revocations: Revocations::default(), hasher };
+        let kept = Kept::new(config.tokens.cache_size, hasher);
         Self::compile(config, scopes, Arc::new(kept), 0, &HashMap::new())
     }
 
@@ -135,7 +164,7 @@ impl Tokens {
     /// A verifier for one issuer with given keys, without a configuration.
     pub fn single(options: IssuerOptions, keys: Arc<KeySet>, leeway: Duration, cache_size: usize) -> Self {
         let hasher = KeyHasher::random();
-        let kept = Kept { cache: TokenCache::new(cache_size), revocations: Revocations::default(), hasher };
+        let kept = Kept::new(cache_size, hasher);
         let issuers = HashMap::from([(Arc::clone(&options.issuer), Issuer::with_keys(options, keys))]);
         Self { issuers, scopes: Arc::default(), leeway, generation: 0, kept: Arc::new(kept) }
     }
@@ -210,7 +239,8 @@ impl Tokens {
             return Err(Denial::TokenTooLarge.into());
         }
         let compact = Compact::split(text.as_bytes())?;
-        let header = compact.header()?;
+        let known = self.kept.header(&compact)?;
+        let header = &known.header;
         let payload = compact.payload()?;
         let issuer = self.choose_issuer(&payload)?;
         let algorithm = header.algorithm;
@@ -220,12 +250,12 @@ impl Tokens {
         // INVARIANT: both are read before the key, so a verdict that outran a change is known as too old.
         let key_epoch = issuer.keys.epoch();
         let cleared_at = self.kept.revocations.epoch();
-        check_signature(issuer, &compact, &header, &payload, has_waited, now)?;
+        check_signature(issuer, &compact, header, &payload, has_waited, now)?;
         issuer.check_type(header.typ.as_deref())?;
         let claims = parse_claims(&payload)?;
         let digest = || crate::jose::digest_name(compact.signing_input());
         let hasher = &self.kept.hasher;
-        let reading = Reading { issuer, scopes: &self.scopes, hasher, key_id: header.key_id, digest: &digest };
+        let reading = Reading { issuer, scopes: &self.scopes, hasher, key_id: header.key_id.clone(), digest: &digest };
         let caller = reading.caller(&payload, &claims)?;
         self.check_times(&caller, now.unix)?;
         self.check_lifetime(issuer, &caller, now.unix)?;
