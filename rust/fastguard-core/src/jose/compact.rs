@@ -42,6 +42,11 @@ pub fn decode_segment(segment: &[u8]) -> Option<Vec<u8>> {
     URL_SAFE_NO_PAD.decode(segment).ok()
 }
 
+/// Encodes in that form.
+pub(super) fn encode_segment(bytes: &[u8]) -> String {
+    URL_SAFE_NO_PAD.encode(bytes)
+}
+
 impl<'a> Compact<'a> {
     /// Splits a token into its parts and decodes the signature.
     pub fn split(text: &'a [u8]) -> Result<Self, Denial> {

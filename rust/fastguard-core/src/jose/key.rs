@@ -4,7 +4,7 @@ use std::fmt;
 
 use super::algorithm::Algorithm;
 use super::backend::{Public, Secret};
-use super::compact::decode_segment;
+use super::compact::{decode_segment, encode_segment};
 use super::roca;
 use super::thumbprint::thumbprint;
 use crate::bounds::{MAX_KEY_ID_BYTES, RSA_MODULUS_BITS};
@@ -16,6 +16,8 @@ pub struct Key {
     key_id: Option<Box<str>>,
     thumbprint: Box<str>,
     is_symmetric: bool,
+    /// Its place in the document that it was read from.
+    pub(super) place: usize,
     prepared: Vec<(Algorithm, Prepared)>,
 }
 
@@ -93,7 +95,7 @@ impl Key {
             None => return Err(KeyError::Malformed("no `kty`")),
         };
         let is_symmetric = prepared.iter().any(|(algorithm, _)| algorithm.is_symmetric());
-        Ok(Self { key_id: key_id.map(Box::from), thumbprint, is_symmetric, prepared })
+        Ok(Self { key_id: key_id.map(Box::from), thumbprint, is_symmetric, place: 0, prepared })
     }
 
     /// `kid`.
@@ -197,8 +199,9 @@ fn rsa(jwk: &Json<'_>, may: impl Fn(&Algorithm) -> bool) -> Result<Read, KeyErro
     let prepare = |algorithm| Some((algorithm, Prepared::Public(Public::rsa(algorithm, n, e)?)));
     let prepared: Option<Vec<_>> =
         [Rs256, Rs384, Rs512, Ps256, Ps384, Ps512].into_iter().filter(may).map(prepare).collect();
-    let members = [("e", text(jwk, "e")?), ("kty", Some("RSA")), ("n", text(jwk, "n")?)];
-    let thumbprint = thumbprint(&members.map(|(name, value)| (name, value.unwrap_or_default())));
+    // Over the numbers as RFC 7518 writes them, so that a leading zero gives no key a second name.
+    let (written_e, written_n) = (encode_segment(e), encode_segment(n));
+    let thumbprint = thumbprint(&[("e", &written_e), ("kty", "RSA"), ("n", &written_n)]);
     Ok((thumbprint, some_fit(prepared.ok_or(KeyError::Invalid)?)?))
 }
 
@@ -231,15 +234,38 @@ fn edwards(jwk: &Json<'_>, may: impl Fn(&Algorithm) -> bool) -> Result<Read, Key
     if text(jwk, "crv")? != Some("Ed25519") {
         return Err(KeyError::Unsupported);
     }
-    let x = bytes(jwk, "x")?;
-    if x.len() != 32 {
-        return Err(KeyError::Invalid);
+    let x: [u8; 32] = bytes(jwk, "x")?.try_into().map_err(|_| KeyError::Invalid)?;
+    if has_small_order(x) {
+        return Err(KeyError::Weak("the point is of small order"));
     }
     let prepare = |algorithm| Some((algorithm, Prepared::Public(Public::from_point(algorithm, &x)?)));
     let prepared: Option<Vec<_>> =
         [Algorithm::EdDsa, Algorithm::Ed25519].into_iter().filter(may).map(prepare).collect();
     let thumbprint = thumbprint(&[("crv", "Ed25519"), ("kty", "OKP"), ("x", text(jwk, "x")?.unwrap_or_default())]);
     Ok((thumbprint, some_fit(prepared.ok_or(KeyError::Invalid)?)?))
+}
+
+/// Whether a point of edwards25519 is one of the eight of small order, or written in a second way (RFC 8032 §5.1.3 wants y below
+/// the prime). Under a key of small order one signature fits many messages.
+fn has_small_order(mut point: [u8; 32]) -> bool {
+    // The y of the four points of order 8; those of the others are 0, 1 and -1.
+    const ORDER_8: [[u8; 32]; 2] = [
+        [
+            0x26, 0xe8, 0x95, 0x8f, 0xc2, 0xb2, 0x27, 0xb0, 0x45, 0xc3, 0xf4, 0x89, 0xf2, 0xef, 0x98, 0xf0, 0xd5, 0xdf,
+            0xac, 0x05, 0xd3, 0xc6, 0x33, 0x39, 0xb1, 0x38, 0x02, 0x88, 0x6d, 0x53, 0xfc, 0x05,
+        ],
+        [
+            0xc7, 0x17, 0x6a, 0x70, 0x3d, 0x4d, 0xd8, 0x4f, 0xba, 0x3c, 0x0b, 0x76, 0x0d, 0x10, 0x67, 0x0f, 0x2a, 0x20,
+            0x53, 0xfa, 0x2c, 0x39, 0xcc, 0xc6, 0x4e, 0xc7, 0xfd, 0x77, 0x92, 0xac, 0x03, 0x7a,
+        ],
+    ];
+    // The sign of x is the highest bit, y the rest, least significant octet first.
+    point[31] &= 0x7f;
+    let [low, middle @ .., high] = point;
+    let is_near_zero = middle.iter().all(|octet| *octet == 0) && high == 0 && low <= 1;
+    // The prime is 2^255 - 19, its lowest octet 0xed: from -1 upwards.
+    let is_near_prime = middle.iter().all(|octet| *octet == 0xff) && high == 0x7f && low >= 0xec;
+    is_near_zero || is_near_prime || ORDER_8.contains(&point)
 }
 
 fn symmetric(jwk: &Json<'_>, may: impl Fn(&Algorithm) -> bool) -> Result<Read, KeyError> {
@@ -251,4 +277,39 @@ fn symmetric(jwk: &Json<'_>, may: impl Fn(&Algorithm) -> bool) -> Result<Read, K
         return Err(KeyError::Weak("the secret is shorter than the hash"));
     }
     Ok((Box::default(), prepared))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn edwards_key(x: [u8; 32]) -> Result<Key, KeyError> {
+        let jwk = format!(r#"{{"kty":"OKP","crv":"Ed25519","x":"{}"}}"#, encode_segment(&x));
+        Key::from_jwk(&Json::parse(jwk.as_bytes(), 4).unwrap(), false)
+    }
+
+    #[test]
+    fn point_of_small_order_is_refused_however_it_is_written() {
+        let little = |low: u8, rest: u8, high: u8| {
+            let mut point = [rest; 32];
+            (point[0], point[31]) = (low, high);
+            point
+        };
+        let hex = |text: &str| -> [u8; 32] {
+            std::array::from_fn(|at| {
+                u8::from_str_radix(std::str::from_utf8(&text.as_bytes()[2 * at..][..2]).unwrap(), 16).unwrap()
+            })
+        };
+        let mut points = vec![little(0, 0, 0), little(1, 0, 0)];
+        points.extend([0xec, 0xed, 0xee].map(|low| little(low, 0xff, 0x7f)));
+        points.push(hex("26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05"));
+        points.push(hex("c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac037a"));
+        for mut point in points {
+            for sign in [0, 0x80] {
+                point[31] = (point[31] & 0x7f) | sign;
+                assert_eq!(edwards_key(point).unwrap_err(), KeyError::Weak("the point is of small order"));
+            }
+        }
+        assert!(!has_small_order(little(2, 0, 0)) && !has_small_order(little(0xeb, 0xff, 0x7f)));
+    }
 }

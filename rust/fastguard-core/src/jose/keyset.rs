@@ -113,7 +113,10 @@ impl KeySet {
                 set.ambiguous.push(key_id.into());
             }
             match key {
-                Ok(key) => set.keys.push(key),
+                Ok(mut key) => {
+                    key.place = index;
+                    set.keys.push(key);
+                }
                 Err(error) => {
                     let key_id = named("kid").map(Box::from);
                     set.skipped.push(SkippedKey { index, key_id, reason: SkipReason::Key(error) });
@@ -132,8 +135,8 @@ impl KeySet {
     pub fn without_published(mut self) -> Result<Self, KeySetError> {
         let (published, keys): (Vec<Key>, Vec<Key>) =
             std::mem::take(&mut self.keys).into_iter().partition(|key| is_published(key.thumbprint()));
-        for (index, key) in published.into_iter().enumerate() {
-            let key_id = key.key_id().map(Box::from);
+        for key in published {
+            let (index, key_id) = (key.place, key.key_id().map(Box::from));
             self.skipped.push(SkippedKey { index, key_id, reason: SkipReason::Published });
         }
         if keys.is_empty() { Err(KeySetError::NoUsableKey) } else { Ok(Self { keys, ..self }) }
@@ -178,5 +181,23 @@ impl KeySet {
         let mut fitting = named.filter(|key| key.fits(algorithm));
         let key = fitting.next().ok_or_else(unknown)?;
         if fitting.next().is_some() { Err(Denial::KeyAmbiguous) } else { Ok(key) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn published_key_is_skipped_under_its_place_in_the_document() {
+        // The second is that of RFC 8037 appendix A.
+        let text = r#"{"keys":[
+            {"kty":"OKP","crv":"Ed25519","kid":"own","x":"ZmZmZmZmZmZmZmZmZmZmZmZmZmZmZmZmZmZmZmZmZmY"},
+            {"kty":"OKP","crv":"Ed25519","kid":"rfc","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]}"#;
+        let set = KeySet::from_jwks(text.as_bytes(), false).and_then(KeySet::without_published).unwrap();
+
+        assert_eq!(set.keys().len(), 1);
+        let skipped = SkippedKey { index: 1, key_id: Some("rfc".into()), reason: SkipReason::Published };
+        assert_eq!(set.skipped(), [skipped]);
     }
 }
