@@ -284,8 +284,11 @@ impl WindowTable {
         let place = |key: u128| order.partition_point(|shard| *shard < self.shard_of(key));
         let mut refused: Option<Refused> = None;
         for (index, charge) in charges.iter().enumerate().take(MAX_RULES) {
+            // Two charges of one window must fit together.
+            let same = charges.iter().take(index).filter(|other| other.key == charge.key);
+            let cost = same.fold(charge.cost, |sum, other| sum.saturating_add(other.cost));
             let outcome = match guards.get_mut(place(charge.key)).and_then(Option::as_mut) {
-                Some(shard) => self.check(shard, index, charge, now),
+                Some(shard) => self.check(shard, index, &Charge { cost, ..*charge }, now),
                 None => Err(full(index, charge)),
             };
             if let Err(refusal) = outcome

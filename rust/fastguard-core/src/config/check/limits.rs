@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::Findings;
-use crate::config::schema::{Config, Per};
+use crate::config::schema::{Config, LimitRule, Per};
 use crate::limits::{LONGEST_WINDOW, MAX_RULES, SHORTEST_WINDOW};
 
 pub(super) fn check(config: &Config, findings: &mut Findings) {
@@ -34,6 +34,17 @@ pub(super) fn check(config: &Config, findings: &mut Findings) {
         }
         if !names.insert(rule.name()) {
             findings.add(at("name"), format!("`{}` stands here twice", rule.name()));
+        }
+        // They would share one window, which each call would be charged to twice.
+        let is_same = |other: &&LimitRule| {
+            (&other.per, other.quota.window(), &other.tool, &other.method)
+                == (&rule.per, rule.quota.window(), &rule.tool, &rule.method)
+        };
+        if let Some(other) = rules.iter().take(index).find(is_same) {
+            findings.add(
+                at("quota"),
+                format!("differs from `{}` in nothing but the count; keep the smaller", other.name()),
+            );
         }
         let is_call = rule.method.as_deref().is_none_or(|method| method == "tools/call");
         if !is_call && (rule.tool.is_some() || distinct.contains(&Per::Tool)) {
