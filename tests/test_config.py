@@ -162,3 +162,10 @@ def test_schema_file_of_the_package_is_up_to_date():
 
     file = Path(mcp_fastguard.__file__).with_name("fastguard.schema.json")
     assert json.loads(file.read_text()) == json_schema()
+
+
+def test_limit_rules_that_differ_only_in_their_count_are_refused():
+    told = wrong(GOOD.replace('{ per = "session", quota = "100/minute" }', '{ per = "principal", quota = "5/minute" }'))
+
+    assert "limits.rules[1].quota" in told
+    assert "nothing but the count" in told

@@ -193,3 +193,16 @@ fn longest_wait_of_all_refusals_is_told() {
     assert_eq!(refused.index, 1);
     assert!(refused.retry_after > Duration::from_secs(59));
 }
+
+#[test]
+fn two_charges_of_one_window_must_fit_together() {
+    let table = WindowTable::new(1_000);
+    let spec = WindowSpec::new(3, Duration::from_secs(1)).unwrap();
+    let twice = [charge(&spec, 1, 1), charge(&spec, 1, 1)];
+    table.admit(&twice, tick(1)).unwrap();
+
+    assert_eq!(table.admit(&twice, tick(2)).unwrap_err().reason, Refusal::Spent);
+    // Nothing was charged for the refused call, so one more alone fits.
+    assert!(table.admit_one(&charge(&spec, 1, 1), tick(3)).is_ok());
+    assert!(table.admit_one(&charge(&spec, 1, 1), tick(4)).is_err());
+}
