@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import logging
 import tomllib
 from dataclasses import dataclass
+from datetime import UTC, date, datetime
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 from mcp_fastguard._fastguard import config_json_schema
 from mcp_fastguard.errors import GuardConfigError
@@ -16,6 +18,11 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 __all__ = ["GuardConfig", "json_schema"]
+
+logger = logging.getLogger("mcp_fastguard")
+
+#: The end of an observation is announced this many days before.
+WARNED_DAYS: Final = 7
 
 
 @dataclass(frozen=True)
@@ -72,6 +79,20 @@ class GuardConfig:
     def public_paths(self) -> frozenset[str]:
         """Paths that pass unguarded."""
         return frozenset(self._parsed["resource"].get("public", ()))
+
+    def warn_of_observation(self) -> None:
+        """Says which rooms are only observed, and until when; nothing is said where all is enforced."""
+        observe = self._parsed.get("observe")
+        if not observe:
+            return
+        until = observe["until"] if isinstance(observe["until"], date) else date.fromisoformat(observe["until"])
+        rooms, left = ", ".join(observe["rooms"]), (until - datetime.now(UTC).date()).days
+        if left <= 0:
+            logger.warning("observe: the day %s has come: everything is enforced; remove [observe]", until)
+        elif left <= WARNED_DAYS:
+            logger.warning("observe: enforcement of %s begins in %d days, on %s", rooms, left, until)
+        else:
+            logger.warning("observe: refusals of %s are recorded and not enforced until %s", rooms, until)
 
     def again(self) -> GuardConfig:
         """The configuration as its file reads now; one from a dict as it was."""

@@ -33,7 +33,7 @@ class CurrentCall:
         return self._call.proof.client_id
 
     @property
-    def issuer(self) -> str:
+    def issuer(self) -> str | None:
         """``iss`` of the token."""
         return self._call.proof.issuer
 
@@ -54,8 +54,9 @@ class CurrentCall:
 
     @property
     def claims(self) -> dict[str, Any]:
-        """All claims of the token, parsed anew at each access."""
-        return self._call.proof.token.claims
+        """All claims of the token, parsed anew at each access; none for a call that is nobody's."""
+        token = self._call.proof.token
+        return {} if token is None else token.claims
 
     def record(self, *, rows: int | None = None, bytes_scanned: int | None = None) -> None:
         """Adds counts to the record of this call's ending; several calls add up.

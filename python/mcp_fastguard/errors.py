@@ -33,23 +33,26 @@ class Denied(GuardError):
         status: the HTTP status that the client sees.
         challenge: the ``WWW-Authenticate`` value (RFC 6750 section 3, RFC 9728 section 5.1), or None.
         retry_after: seconds after which a retry can succeed, or None.
+        config_key: the key of ``fastguard.toml`` that decides this, or None.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913, PLR0917 - the binding gives them in this order
         self,
         code: str,
         detail: str,
         status: int = 403,
         challenge: str | None = None,
         retry_after: float | None = None,
+        config_key: str | None = None,
     ) -> None:
         # All go to args, so the exception survives pickling to a worker.
-        super().__init__(code, detail, status, challenge, retry_after)
+        super().__init__(code, detail, status, challenge, retry_after, config_key)
         self.code = code
         self.detail = detail
         self.status = status
         self.challenge = challenge
         self.retry_after = retry_after
+        self.config_key = config_key
 
     def __str__(self) -> str:
         return f"{self.code}: {self.detail}"

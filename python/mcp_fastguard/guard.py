@@ -19,19 +19,21 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from mcp_fastguard import approval, audit, execute, mask
-from mcp_fastguard._fastguard import Gate, Waiting
+from mcp_fastguard._fastguard import AllowedCall, Gate, ObservedCall, Waiting
 from mcp_fastguard.config import GuardConfig
 from mcp_fastguard.context import running
 from mcp_fastguard.errors import GuardError, GuardFault
 from mcp_fastguard.keys import key_service
+from mcp_fastguard.verifier import OutsideVerifier
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
     from pathlib import Path
 
-    from mcp_fastguard._fastguard import AllowedCall, ToolRequest, VerifiedToken
+    from mcp_fastguard._fastguard import Attested, ToolRequest, VerifiedToken
     from mcp_fastguard.keys import Watch
     from mcp_fastguard.transport.asgi import ASGIApp, GuardASGI
+    from mcp_fastguard.verifier import TokenVerifierProtocol
 
 __all__ = ["Call", "Guard"]
 
@@ -57,38 +59,64 @@ class Guard:
     ASGI layer. All methods may be used from any thread.
     """
 
-    def __init__(self, config: GuardConfig) -> None:
+    def __init__(self, config: GuardConfig, *, verifier: TokenVerifierProtocol | None = None) -> None:
         """Compiles the configuration; no network, no thread is started before the first need.
+
+        Args:
+            config: what the file says.
+            verifier: proves identities in the place of ``[[issuers]]``: any ``TokenVerifier`` of the MCP SDK, any auth provider
+                of FastMCP. Default: None.
 
         Raises:
             GuardConfigError: the configuration cannot be used.
             GuardFault: the audit log cannot be written.
         """
         self._config = config
-        self._gate = Gate(config.text, folder=config.folder, file=config.file, is_json=config.is_json)
+        self._gate = Gate(
+            config.text,
+            folder=config.folder,
+            file=config.file,
+            is_json=config.is_json,
+            has_verifier=verifier is not None,
+        )
+        self._verifier: OutsideVerifier | None = None
+        if verifier is not None:
+            self._verifier = OutsideVerifier(verifier, self._gate, resource=config.resource_url)
         # One crossing and not one frame of Python: this instance's `check` is the gate's own, until somebody listens.
         self.check = self._gate.check  # type: ignore[method-assign]
         self._watch: Watch | None = None
-        self._listeners: list[Callable[[AllowedCall | GuardError], None]] = []
+        self._listeners: list[Callable[[AllowedCall | ObservedCall | GuardError], None]] = []
         self._is_closed = False
         self.attached: set[str] = set()
         for key, message in self._gate.warnings():
-            logger.warning("%s: %s", key, message)
+            if key != "issuers" or verifier is None:
+                logger.warning("%s: %s", key, message)
+        config.warn_of_observation()
         audit.keep_through_fork(self)
 
     @classmethod
-    def from_file(cls, path: str | Path) -> Self:
+    def from_file(cls, path: str | Path, *, verifier: TokenVerifierProtocol | None = None) -> Self:
         """Builds a guard from a TOML file. Relative paths in it start at its folder.
+
+        Args:
+            path: the file.
+            verifier: proves identities in the place of ``[[issuers]]``; see :class:`Guard`.
 
         Raises:
             GuardConfigError: the file cannot be read or used; the text names file, line, key and the nearest right key.
         """
-        return cls(GuardConfig.from_file(path))
+        return cls(GuardConfig.from_file(path), verifier=verifier)
 
     @classmethod
-    def from_dict(cls, config: Mapping[str, Any], *, folder: str | Path = ".") -> Self:
+    def from_dict(
+        cls,
+        config: Mapping[str, Any],
+        *,
+        folder: str | Path = ".",
+        verifier: TokenVerifierProtocol | None = None,
+    ) -> Self:
         """Builds a guard from a dict of the same shape as the file. Relative paths start at ``folder``."""
-        return cls(GuardConfig.from_dict(config, folder=folder))
+        return cls(GuardConfig.from_dict(config, folder=folder), verifier=verifier)
 
     # --- decisions ------------------------------------------------------------------------------
 
@@ -106,31 +134,47 @@ class Guard:
         return self._told(lambda: self._gate.check(request, now))
 
     async def authorize(self, request: ToolRequest, now: float | None = None) -> AllowedCall:
-        """Decides like :meth:`check`, and waits for what it needs: keys, or room in the queue of the audit log."""
+        """Decides like :meth:`check`, and waits for what it needs: keys, a verifier, or room in the queue of the audit log."""
+        decision = await self._authorized(request, now)
+        if isinstance(decision, ObservedCall):
+            raise GuardFault("internal", "an observed call is none that was allowed")
+        return decision
+
+    async def _authorized(
+        self, request: ToolRequest, now: float | None = None, *, observes: bool = False
+    ) -> AllowedCall | ObservedCall:
+        """``observes``: a server's layer asks, which lets pass what observed rooms refuse."""
         self.start()
         if not self._listeners:
             # Most calls wait for nothing. A full queue of the log is not among them, so the slow way tries again.
             with suppress(GuardFault):
-                decision = self._gate.decide(request, now=now)
+                decision = self._gate.decide(request, observes=observes, now=now)
                 if not isinstance(decision, Waiting):
                     return decision
+        attested: Attested | None = None
         has_waited = False
         for _ in range(MAX_WAITS):
-            decision = await self._decide(request, now, has_waited=has_waited)
+
+            def decide(
+                attested: Attested | None = attested, *, has_waited: bool = has_waited
+            ) -> AllowedCall | ObservedCall | Waiting:
+                return self._gate.decide(request, has_waited=has_waited, attested=attested, observes=observes, now=now)
+
+            decision = await self._decide(decide)
             if not isinstance(decision, Waiting):
                 return decision
-            await self._answer(decision)
+            attested = await self._answer(decision)
             has_waited = True
         raise GuardFault("internal", "the call waited for too much")
 
-    async def _decide(self, request: ToolRequest, now: float | None, *, has_waited: bool) -> AllowedCall | Waiting:
+    async def _decide(
+        self, decide: Callable[[], AllowedCall | ObservedCall | Waiting]
+    ) -> AllowedCall | ObservedCall | Waiting:
         """Decides, and awaits room in a full queue of the audit log for a short while."""
         until: float | None = None
         while True:
             try:
-                if not self._listeners:
-                    return self._gate.decide(request, has_waited=has_waited, now=now)
-                return self._told(lambda: self._gate.decide(request, has_waited=has_waited, now=now))
+                return decide() if not self._listeners else self._told(decide)
             except GuardFault as fault:
                 until = until or time.monotonic() + AUDIT_WAIT
                 if fault.code != "audit_queue_full" or time.monotonic() > until:
@@ -140,27 +184,36 @@ class Guard:
     async def authorize_head(self, request: ToolRequest, now: float | None = None) -> None:
         """Checks headers, token and binding alone, before a long body is read. Charges nothing."""
         self.start()
+        if self._gate.is_observed("token") or self._gate.is_observed("binding"):
+            # Whoever would be refused here passes anyhow; the whole decision records it.
+            return
+        attested: Attested | None = None
         has_waited = False
         for _ in range(MAX_WAITS):
-            waiting = self._gate.check_head(request, has_waited=has_waited, now=now)
+            waiting = self._gate.check_head(request, has_waited=has_waited, attested=attested, now=now)
             if waiting is None:
                 return
-            await self._answer(waiting)
+            attested = await self._answer(waiting)
             has_waited = True
         raise GuardFault("internal", "the call waited for too much")
 
-    async def _answer(self, waiting: Waiting) -> None:
+    async def _answer(self, waiting: Waiting) -> Attested | None:
         """Waits for what a call needs. Whether it came, the gate will see."""
-        if self._watch is not None:
+        if waiting.credential is not None and self._verifier is not None:
+            return await self._verifier.attested(waiting.credential)
+        if waiting.issuer is not None and self._watch is not None:
             await self._watch.fetched(waiting.issuer, timeout=KEYS_WAIT)
+        return None
 
     def call(self, request: ToolRequest) -> Call:
         """One call through all rooms: ``async with guard.call(request) as call:``."""
         return Call(self, request)
 
-    def may_see(self, kind: str, name: str, caller: AllowedCall | VerifiedToken) -> bool:
-        """Whether a list may show a ``"tool"``, ``"prompt"`` or ``"resource"`` to a caller."""
-        return self._gate.may_see(kind, name, caller)
+    def may_see(self, kind: str, name: str, caller: AllowedCall | ObservedCall | VerifiedToken) -> bool:
+        """Whether a list may show a ``"tool"``, ``"prompt"`` or ``"resource"`` to a caller. Nothing is hidden while the policy is
+        only observed.
+        """
+        return self._gate.may_see(kind, name, caller) or self._gate.is_observed("policy")
 
     def _told(self, decide: Callable[[], T]) -> T:
         """Tells the listeners what was decided. What they raise is logged and changes nothing."""
@@ -260,6 +313,7 @@ class Guard:
         config = self._config.again()
         self._gate.reload(config.text, file=config.file, is_json=config.is_json)
         self._config = config
+        config.warn_of_observation()
         before, self._watch = self._watch, None
         if before is not None:
             # The new watch is there before the old one goes, so that it is given the sets at hand.
@@ -284,8 +338,9 @@ class Guard:
         self.start()
         return self._gate.check(request, now)
 
-    def on_decision(self, listener: Callable[[AllowedCall | GuardError], None]) -> None:
-        """Has ``listener`` called with every decision: an ``AllowedCall``, a ``Denied`` or a ``GuardFault``.
+    def on_decision(self, listener: Callable[[AllowedCall | ObservedCall | GuardError], None]) -> None:
+        """Has ``listener`` called with every decision: an ``AllowedCall``, a ``Denied`` or a ``GuardFault``; in servers that only
+        observe a room, an ``ObservedCall`` too.
 
         It runs on the thread of the call, so it must be quick; what it raises is logged.
         """
@@ -317,11 +372,16 @@ class Guard:
 
         return GuardFastMCPMiddleware(self, transport=transport)
 
-    def fastmcp_auth(self) -> Any:
-        """An auth provider for ``FastMCP(auth=...)`` that takes the identity from the ASGI layer's proof."""
+    def fastmcp_auth(self, inner: Any = None) -> Any:
+        """An auth provider for ``FastMCP(auth=...)``. It brings the ASGI layer along, so that FastMCP's own runner is guarded.
+
+        Args:
+            inner: FastMCP's own provider of the login, whose routes stay public; give it to the guard as ``verifier`` too.
+                Default: None.
+        """
         from mcp_fastguard.transport.fastmcp import GuardAuthProvider  # noqa: PLC0415 - needs `fastmcp`
 
-        return GuardAuthProvider(self)
+        return GuardAuthProvider(self, inner)
 
     def token_verifier(self) -> Any:
         """A ``TokenVerifier`` for the SDK's own auth: it accepts the token that the ASGI layer has proved in this request."""
@@ -385,6 +445,7 @@ class Call:
         "_guard",
         "_is_settled",
         "_items",
+        "_observes",
         "_proof",
         "_rows",
         "_started",
@@ -394,10 +455,18 @@ class Call:
         "request",
     )
 
-    def __init__(self, guard: Guard, request: ToolRequest, proof: AllowedCall | None = None) -> None:
+    def __init__(
+        self,
+        guard: Guard,
+        request: ToolRequest,
+        proof: AllowedCall | ObservedCall | None = None,
+        *,
+        observes: bool = False,
+    ) -> None:
         self._guard = guard
         self.request = request
         self._proof = proof
+        self._observes = observes
         self._started = time.monotonic()
         self._is_settled = False
         self._status = "unused"
@@ -416,8 +485,8 @@ class Call:
         return self._guard
 
     @property
-    def proof(self) -> AllowedCall:
-        """What :meth:`authorize` proved.
+    def proof(self) -> AllowedCall | ObservedCall:
+        """What :meth:`authorize` proved; an ``ObservedCall`` only where a server's layer observes.
 
         Raises:
             GuardFault: nothing was proved yet.
@@ -431,9 +500,9 @@ class Call:
         """A notification is answered before it is handled, so its ending may stand in the log already."""
         return self._proof is not None and self._proof.method.startswith("notifications/")
 
-    async def authorize(self) -> AllowedCall:
+    async def authorize(self) -> AllowedCall | ObservedCall:
         """Rooms request, token, binding, limits and policy, and the record of the decision."""
-        self._proof = await self._guard.authorize(self.request)
+        self._proof = await self._guard._authorized(self.request, observes=self._observes)  # noqa: SLF001 - one corridor
         self._started = time.monotonic()
         return self._proof
 
@@ -442,9 +511,10 @@ class Call:
         """Whether :meth:`settle` has passed."""
         return self._is_settled
 
-    async def settle(self) -> AllowedCall:
+    async def settle(self) -> AllowedCall | ObservedCall:
         """Room approval: waits for a human where the rule's tier demands one."""
-        await approval.settle(self.proof)
+        if isinstance(self.proof, AllowedCall):
+            await approval.settle(self.proof)
         self._is_settled = True
         return self.proof
 
@@ -531,7 +601,8 @@ class Call:
         Raises:
             Denied: a room refused it.
         """
-        return Call(self._guard, request, self._guard.gate.check_nested(self.proof, request))
+        proof = self._guard.gate.check_nested(self.proof, request, observes=self._observes)
+        return Call(self._guard, request, proof, observes=self._observes)
 
     def take(self, method: str, params: Mapping[str, Any] | None) -> bool:
         """Whether this call is the proof for a message, and was not spent before. Taking spends it."""

@@ -5,10 +5,15 @@ from __future__ import annotations
 import httpx2
 import pytest
 from fastmcp import Context, FastMCP
+from fastmcp.server.auth import StaticTokenVerifier
+from fastmcp.server.auth.providers.in_memory import InMemoryOAuthProvider
+from mcp.server.auth.settings import ClientRegistrationOptions
 from mcp.shared.exceptions import MCPError
+from starlette.responses import JSONResponse
 
+from mcp_fastguard import Guard
 from support import RESOURCE, records
-from transport_support import client, headers, message, run, served
+from transport_support import BASE, client, headers, message, run, served
 
 
 def build(guard, *, auth=False):
@@ -103,3 +108,107 @@ def test_synthetic_lists_are_neither_limited_nor_recorded(make_guard, rules, iss
         if record["event_type"] == "decision" and record["method"].startswith("tools/")
     ]
     assert methods == ["tools/call"] * 3
+
+
+# --- a login of FastMCP's own, and its own runner ------------------------------------------------
+
+
+def with_login(tmp_path):
+    """An app as `mcp.run` builds it: no layer of ours around it but what the auth provider brings."""
+    login = StaticTokenVerifier(
+        {
+            "good": {"client_id": "agent", "scopes": ["q:read"], "sub": "alice"},
+            "narrow": {"client_id": "agent", "scopes": [], "sub": "bob"},
+        }
+    )
+    config = {
+        "version": 1,
+        "resource": {"url": RESOURCE, "authorization_servers": ["https://login.example.com"], "public": ["/health"]},
+        "tools": {"add": {"scopes": ["q:read"]}},
+        "audit": {"path": str(tmp_path)},
+    }
+    guard = Guard.from_dict(config, verifier=login)
+    mcp = FastMCP("test", auth=guard.fastmcp_auth(inner=login), middleware=[guard.fastmcp_middleware()])
+
+    @mcp.tool
+    def add(a: int, b: int) -> int:
+        return a + b
+
+    @mcp.tool
+    def secret() -> str:
+        return "the secret"
+
+    @mcp.custom_route("/health", methods=["GET"])
+    async def health(_):
+        return JSONResponse({"is": "well"})
+
+    @mcp.custom_route("/admin", methods=["GET"])
+    async def admin(_):
+        return JSONResponse({"is": "open"})
+
+    return guard, mcp
+
+
+@pytest.mark.parametrize("mode", ["modern", "legacy"])
+def test_runner_of_fastmcp_is_guarded_by_its_auth_provider_alone(tmp_path, mode):
+    guard, mcp = with_login(tmp_path)
+
+    async def walk():
+        async with served(mcp.http_app(path="/mcp")) as transport:
+            async with client(transport, "good", mode) as found:
+                assert [tool.name for tool in (await found.list_tools()).tools] == ["add"]
+                assert (await found.call_tool("add", {"a": 1, "b": 2})).content[0].text == "3"
+                with pytest.raises(MCPError):
+                    await found.call_tool("secret", {})
+            async with httpx2.AsyncClient(transport=transport, base_url=BASE) as http:
+                refused = await http.post("/mcp", json=message("tools/list"), headers=headers("nobody", "tools/list"))
+                assert refused.status_code == 401
+                assert "resource_metadata" in refused.headers["www-authenticate"]
+                assert (await http.get("/health")).json() == {"is": "well"}
+                # What nobody has declared public is not.
+                assert (await http.get("/admin")).status_code == 404
+                metadata = (await http.get("/.well-known/oauth-protected-resource/mcp")).json()
+                assert metadata["authorization_servers"] == ["https://login.example.com"]
+
+    run(walk())
+    codes = {record.get("code") for record in records(guard) if record.get("result") == "denied"}
+    assert codes == {"verifier_refused", "target_unknown"}
+
+
+def test_layer_that_stands_twice_decides_once(tmp_path):
+    guard, mcp = with_login(tmp_path)
+    app = guard.asgi(mcp.http_app(path="/mcp"))
+
+    async def walk():
+        async with served(app) as transport, client(transport, "good", "modern") as found:
+            await found.call_tool("add", {"a": 1, "b": 2})
+
+    run(walk())
+    calls = [record for record in records(guard) if record["event_type"] == "decision" and record["kind"] == "tool"]
+    assert len(calls) == 1
+
+
+def test_login_with_routes_of_its_own_stays_reachable(tmp_path):
+    login = InMemoryOAuthProvider(base_url=BASE, client_registration_options=ClientRegistrationOptions(enabled=True))
+    config = {
+        "version": 1,
+        "resource": {"url": RESOURCE},
+        "tools": {"add": {"open": True}},
+        "audit": {"path": str(tmp_path)},
+    }
+    guard = Guard.from_dict(config, verifier=login)
+    mcp = FastMCP("test", auth=guard.fastmcp_auth(inner=login), middleware=[guard.fastmcp_middleware()])
+
+    async def walk():
+        async with (
+            served(mcp.http_app(path="/mcp")) as transport,
+            httpx2.AsyncClient(transport=transport, base_url=BASE) as http,
+        ):
+            for path in ("/.well-known/oauth-authorization-server", "/.well-known/oauth-protected-resource/mcp"):
+                found = await http.get(path)
+                assert found.status_code == 200, path
+            assert (await http.post("/register", json={"redirect_uris": ["http://127.0.0.1/cb"]})).status_code == 201
+            assert (await http.post("/mcp", json={})).status_code == 401
+            assert (await http.get("/registers")).status_code == 404
+
+    run(walk())

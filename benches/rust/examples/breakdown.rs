@@ -10,7 +10,7 @@ use fastguard_core::Config;
 use fastguard_core::clock::{Now, Tick, UnixTime};
 use fastguard_core::gate::{Decision, Gate};
 use fastguard_core::request::ToolRequest;
-use fastguard_core::token::Attached;
+use fastguard_core::token::{Answered, Attached};
 
 const NOW: i64 = 1_800_000_000;
 
@@ -66,7 +66,7 @@ fn main() {
     let request = build();
     least("ToolRequest::tool", || drop(black_box(build())));
     least("tokens.verify, seen before", || {
-        drop(black_box(gate.state().tokens().verify(&token, false, now, &Attached)));
+        drop(black_box(gate.state().tokens().verify(&token, Answered::default(), now, &Attached)));
     });
     least("receiver.receive and target", || {
         let state = gate.state();

@@ -8,8 +8,10 @@ __all__ = [
     "MAX_KEY_SET_BYTES",
     "Admission",
     "AllowedCall",
+    "Attested",
     "Gate",
     "KeySet",
+    "ObservedCall",
     "SlidingWindow",
     "TokenVerifier",
     "ToolRequest",
@@ -292,30 +294,102 @@ class AllowedCall:
 
 @final
 class Waiting:
-    """A call that waits for an issuer's keys."""
+    """A call that waits: for an issuer's keys, or for what the verifier finds of a token."""
 
     def __new__(cls, proof: Never) -> Waiting: ...
     @property
-    def issuer(self) -> str: ...
+    def issuer(self) -> str | None:
+        """The issuer whose keys are needed."""
+    @property
+    def credential(self) -> str | None:
+        """The text of the token that the verifier must look at."""
+
+@final
+class Attested:
+    """What a verifier has found of a token: whose it is, or why it is refused."""
+
+    def __new__(cls, proof: Never) -> Attested: ...
+
+@final
+class ObservedCall:
+    """A call that an observed room refused and that runs all the same. Never an :class:`AllowedCall`.
+
+    What names a caller is None where the token was refused: then the call is nobody's.
+    """
+
+    def __new__(cls, proof: Never) -> ObservedCall: ...
+    @property
+    def code(self) -> str:
+        """Why it would have been refused."""
+    @property
+    def detail(self) -> str: ...
+    @property
+    def subject(self) -> str | None: ...
+    @property
+    def client_id(self) -> str | None: ...
+    @property
+    def issuer(self) -> str | None: ...
+    @property
+    def organisation(self) -> str | None: ...
+    @property
+    def actor(self) -> str | None: ...
+    @property
+    def scopes(self) -> tuple[str, ...]: ...
+    @property
+    def kind(self) -> str: ...
+    @property
+    def method(self) -> str: ...
+    @property
+    def target(self) -> str: ...
+    @property
+    def tool(self) -> str | None: ...
+    @property
+    def request_id(self) -> str | None: ...
+    @property
+    def record(self) -> int: ...
+    @property
+    def token(self) -> VerifiedToken | None: ...
 
 @final
 class Gate:
     """Rooms 0 to 4 and the log. Use it through :class:`mcp_fastguard.Guard`."""
 
-    def __new__(cls, text: str, *, folder: Path, file: str | None = None, is_json: bool = False) -> Gate: ...
+    def __new__(
+        cls, text: str, *, folder: Path, file: str | None = None, is_json: bool = False, has_verifier: bool = False
+    ) -> Gate: ...
     def check(self, request: ToolRequest, now: float | None = None) -> AllowedCall: ...
     def decide(
-        self, request: ToolRequest, *, has_waited: bool = False, now: float | None = None
-    ) -> AllowedCall | Waiting: ...
+        self,
+        request: ToolRequest,
+        *,
+        has_waited: bool = False,
+        attested: Attested | None = None,
+        observes: bool = False,
+        now: float | None = None,
+    ) -> AllowedCall | ObservedCall | Waiting: ...
     def check_head(
-        self, request: ToolRequest, *, has_waited: bool = False, now: float | None = None
+        self,
+        request: ToolRequest,
+        *,
+        has_waited: bool = False,
+        attested: Attested | None = None,
+        now: float | None = None,
     ) -> Waiting | None: ...
-    def check_nested(self, parent: AllowedCall, request: ToolRequest, now: float | None = None) -> AllowedCall: ...
-    def recheck(self, call: AllowedCall, now: float | None = None) -> None: ...
-    def may_see(self, kind: str, name: str, caller: AllowedCall | VerifiedToken) -> bool: ...
+    def check_nested(
+        self,
+        parent: AllowedCall | ObservedCall,
+        request: ToolRequest,
+        *,
+        observes: bool = False,
+        now: float | None = None,
+    ) -> AllowedCall | ObservedCall: ...
+    def attest(self, text: str, claims: str | None, now: float | None = None) -> Attested: ...
+    def recheck(self, call: AllowedCall | ObservedCall, now: float | None = None) -> None: ...
+    def is_observed(self, room: str) -> bool: ...
+    def may_see(self, kind: str, name: str, caller: AllowedCall | ObservedCall | VerifiedToken) -> bool: ...
     def finish(
         self,
-        call: AllowedCall,
+        call: AllowedCall | ObservedCall,
         *,
         status: str,
         duration: float,

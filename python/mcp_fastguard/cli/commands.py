@@ -23,6 +23,8 @@ token_app = typer.Typer(no_args_is_help=True, help="Looks at access tokens.")
 audit_app = typer.Typer(no_args_is_help=True, help="Looks at audit logs.")
 app.add_typer(token_app, name="token")
 app.add_typer(audit_app, name="audit")
+report_app = typer.Typer(no_args_is_help=True, help="Reports of the audit log.")
+app.add_typer(report_app, name="report")
 
 console = Console()
 errors = Console(stderr=True)
@@ -82,13 +84,25 @@ def verify(token: TokenArgument, config: ConfigOption = DEFAULT_CONFIG) -> None:
 
 @app.command()
 def explain(
-    tool: Annotated[str, typer.Argument(help="The tool's name.")],
+    tool: Annotated[str, typer.Argument(help="The tool's name, or the id of a record of the audit log.")],
     token: Annotated[str, typer.Option(help="The token's text, or - for standard input.")] = "",
     arguments: Annotated[str, typer.Option(help="The arguments, as a JSON object.")] = "{}",
     session: Annotated[str | None, typer.Option(help="The session, if there is one.")] = None,
+    audit: Annotated[Path, typer.Option(help="Where records are looked up.")] = Path("audit"),
     config: ConfigOption = DEFAULT_CONFIG,
 ) -> None:
-    """Decides a call without charging or recording it: each room's word, and the line that decided."""
+    """Decides a call without charging or recording it: each room's word, and the line that decided.
+
+    With the id of a record: why that call was decided as it was.
+    """
+    if explaining.is_record_id(tool):
+        from mcp_fastguard.cli.records import records  # noqa: PLC0415
+
+        record = next((record for record in records(audit) if record.get("id") == tool), None)
+        if record is None:
+            raise _fail(f"no record `{tool}` in {audit}")
+        _print_verdict(explaining.explain_record(config if config.is_file() else None, record))
+        return
     try:
         parsed: Any = json.loads(arguments)
         if not isinstance(parsed, dict):
@@ -148,6 +162,25 @@ def audit_verify(
         console.print(f"{log.name}: {count} records, {state}, root {root}", markup=False, soft_wrap=True)
     if not is_sound:
         raise typer.Exit(1)
+
+
+@report_app.command("observed")
+def report_observed(
+    path: Annotated[Path, typer.Argument(help="The folder of the logs, or one log.")] = Path("audit"),
+) -> None:
+    """Groups what observed rooms would have refused, and prints the TOML that would allow it."""
+    from mcp_fastguard.cli.observed import groups, table_of_groups, toml_for  # noqa: PLC0415 - reads files only when asked
+    from mcp_fastguard.cli.records import records  # noqa: PLC0415
+
+    if not path.is_dir():
+        raise _fail(f"{path}: no such folder")
+    found = groups(records(path))
+    if not found:
+        console.print("nothing would have been refused")
+        return
+    console.print(table_of_groups(found))
+    # Plain, so that it can be pasted.
+    print(toml_for(found))
 
 
 @app.command()

@@ -17,30 +17,12 @@ from mcp_fastguard.guard import Guard
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["Verdict", "decode", "explain_call", "explain_token", "read"]
+__all__ = ["Verdict", "decode", "explain_call", "explain_record", "explain_token", "is_record_id", "read"]
 
 ROOMS: Final = ("request", "token", "binding", "limits", "policy")
 
-#: The key of the configuration that decides a refusal, where it is not named by the rule.
-KEYS: Final = {
-    "path_unknown": "resource.url",
-    "algorithm_refused": "issuers.algorithms",
-    "type_refused": "issuers.types",
-    "issuer_unknown": "issuers.issuer",
-    "key_unknown": "issuers.jwks_uri",
-    "key_ambiguous": "issuers.jwks_uri",
-    "keys_unavailable": "issuers.jwks_uri",
-    "audience_mismatch": "issuers.audiences",
-    "claim_missing": "issuers.require",
-    "claim_refused": "issuers.require",
-    "token_expired": "tokens.leeway",
-    "token_not_yet_valid": "tokens.leeway",
-    "token_from_future": "tokens.leeway",
-    "lifetime_too_long": "issuers.max_lifetime",
-    "quota_spent": "limits.rules",
-    "windows_full": "limits.max_keys",
-    "target_unknown": "tools",
-}
+
+_RECORD_ID: Final = re.compile(r"\d{8}T\d{6}-\d+-[0-9a-f]+-\d+")
 
 
 class Verdict(NamedTuple):
@@ -99,6 +81,32 @@ def explain_token(path: Path, token: str) -> Verdict:
     return _decide(path, ToolRequest.message(method="ping", token=token), ROOMS[:3])
 
 
+def is_record_id(text: str) -> bool:
+    """Whether a text is the id of a record: start of the log, process, a random part, and a number."""
+    return _RECORD_ID.fullmatch(text) is not None
+
+
+def explain_record(path: Path | None, record: dict[str, Any]) -> Verdict:
+    """Why a recorded call was decided as it was.
+
+    Args:
+        path: the configuration, whose line is named if it is still the one in force then.
+        record: a decision of the audit log.
+    """
+    checks = record.get("checks") or {}
+    words = {"passed": "passes", "refused": "refuses", "not_reached": "not asked"}
+    why = f"{record.get('code')}: {record.get('detail')}"
+    rooms = [(room, words.get(said, said), why if said == "refused" else "") for room, said in checks.items()]
+    key = str(record.get("config_key") or record.get("rule") or "")
+    decided_by = key
+    if path is not None and key:
+        config = read(path).config
+        decided_by = _line(config, key)
+    if not record.get("enforced", True):
+        decided_by += " (observed only: the call ran)"
+    return Verdict(rooms, is_allowed=record.get("result") == "allowed", decided_by=decided_by)
+
+
 def _decide(path: Path, request: ToolRequest, rooms: tuple[str, ...]) -> Verdict:
     found = read(path).config
     # The same configuration without its log: explaining leaves no record, and the windows are this process's own.
@@ -130,8 +138,7 @@ def _refused(denied: Denied, rooms: tuple[str, ...], config: GuardConfig) -> Ver
         lines.append((name, "passes", ""))
     else:
         lines.append((room, "refuses", f"{denied.code}: {denied.detail}"))
-    named = re.search(r'`((?:tools|prompts|resources|methods)\."[^`]*)`', denied.detail)
-    key = named.group(1) if named else KEYS.get(denied.code, "")
+    key = denied.config_key
     return Verdict(lines, is_allowed=False, decided_by=_line(config, key) if key else "")
 
 

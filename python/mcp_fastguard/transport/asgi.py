@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from mcp_fastguard._fastguard import MAX_BODY_BYTES, MAX_BODY_BYTES_BEFORE_TOKEN, ToolRequest
 from mcp_fastguard.errors import Denied, GuardError, GuardFault, RequestDenied
+from mcp_fastguard.guard import Call
 from mcp_fastguard.transport.challenge import http_answer
 from mcp_fastguard.transport.metadata import metadata, metadata_paths
 
 if TYPE_CHECKING:
     from types import ModuleType
 
-    from mcp_fastguard.guard import Call, Guard
+    from mcp_fastguard.guard import Guard
 
 __all__ = ["ASGIApp", "GuardASGI", "Proved", "proved_call"]
 
@@ -101,7 +102,7 @@ class GuardASGI:
         call: Call | None = None
         try:
             body = await self._read(scope, receive)
-            call = self.guard.call(self._request(scope, body))
+            call = Call(self.guard, self._request(scope, body), observes=True)
             proof = await call.authorize()
             self._require_layer(proof.method)
         except _ClientGoneError:
@@ -117,7 +118,8 @@ class GuardASGI:
         token = proved.set(Proved(call, scope["headers"]))
         found = self._watch.enter(call, send)
         identity = _identity()
-        user = identity.as_user(scope, proof) if identity is not None else None
+        verified = proof.token
+        user = identity.as_user(scope, verified) if identity is not None and verified is not None else None
         try:
             await self.app(scope, _replay(body, receive), found.sending)
         except asyncio.CancelledError:
@@ -297,7 +299,8 @@ def _address(host: str) -> str | None:
 
 def _log(error: GuardError) -> None:
     if isinstance(error, Denied):
-        logger.info("refused: %s", error)
+        # Names the check, the value that was refused, and the key to look at; never a token.
+        logger.info("refused: %s (see `%s`)", error, error.config_key or "docs/codes.md")
     else:
         logger.error("not decided: %s", error)
 

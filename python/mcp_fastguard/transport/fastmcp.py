@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Any, Final
 from fastmcp.server.auth import AuthProvider
 from fastmcp.server.middleware import Middleware
 from mcp.shared.exceptions import MCPError
+from starlette.middleware import Middleware as ASGIMiddleware
 
 from mcp_fastguard.errors import GuardError
+from mcp_fastguard.transport.asgi import GuardASGI, proved_call
 from mcp_fastguard.transport.challenge import rpc_error
 from mcp_fastguard.transport.mcp_sdk import ProvedTokenVerifier
 from mcp_fastguard.transport.messages import MessageLayer
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from fastmcp.server.middleware import CallNext, MiddlewareContext
 
     from mcp_fastguard.guard import Call, Guard
+    from mcp_fastguard.transport.asgi import ASGIApp, Receive, Scope, Send
 
 __all__ = ["GuardAuthProvider", "GuardFastMCPMiddleware"]
 
@@ -93,11 +96,22 @@ def _params(message: Any) -> Mapping[str, Any]:
 
 
 class GuardAuthProvider(AuthProvider):
-    """For ``FastMCP(auth=...)``: the identity is the one that the ASGI layer has proved."""
+    """For ``FastMCP(auth=...)``: the identity is the one that the ASGI layer has proved.
 
-    def __init__(self, guard: Guard) -> None:
-        super().__init__(base_url=guard.config.resource_url)
+    The layer comes with it, so that ``mcp.run(transport="http")`` is guarded as it is. An app that stands behind ``guard.asgi``
+    besides is decided there, once.
+    """
+
+    def __init__(self, guard: Guard, inner: AuthProvider | None = None) -> None:
+        super().__init__(
+            base_url=guard.config.resource_url if inner is None else inner.base_url,
+            required_scopes=None if inner is None else inner.required_scopes,
+            resource_base_url=None if inner is None else inner.resource_base_url,
+        )
+        self._guard = guard
+        self._inner = inner
         self._verifier = ProvedTokenVerifier(guard)
+        self._routes: list[Any] = []
 
     async def verify_token(self, token: str) -> Any:
         """The proved token, or None."""
@@ -105,3 +119,52 @@ class GuardAuthProvider(AuthProvider):
 
         found = await self._verifier.verify_token(token)
         return None if found is None else AccessToken(**found.model_dump(), original_client_id=found.client_id)
+
+    def get_middleware(self) -> list[Any]:
+        """The ASGI layer, outermost, then FastMCP's own."""
+        layer = ASGIMiddleware(_GuardLayer, guard=self._guard, login=self)
+        inner = [] if self._inner is None else self._inner.get_middleware()[len(AuthProvider.get_middleware(self)) :]
+        return [layer, *super().get_middleware(), *inner]
+
+    def get_routes(self, mcp_path: str | None = None) -> list[Any]:
+        """The routes of the login that stands before the guard, which are public by their nature."""
+        self.set_mcp_path(mcp_path)
+        self._routes = [] if self._inner is None else list(self._inner.get_routes(mcp_path))
+        return self._routes
+
+    def get_well_known_routes(self, mcp_path: str | None = None) -> list[Any]:
+        """Those of the login."""
+        return [] if self._inner is None else list(self._inner.get_well_known_routes(mcp_path))
+
+    @property
+    def scopes_supported(self) -> list[str]:
+        """Those of the login."""
+        return [] if self._inner is None else list(self._inner.scopes_supported)
+
+    def get_challenge_scopes(self, required_scopes: list[str] | None = None) -> list[str]:
+        """Those of the login."""
+        if self._inner is None:
+            return list(super().get_challenge_scopes(required_scopes))
+        return list(self._inner.get_challenge_scopes(required_scopes))
+
+    def is_of_login(self, path: str) -> bool:
+        """Whether a path is one of the login's own routes, and not the guarded one."""
+        if path == self._guard.gate.path:
+            return False
+        regexes = (getattr(route, "path_regex", None) for route in self._routes)
+        return any(regex is not None and regex.fullmatch(path) is not None for regex in regexes)
+
+
+class _GuardLayer(GuardASGI):
+    """The ASGI layer as FastMCP's auth brings it along."""
+
+    def __init__(self, app: ASGIApp, guard: Guard, login: GuardAuthProvider) -> None:
+        super().__init__(app, guard)
+        self._login = login
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        is_http = scope["type"] == "http"
+        if is_http and (proved_call(self.guard, scope) is not None or self._login.is_of_login(scope["path"])):
+            await self.app(scope, receive, send)
+        else:
+            await super().__call__(scope, receive, send)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import MutableMapping
     from contextvars import Token
 
-    from mcp_fastguard._fastguard import AllowedCall, VerifiedToken
+    from mcp_fastguard._fastguard import VerifiedToken
 
 __all__ = ["access_token", "as_user", "forget_user"]
 
@@ -27,12 +27,8 @@ def bearer_of(headers: list[tuple[bytes, bytes]]) -> str:
     return ""
 
 
-def access_token(proof: AllowedCall, text: str) -> AccessToken:
+def access_token(token: VerifiedToken, text: str) -> AccessToken:
     """The verified token as the SDK holds one; subject and issuer are set, so that its session ownership works."""
-    return _access_token(proof.token, text)
-
-
-def _access_token(token: VerifiedToken, text: str) -> AccessToken:
     return AccessToken(
         token=text,
         client_id=token.client_id or token.subject or "",
@@ -47,16 +43,16 @@ def _access_token(token: VerifiedToken, text: str) -> AccessToken:
 @lru_cache(maxsize=1_024)
 def _user_of(token: VerifiedToken, text: str) -> tuple[AuthenticatedUser, AuthCredentials]:
     """Made once per verified token: it is the same object for as long as the verdict is cached."""
-    found = _access_token(token, text)
+    found = access_token(token, text)
     return AuthenticatedUser(found), AuthCredentials(found.scopes)
 
 
-def as_user(scope: MutableMapping[str, Any], proof: AllowedCall) -> Token[AuthenticatedUser | None]:
+def as_user(scope: MutableMapping[str, Any], token: VerifiedToken) -> Token[AuthenticatedUser | None]:
     """Names the user in the scope and in the context, so that the SDK's session ownership and ``get_access_token`` work.
 
     Gives what :func:`forget_user` needs to take the name back.
     """
-    user, credentials = _user_of(proof.token, bearer_of(scope["headers"]))
+    user, credentials = _user_of(token, bearer_of(scope["headers"]))
     scope["user"], scope["auth"] = user, credentials
     return auth_context_var.set(user)
 

@@ -86,7 +86,8 @@ class ProvedTokenVerifier:
         presented = f"bearer {token}".encode()
         if not any(name == b"authorization" and _lower_scheme(value) == presented for name, value in found.headers):
             return None
-        return access_token(found.call.proof, token)
+        proved_token = found.call.proof.token
+        return None if proved_token is None else access_token(proved_token, token)
 
 
 def _lower_scheme(value: bytes) -> bytes:

@@ -51,7 +51,7 @@ class MessageLayer:
             GuardFault: nothing proves it.
         """
         if self._stdio is not None:
-            call = Call(self.guard, self._message(method, params, request_id, self._stdio.read()))
+            call = Call(self.guard, self._message(method, params, request_id, self._stdio.read()), observes=True)
             await call.authorize()
             call.is_taken = True
         else:

@@ -22,7 +22,8 @@ def metadata(guard: Guard) -> dict[str, Any]:
     scopes = {scope for rule in rules for key in ("scopes", "any_scopes") for scope in rule.get(key) or ()}
     document: dict[str, Any] = {
         "resource": resource["url"],
-        "authorization_servers": [issuer["issuer"] for issuer in config["issuers"]],
+        "authorization_servers": resource.get("authorization_servers")
+        or [issuer["issuer"] for issuer in config["issuers"]],
         "scopes_supported": sorted(scopes - {"offline_access"}),
         "bearer_methods_supported": ["header"],
     }

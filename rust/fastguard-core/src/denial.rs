@@ -119,6 +119,10 @@ pub enum Denial {
     PrincipalMissing,
     /// The token, its subject, client, session or issuer was revoked.
     TokenRevoked,
+    /// The verifier outside does not know the token.
+    VerifierRefused,
+    /// The verifier outside failed, or gave no answer in time.
+    VerifierUnavailable { retry_after: Duration },
 
     // --- binding -----------------------------------------------------------------------------
     /// The token is bound to a key or certificate and came without proof of it.
@@ -186,7 +190,9 @@ impl Denial {
             | Self::TokenFromFuture { .. }
             | Self::LifetimeTooLong { .. }
             | Self::PrincipalMissing
-            | Self::TokenRevoked => Room::Token,
+            | Self::TokenRevoked
+            | Self::VerifierRefused
+            | Self::VerifierUnavailable { .. } => Room::Token,
             Self::ProofMissing { .. } | Self::BindingUnknown { .. } | Self::BindingMissing => Room::Binding,
             Self::QuotaSpent { .. } | Self::WindowsFull { .. } => Room::Limits,
             Self::TargetUnknown { .. } | Self::ScopeInsufficient { .. } | Self::TierBlocked { .. } => Room::Policy,
@@ -233,6 +239,8 @@ impl Denial {
             Self::LifetimeTooLong { .. } => "lifetime_too_long",
             Self::PrincipalMissing => "principal_missing",
             Self::TokenRevoked => "token_revoked",
+            Self::VerifierRefused => "verifier_refused",
+            Self::VerifierUnavailable { .. } => "verifier_unavailable",
             Self::ProofMissing { .. } => "proof_missing",
             Self::BindingUnknown { .. } => "binding_unknown",
             Self::BindingMissing => "binding_missing",
@@ -245,6 +253,48 @@ impl Denial {
         }
     }
 
+    /// The key of the configuration that decides this: where to look when the refusal was not meant.
+    pub fn config_key(&self) -> Option<&str> {
+        Some(match self {
+            Self::PathUnknown => "resource.public",
+            Self::TokenTooLarge
+            | Self::TokenMalformed { .. }
+            | Self::IssuerUnknown { .. }
+            | Self::HeaderParameterRefused { .. } => "issuers.issuer",
+            Self::AlgorithmRefused { .. } => "issuers.algorithms",
+            Self::TypeRefused { .. } => "issuers.types",
+            Self::KeyUnknown { .. } | Self::KeyAmbiguous | Self::KeysUnavailable { .. } | Self::SignatureInvalid => {
+                "issuers.jwks_uri"
+            }
+            Self::AudienceMismatch { .. } => "issuers.audiences",
+            Self::ClaimMissing { claim } | Self::ClaimRefused { claim } | Self::ClaimInvalid { claim } => {
+                match claim.as_str() {
+                    "aud" => "issuers.audiences",
+                    "iss" => "issuers.issuer",
+                    "exp" | "iat" | "nbf" => "issuers.max_lifetime",
+                    _ => "issuers.require",
+                }
+            }
+            Self::PrincipalMissing => "issuers.client_claims",
+            Self::TokenExpired { .. } | Self::TokenNotYetValid { .. } | Self::TokenFromFuture { .. } => "tokens.leeway",
+            Self::LifetimeTooLong { .. } => "issuers.max_lifetime",
+            Self::ProofMissing { .. } | Self::BindingUnknown { .. } | Self::BindingMissing => "dpop.mode",
+            Self::QuotaSpent { .. } => "limits.rules",
+            Self::WindowsFull { .. } => "limits.max_keys",
+            Self::TargetUnknown { .. } => "tools",
+            Self::ScopeInsufficient { rule, .. } | Self::TierBlocked { rule } | Self::ApprovalRequired { rule } => rule,
+            _ => return None,
+        })
+    }
+
+    /// The scopes that the caller lacks.
+    pub fn missing_scopes(&self) -> &[String] {
+        match self {
+            Self::ScopeInsufficient { missing, .. } => missing,
+            _ => &[],
+        }
+    }
+
     /// The HTTP status that the client sees.
     pub const fn status(&self) -> u16 {
         match self {
@@ -252,7 +302,7 @@ impl Denial {
             Self::HttpMethodRefused => 405,
             Self::BodyTooLarge => 413,
             Self::BodyEncoded => 415,
-            Self::KeysUnavailable { .. } => 503,
+            Self::KeysUnavailable { .. } | Self::VerifierUnavailable { .. } => 503,
             _ => match self.room() {
                 Room::Request => 400,
                 Room::Token | Room::Binding => 401,
@@ -362,6 +412,8 @@ impl fmt::Display for Denial {
             }
             Self::PrincipalMissing => f.write_str("the token names neither a subject nor a client"),
             Self::TokenRevoked => f.write_str("the token was revoked"),
+            Self::VerifierRefused => f.write_str("the verifier does not accept the token"),
+            Self::VerifierUnavailable { .. } => f.write_str("the verifier failed or gave no answer"),
             Self::ProofMissing { binding } => write!(f, "the token is bound by `{binding}` and came without proof"),
             Self::BindingUnknown { member } => write!(f, "`cnf` member `{}` is not known", Shown(member)),
             Self::BindingMissing => f.write_str("the DPoP scheme needs a token that is bound to a key"),

@@ -1,5 +1,6 @@
 //! The hot corridor: walks a call through rooms 0 to 4 and has the decision recorded. No network, no clock of its own.
 
+mod observed;
 mod trail;
 
 use std::sync::Arc;
@@ -11,15 +12,17 @@ use crate::binding::Bindings;
 use crate::call::{AllowedCall, BoundToken, Received, ToolRequest, VerifiedToken};
 use crate::clock::{Now, UnixTime};
 use crate::config::{Config, ConfigError};
-use crate::denial::{Denial, Fault, GateError};
+use crate::denial::{Denial, Fault, GateError, Room};
 use crate::hashing::KeyHasher;
 use crate::limits::Limits;
 use crate::policy::{CodeRule, Policy};
 use crate::request::{Kind, Receiver};
 use crate::scopes::ScopeTable;
-use crate::token::{Attached, Detach, KeyNeed, Revocation, Tokens, Unverified};
+use crate::token::{Answered, Attached, Detach, Identity, Need, Revocation, Tokens, Unverified};
+use observed::ObservedRooms;
 use trail::Trail;
 
+pub use observed::ObservedCall;
 pub use trail::Outcome;
 
 /// What the gate says of a call that it does not refuse.
@@ -27,6 +30,8 @@ pub use trail::Outcome;
 pub enum Decision {
     /// The call may run.
     Allowed(AllowedCall),
+    /// A room that is only observed refused the call: it is recorded, and may run all the same.
+    Observed(ObservedCall),
     /// Something must be fetched first; then [`Gate::resume`].
     Waiting(Waiting),
 }
@@ -34,13 +39,13 @@ pub enum Decision {
 /// A call that waits, with the proof so far: none is needed to fetch keys, so nothing was charged or remembered.
 #[derive(Debug)]
 pub struct Waiting {
-    need: KeyNeed,
+    need: Need,
 }
 
 impl Waiting {
-    /// The issuer whose keys are needed.
-    pub fn issuer(&self) -> &str {
-        &self.need.issuer
+    /// What is needed.
+    pub const fn need(&self) -> &Need {
+        &self.need
     }
 }
 
@@ -68,6 +73,7 @@ pub struct State {
     bindings: Bindings,
     limits: Limits,
     policy: Policy,
+    observed: ObservedRooms,
 }
 
 impl State {
@@ -105,7 +111,7 @@ impl State {
 /// Why the walk ended before its end.
 enum Stop {
     Denied(Denial),
-    Needs(KeyNeed),
+    Needs(Need),
 }
 
 impl From<Denial> for Stop {
@@ -126,16 +132,22 @@ impl From<Unverified> for Stop {
 impl Gate {
     /// Compiles a configuration. `audit` is where decisions are recorded; `None` only where it says `enabled = false`.
     pub fn new(config: Config, audit: Option<Audit>) -> Result<Self, ConfigError> {
+        Self::with_identity(config, audit, Identity::Issuers)
+    }
+
+    /// The same, with identities proved as `identity` says.
+    pub fn with_identity(config: Config, audit: Option<Audit>, identity: Identity) -> Result<Self, ConfigError> {
         let hasher = KeyHasher::random();
         let scopes = Arc::new(ScopeTable::new(&config, &[]));
         let state = State {
             digest: config.digest().into(),
             receiver: Receiver::new(&config),
-            tokens: Tokens::new(&config, Arc::clone(&scopes), hasher.clone())?,
+            tokens: Tokens::new(&config, Arc::clone(&scopes), hasher.clone(), identity)?,
             bindings: Bindings::default(),
             limits: Limits::new(&config, hasher),
             policy: Policy::new(&config, &[], scopes),
             code: Vec::new(),
+            observed: ObservedRooms::new(&config),
             config,
         };
         Ok(Self { state: ArcSwap::from_pointee(state), audit: ArcSwapOption::from_pointee(audit) })
@@ -165,6 +177,7 @@ impl Gate {
             limits: before.limits.reload(&config),
             policy: Policy::new(&config, &code, scopes),
             code,
+            observed: ObservedRooms::new(&config),
             config,
         };
         self.state.store(Arc::new(state));
@@ -192,24 +205,43 @@ impl Gate {
 
     /// Decides a call, or says what it must wait for.
     pub fn check(&self, request: &ToolRequest, now: Now) -> Result<Decision, GateError> {
-        self.decide(request, None, false, now, &Attached)
+        self.decide(request, None, Answered::default(), now, &Attached, ObservedRooms::NONE)
     }
 
-    /// The same, with the work of many microseconds done through `detach`. `has_waited`: this continues a call whose need was
-    /// answered, well or not.
+    /// The same, with the work of many microseconds done through `detach`. `answered`: what this call has waited
+    /// for already.
     pub fn check_through(
         &self,
         request: &ToolRequest,
-        has_waited: bool,
+        answered: Answered<'_>,
         now: Now,
         detach: &impl Detach,
     ) -> Result<Decision, GateError> {
-        self.decide(request, None, has_waited, now, detach)
+        self.decide(request, None, answered, now, detach, ObservedRooms::NONE)
     }
 
     /// Continues after the need of `waiting` was answered, well or not.
     pub fn resume(&self, request: &ToolRequest, _waiting: Waiting, now: Now) -> Result<Decision, GateError> {
-        self.decide(request, None, true, now, &Attached)
+        self.decide(request, None, Answered::by_fetch(), now, &Attached, ObservedRooms::NONE)
+    }
+
+    /// The same for a transport that lets pass what observed rooms refuse (decision 16): `[observe]`, until its day.
+    /// `within`: the proofs of the call that this one runs in.
+    pub fn check_observed(
+        &self,
+        request: &ToolRequest,
+        within: Option<&BoundToken>,
+        answered: Answered<'_>,
+        now: Now,
+        detach: &impl Detach,
+    ) -> Result<Decision, GateError> {
+        let observed = self.state().observed.at(now.unix);
+        self.decide(request, within, answered, now, detach, observed)
+    }
+
+    /// Whether a room's refusals are only observed now.
+    pub fn is_observed(&self, room: Room, now: UnixTime) -> bool {
+        self.state().observed.at(now).contains(room)
     }
 
     /// Decides another message of a caller whose token and binding were proved by `parent`: a nested call, a mounted server,
@@ -220,9 +252,11 @@ impl Gate {
         request: &ToolRequest,
         now: Now,
     ) -> Result<AllowedCall, GateError> {
-        match self.decide(request, Some(parent.admitted().bound()), false, now, &Attached)? {
+        let proved = Some(parent.admitted().bound());
+        match self.decide(request, proved, Answered::default(), now, &Attached, ObservedRooms::NONE)? {
             Decision::Allowed(call) => Ok(call),
-            Decision::Waiting(_) => Err(Fault::NeedsAuthorize { need: "keys" }.into()),
+            Decision::Observed(observed) => Err(observed.denial().clone().into()),
+            Decision::Waiting(waiting) => Err(Fault::NeedsAuthorize { need: waiting.need().name() }.into()),
         }
     }
 
@@ -231,15 +265,15 @@ impl Gate {
     pub fn check_head(
         &self,
         request: &ToolRequest,
-        has_waited: bool,
+        answered: Answered<'_>,
         now: Now,
         detach: &impl Detach,
     ) -> Result<Option<Waiting>, GateError> {
         let state = self.state();
-        let mut trail = Trail::default();
+        let mut trail = Trail::new(false);
         let walked = state.receiver.receive(request).map_err(Stop::from).and_then(|received| {
             trail.peer = received.peer();
-            identify(&state, &received, has_waited, now, &mut trail, detach)
+            identify(&state, &received, answered, now, &mut trail, detach)
         });
         match walked {
             Ok(_) => Ok(None),
@@ -248,9 +282,19 @@ impl Gate {
         }
     }
 
+    /// Takes in what a verifier outside has found of a token: its claims, as JSON text. Then [`Gate::check_through`] again.
+    pub fn attest(&self, text: &str, claims: &str, now: UnixTime) -> Result<VerifiedToken, Denial> {
+        self.state().tokens.attest(text, claims, now)
+    }
+
     /// Whether a call that was allowed still may go on: the token's times, its key and the revocations (decision 3).
     pub fn recheck(&self, call: &AllowedCall, now: UnixTime) -> Result<(), Denial> {
-        self.state().tokens.recheck(call.admitted().bound().token(), now)
+        self.recheck_bound(call.admitted().bound(), now)
+    }
+
+    /// The same for a token and its binding alone.
+    pub fn recheck_bound(&self, bound: &BoundToken, now: UnixTime) -> Result<(), Denial> {
+        self.state().tokens.recheck(bound.token(), now)
     }
 
     /// Whether a list may show the target to the caller.
@@ -262,7 +306,22 @@ impl Gate {
     pub fn finish(&self, call: &AllowedCall, outcome: Outcome, at: UnixTime) -> Result<(), Fault> {
         let audit = self.audit();
         let Some(audit) = &*audit else { return Ok(()) };
-        audit.record(trail::ended(call, outcome, at))
+        let caller = Arc::clone(call.admitted().bound().token().caller());
+        audit.record(trail::ended(call.target(), Some(caller), call.record(), outcome, at))
+    }
+
+    /// Records the ending of a call that was only observed.
+    pub fn finish_observed(&self, call: &ObservedCall, outcome: Outcome, at: UnixTime) -> Result<(), Fault> {
+        let audit = self.audit();
+        let Some(audit) = &*audit else { return Ok(()) };
+        let caller = call.bound().map(|bound| Arc::clone(bound.token().caller()));
+        let is_known = caller.is_some();
+        let event = trail::ended(call.target(), caller, call.record(), outcome, at);
+        if is_known {
+            return audit.record(event);
+        }
+        audit.record_unverified(event);
+        Ok(())
     }
 
     /// Refuses from the next call on the tokens that a revocation hits.
@@ -274,17 +333,18 @@ impl Gate {
         &self,
         request: &ToolRequest,
         proved: Option<&BoundToken>,
-        has_waited: bool,
+        answered: Answered<'_>,
         now: Now,
         detach: &impl Detach,
+        observed: ObservedRooms,
     ) -> Result<Decision, GateError> {
         let state = self.state();
         let audit = self.audit();
         if let Some(audit) = &*audit {
             audit.ready()?;
         }
-        let mut trail = Trail::default();
-        match walk(&state, request, proved, has_waited, now, &mut trail, detach) {
+        let mut trail = Trail::new(!observed.is_empty());
+        match walk(&state, request, proved, answered, now, &mut trail, detach) {
             Ok(call) => {
                 let Some(audit) = &*audit else { return Ok(Decision::Allowed(call)) };
                 let record = audit.next_id();
@@ -292,12 +352,47 @@ impl Gate {
                 Ok(Decision::Allowed(call.recorded_as(record)))
             }
             Err(Stop::Needs(need)) => Ok(Decision::Waiting(Waiting { need })),
+            Err(Stop::Denied(denial)) if observed.contains(denial.room()) => {
+                self.let_pass(&state, request, trail, denial, now).map(Decision::Observed)
+            }
             Err(Stop::Denied(denial)) => Err(self.refuse(&state, request, trail, denial, now)),
         }
     }
 }
 
 impl Gate {
+    /// Has a refusal recorded that is not enforced. What is no message of MCP is refused all the same.
+    fn let_pass(
+        &self,
+        state: &State,
+        request: &ToolRequest,
+        mut trail: Trail,
+        denial: Denial,
+        now: Now,
+    ) -> Result<ObservedCall, GateError> {
+        let target = match trail.target.clone() {
+            Some(target) => target,
+            None => match state.receiver.receive(request).and_then(|received| received.target()) {
+                Ok(target) => target,
+                Err(denial) => return Err(self.refuse(state, request, trail, denial, now)),
+            },
+        };
+        let bound = trail.bound.take();
+        trail.is_enforced = false;
+        let audit = self.audit();
+        let record = audit.as_ref().map_or(0, |audit| audit.next_id());
+        if let Some(audit) = &*audit {
+            let is_known = trail.caller.is_some();
+            let event = trail.denied(&denial, request, &state.digest, record, now.unix);
+            if is_known {
+                audit.record(event)?;
+            } else {
+                audit.record_unverified(event);
+            }
+        }
+        Ok(ObservedCall::new(bound, target, denial, record))
+    }
+
     /// Has a refusal recorded. One of a verified caller that cannot be recorded becomes a fault; those before it are
     /// counted where they cannot be written, so that strangers cannot stop the callers who are known.
     fn refuse(&self, state: &State, request: &ToolRequest, mut trail: Trail, denial: Denial, now: Now) -> GateError {
@@ -322,7 +417,7 @@ fn walk(
     state: &State,
     request: &ToolRequest,
     proved: Option<&BoundToken>,
-    has_waited: bool,
+    answered: Answered<'_>,
     now: Now,
     trail: &mut Trail,
     detach: &impl Detach,
@@ -331,13 +426,14 @@ fn walk(
     trail.peer = received.peer();
     trail.session = received.session().map(Box::from);
     let bound = match proved {
-        None => identify(state, &received, has_waited, now, trail, detach)?,
+        None => identify(state, &received, answered, now, trail, detach)?,
         Some(bound) => {
             state.tokens.recheck(bound.token(), now.unix)?;
             trail.caller = Some(Arc::clone(bound.token().caller()));
             bound.clone()
         }
     };
+    trail.keep(&bound);
     let target = received.target()?;
     let (session, peer) = (received.session(), received.peer());
     let admitted = match state.limits.admit(bound, target, session, peer, now.tick) {
@@ -358,13 +454,13 @@ fn walk(
 fn identify(
     state: &State,
     received: &Received<'_>,
-    has_waited: bool,
+    answered: Answered<'_>,
     now: Now,
     trail: &mut Trail,
     detach: &impl Detach,
 ) -> Result<BoundToken, Stop> {
     let (scheme, text) = received.credentials().ok_or(Denial::TokenMissing)?;
-    let token = state.tokens.verify(text, has_waited, now, detach)?;
+    let token = state.tokens.verify(text, answered, now, detach)?;
     trail.caller = Some(Arc::clone(token.caller()));
     Ok(state.bindings.confirm(token, scheme)?)
 }

@@ -21,7 +21,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use fastguard_core::clock::{Now, Tick, UnixTime};
 use fastguard_core::jose::KeySet;
-use fastguard_core::token::{Attached, IssuerOptions, Tokens};
+use fastguard_core::token::{Answered, Attached, IssuerOptions, Tokens};
 use jsonwebtoken::{Algorithm, DecodingKey, Validation, decode};
 
 const ISSUER: &str = "https://auth.example.com";
@@ -84,7 +84,7 @@ impl Stage {
 
     fn we_accept(&self, token: &str) -> bool {
         let now = Now { unix: UnixTime::from_seconds(self.now), tick: Tick::from_nanos(1) };
-        self.ours.verify(token, false, now, &Attached).is_ok()
+        self.ours.verify(token, Answered::default(), now, &Attached).is_ok()
     }
 
     fn they_accept(&self, token: &str) -> bool {

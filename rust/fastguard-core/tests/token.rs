@@ -17,7 +17,9 @@ use fastguard_core::hashing::KeyHasher;
 use fastguard_core::jose::{Algorithms, KeySet};
 use fastguard_core::request::{Headers, HttpMethod};
 use fastguard_core::scopes::ScopeTable;
-use fastguard_core::token::{Attached, IssuerOptions, Revocation, Tokens, Unverified, VerifiedToken};
+use fastguard_core::token::{
+    Answered, Attached, Identity, IssuerOptions, Need, Revocation, Tokens, Unverified, VerifiedToken,
+};
 use fastguard_core::{Config, Decision, Denial, Gate, GateError, Now, Tick, ToolRequest, UnixTime};
 use serde_json::{Value, json};
 use signing::{Signer, encode};
@@ -100,9 +102,9 @@ fn jwks(signers: &[(&Signer, &str)]) -> String {
 }
 
 fn verify(tokens: &Tokens, token: &str, now: Now) -> Result<VerifiedToken, Denial> {
-    tokens.verify(token, false, now, &Attached).map_err(|unverified| match unverified {
+    tokens.verify(token, Answered::default(), now, &Attached).map_err(|unverified| match unverified {
         Unverified::Denied(denial) => denial,
-        Unverified::Needs(need) => Denial::KeyUnknown { key_id: format!("needs keys of {}", need.issuer) },
+        Unverified::Needs(need) => Denial::KeyUnknown { key_id: format!("needs {}", need.name()) },
     })
 }
 
@@ -503,7 +505,7 @@ impl World {
         );
         let config = Config::from_toml(&text, None).unwrap();
         let scopes = Arc::new(ScopeTable::new(&config, &[]));
-        let tokens = Tokens::new(&config, Arc::clone(&scopes), KeyHasher::random()).unwrap();
+        let tokens = Tokens::new(&config, Arc::clone(&scopes), KeyHasher::random(), Identity::Issuers).unwrap();
         Self { signer, config, scopes, tokens }
     }
 
@@ -561,6 +563,7 @@ fn call_at(gate: &Gate, tool: &str, token: &str, now: Now) -> Result<Option<Wait
     Ok(match gate.check(&request, now)? {
         Decision::Allowed(_) => None,
         Decision::Waiting(waiting) => Some(waiting),
+        Decision::Observed(_) => panic!("nothing is observed here"),
     })
 }
 
@@ -753,7 +756,7 @@ fn unknown_kid_waits_once_then_is_refused_then_cools_down() {
     let Decision::Waiting(first) = gate.check(&request(&known, "k"), later(0)).unwrap() else {
         panic!("does not wait")
     };
-    assert_eq!(first.issuer(), ISSUER);
+    assert_eq!(first.need(), &Need::Keys(ISSUER.into()));
     let Decision::Waiting(second) = gate.check(&request(&known, "k"), later(1)).unwrap() else {
         panic!("does not wait")
     };

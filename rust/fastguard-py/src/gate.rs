@@ -5,14 +5,14 @@ use std::time::Duration;
 use fastguard_core::audit::{Audit, Settings};
 use fastguard_core::clock::Now;
 use fastguard_core::config::{Config, ConfigError, Rule, Tier};
-use fastguard_core::denial::{Denial, Fault, GateError};
+use fastguard_core::denial::{Denial, Fault, GateError, Room};
 use fastguard_core::gate::{Decision, Gate as Core, Outcome};
 use fastguard_core::policy::CodeRule;
 use fastguard_core::request::Kind;
-use fastguard_core::token::{KeySource, Revocation};
+use fastguard_core::token::{Answered, Identity, KeySource, Need, Revocation, unavailable};
 use pyo3::prelude::*;
 
-use crate::call::AllowedCall;
+use crate::call::{AllowedCall, ObservedCall, Proof};
 use crate::error::{caught, denied, faulted, misconfigured, misused};
 use crate::request::ToolRequest;
 use crate::time;
@@ -33,15 +33,39 @@ pub(crate) struct Gate {
 
 #[pyclass(frozen, module = "mcp_fastguard")]
 pub(crate) struct Waiting {
-    issuer: String,
+    need: Need,
 }
 
 #[pymethods]
 impl Waiting {
+    /// The issuer whose keys are needed.
     #[getter]
-    fn issuer(&self) -> &str {
-        &self.issuer
+    fn issuer(&self) -> Option<&str> {
+        match &self.need {
+            Need::Keys(issuer) => Some(issuer),
+            Need::Identity(_) => None,
+        }
     }
+
+    /// The text of the token whose identity the verifier must find.
+    #[getter]
+    fn credential(&self) -> Option<&str> {
+        match &self.need {
+            Need::Keys(_) => None,
+            Need::Identity(text) => Some(text),
+        }
+    }
+}
+
+/// What a call has waited for already, as Python says it.
+fn answered(has_waited: bool, attested: Option<&Attested>) -> Answered<'_> {
+    Answered { has_waited, attested: attested.map(|attested| &attested.core) }
+}
+
+/// What a verifier has found of a token: whose it is, or why it is refused.
+#[pyclass(frozen, module = "mcp_fastguard")]
+pub(crate) struct Attested {
+    core: fastguard_core::token::Attested,
 }
 
 fn read(text: &str, file: Option<&str>, is_json: bool, folder: &Path) -> PyResult<Config> {
@@ -79,6 +103,15 @@ impl Gate {
         self.core.state().receiver().metadata_url().to_owned()
     }
 
+    fn decided<'py>(&self, py: Python<'py>, decision: Result<Decision, GateError>) -> PyResult<Bound<'py, PyAny>> {
+        match decision {
+            Ok(Decision::Allowed(core)) => Ok(Bound::new(py, AllowedCall { core })?.into_any()),
+            Ok(Decision::Observed(core)) => Ok(Bound::new(py, ObservedCall { core })?.into_any()),
+            Ok(Decision::Waiting(waiting)) => Ok(Bound::new(py, Waiting { need: waiting.need().clone() })?.into_any()),
+            Err(error) => Err(self.refused(&error)),
+        }
+    }
+
     fn denied(&self, denial: &Denial) -> PyErr {
         denied(denial, self.core.state().receiver().challenge(denial))
     }
@@ -94,8 +127,8 @@ impl Gate {
 #[pymethods]
 impl Gate {
     #[new]
-    #[pyo3(signature = (text, *, folder, file = None, is_json = false))]
-    fn new(text: &str, folder: PathBuf, file: Option<&str>, is_json: bool) -> PyResult<Self> {
+    #[pyo3(signature = (text, *, folder, file = None, is_json = false, has_verifier = false))]
+    fn new(text: &str, folder: PathBuf, file: Option<&str>, is_json: bool, has_verifier: bool) -> PyResult<Self> {
         let config = read(text, file, is_json, &folder)?;
         let audit = if config.audit.enabled {
             let settings = Settings::from_config(&config.audit, &folder);
@@ -103,78 +136,118 @@ impl Gate {
         } else {
             None
         };
-        let core = Core::new(config, audit).map_err(misconfigured)?;
+        let identity = if has_verifier { Identity::Outside } else { Identity::Issuers };
+        let core = Core::with_identity(config, audit, identity).map_err(misconfigured)?;
         Ok(Self { core, clock: AtomicU8::new(UNSET), is_closed: AtomicBool::new(false), folder })
     }
 
     #[pyo3(signature = (request, now = None))]
     fn check(&self, py: Python<'_>, request: &ToolRequest, now: Option<f64>) -> PyResult<AllowedCall> {
         let now = self.now(now)?;
-        match caught(|| self.core.check_through(&request.core, false, now, &Released(py)))? {
+        match caught(|| self.core.check_through(&request.core, Answered::default(), now, &Released(py)))? {
             Ok(Decision::Allowed(core)) => Ok(AllowedCall { core }),
-            Ok(Decision::Waiting(_)) => Err(faulted(&Fault::NeedsAuthorize { need: "keys" })),
+            Ok(Decision::Observed(observed)) => Err(self.denied(observed.denial())),
+            Ok(Decision::Waiting(waiting)) => Err(faulted(&Fault::NeedsAuthorize { need: waiting.need().name() })),
             Err(error) => Err(self.refused(&error)),
         }
     }
 
-    #[pyo3(signature = (request, *, has_waited = false, now = None))]
+    #[pyo3(signature = (request, *, has_waited = false, attested = None, observes = false, now = None))]
     fn decide<'py>(
         &self,
         py: Python<'py>,
         request: &ToolRequest,
         has_waited: bool,
+        attested: Option<&Attested>,
+        observes: bool,
         now: Option<f64>,
     ) -> PyResult<Bound<'py, PyAny>> {
         let now = self.now(now)?;
-        match caught(|| self.core.check_through(&request.core, has_waited, now, &Released(py)))? {
-            Ok(Decision::Allowed(core)) => Ok(Bound::new(py, AllowedCall { core })?.into_any()),
-            Ok(Decision::Waiting(waiting)) => {
-                Ok(Bound::new(py, Waiting { issuer: waiting.issuer().to_owned() })?.into_any())
+        let (request, answered, detach) = (&request.core, answered(has_waited, attested), Released(py));
+        let decision = caught(|| {
+            if observes {
+                self.core.check_observed(request, None, answered, now, &detach)
+            } else {
+                self.core.check_through(request, answered, now, &detach)
             }
-            Err(error) => Err(self.refused(&error)),
-        }
+        })?;
+        self.decided(py, decision)
     }
 
-    #[pyo3(signature = (request, *, has_waited = false, now = None))]
+    #[pyo3(signature = (request, *, has_waited = false, attested = None, now = None))]
     fn check_head(
         &self,
         py: Python<'_>,
         request: &ToolRequest,
         has_waited: bool,
+        attested: Option<&Attested>,
         now: Option<f64>,
     ) -> PyResult<Option<Waiting>> {
         let now = self.now(now)?;
-        let waiting = caught(|| self.core.check_head(&request.core, has_waited, now, &Released(py)))?;
+        let answered = answered(has_waited, attested);
+        let waiting = caught(|| self.core.check_head(&request.core, answered, now, &Released(py)))?;
         let waiting = waiting.map_err(|error| self.refused(&error))?;
-        Ok(waiting.map(|waiting| Waiting { issuer: waiting.issuer().to_owned() }))
+        Ok(waiting.map(|waiting| Waiting { need: waiting.need().clone() }))
     }
 
-    #[pyo3(signature = (parent, request, now = None))]
-    fn check_nested(&self, parent: &AllowedCall, request: &ToolRequest, now: Option<f64>) -> PyResult<AllowedCall> {
+    /// Takes in what a verifier has found of a token: claims, as JSON text; none where it failed.
+    #[pyo3(signature = (text, claims, now = None))]
+    fn attest(&self, text: &str, claims: Option<&str>, now: Option<f64>) -> PyResult<Attested> {
+        let now = self.now(now)?.unix;
+        let Some(claims) = claims else { return Ok(Attested { core: Err(unavailable()) }) };
+        caught(|| self.core.attest(text, claims, now)).map(|core| Attested { core })
+    }
+
+    #[pyo3(signature = (parent, request, *, observes = false, now = None))]
+    #[expect(clippy::needless_pass_by_value, reason = "PyO3 extracts by value")]
+    fn check_nested<'py>(
+        &self,
+        py: Python<'py>,
+        parent: Proof<'py>,
+        request: &ToolRequest,
+        observes: bool,
+        now: Option<f64>,
+    ) -> PyResult<Bound<'py, PyAny>> {
         let now = self.now(now)?;
-        let nested = caught(|| self.core.check_nested(&parent.core, &request.core, now))?;
-        nested.map(|core| AllowedCall { core }).map_err(|error| self.refused(&error))
+        let request = &request.core;
+        let decision = caught(|| match &parent {
+            Proof::Allowed(parent) if !observes => {
+                self.core.check_nested(&parent.get().core, request, now).map(Decision::Allowed)
+            }
+            parent => self.core.check_observed(request, parent.bound(), Answered::default(), now, &Released(py)),
+        })?;
+        self.decided(py, decision)
     }
 
     #[pyo3(signature = (call, now = None))]
-    fn recheck(&self, call: &AllowedCall, now: Option<f64>) -> PyResult<()> {
+    #[expect(clippy::needless_pass_by_value, reason = "PyO3 extracts by value")]
+    fn recheck(&self, call: Proof<'_>, now: Option<f64>) -> PyResult<()> {
         let now = self.now(now)?.unix;
-        self.core.recheck(&call.core, now).map_err(|denial| self.denied(&denial))
+        let rechecked = call.bound().map_or(Ok(()), |bound| self.core.recheck_bound(bound, now));
+        rechecked.map_err(|denial| self.denied(&denial))
+    }
+
+    /// Whether a room's refusals are only observed now.
+    fn is_observed(&self, room: &str) -> bool {
+        let rooms = [Room::Token, Room::Binding, Room::Limits, Room::Policy];
+        rooms.into_iter().any(|known| known.name() == room && self.core.is_observed(known, time::wall()))
     }
 
     fn may_see(&self, kind: &str, name: &str, caller: &Bound<'_, PyAny>) -> PyResult<bool> {
         let kind = Kind::from_name(kind).ok_or_else(|| misused(format!("unknown kind `{kind}`")))?;
-        if let Ok(call) = caller.cast::<AllowedCall>() {
-            return Ok(self.core.may_see(kind, name, call.get().core.admitted().bound().token()));
+        if let Ok(call) = caller.extract::<Proof<'_>>() {
+            // Nobody's call sees what nobody in particular may: nothing.
+            return Ok(call.bound().is_some_and(|bound| self.core.may_see(kind, name, bound.token())));
         }
         Ok(self.core.may_see(kind, name, &caller.cast::<VerifiedToken>()?.get().core))
     }
 
     #[pyo3(signature = (call, *, status, duration, error = None, rows = None, bytes = None, items = None))]
     #[expect(clippy::too_many_arguments, reason = "all but the call are fields of the record by keyword")]
+    #[expect(clippy::needless_pass_by_value, reason = "PyO3 extracts by value")]
     fn finish(
         &self,
-        call: &AllowedCall,
+        call: Proof<'_>,
         status: &str,
         duration: f64,
         error: Option<&str>,
@@ -184,7 +257,11 @@ impl Gate {
     ) -> PyResult<()> {
         let duration = Duration::try_from_secs_f64(duration).map_err(misused)?;
         let outcome = Outcome { status: status.into(), error: error.map(Box::from), duration, rows, bytes, items };
-        self.core.finish(&call.core, outcome, time::wall()).map_err(|fault| faulted(&fault))
+        let finished = match &call {
+            Proof::Allowed(call) => self.core.finish(&call.get().core, outcome, time::wall()),
+            Proof::Observed(call) => self.core.finish_observed(&call.get().core, outcome, time::wall()),
+        };
+        finished.map_err(|fault| faulted(&fault))
     }
 
     #[pyo3(signature = (*, issuer = None, token_id = None, subject = None, client_id = None, session = None, now = None))]

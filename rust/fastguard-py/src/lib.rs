@@ -19,11 +19,11 @@ mod _fastguard {
     use pyo3::prelude::*;
 
     #[pymodule_export]
-    use super::call::AllowedCall;
+    use super::call::{AllowedCall, ObservedCall};
     #[pymodule_export]
     use super::config::{config_json_schema, config_warnings, verify_log};
     #[pymodule_export]
-    use super::gate::{Gate, Waiting};
+    use super::gate::{Attested, Gate, Waiting};
     #[pymodule_export]
     use super::limits::{Admission, SlidingWindow, empty_call};
     #[pymodule_export]

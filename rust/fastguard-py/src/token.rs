@@ -5,7 +5,7 @@ use fastguard_core::config::Required;
 use fastguard_core::denial::Denial;
 use fastguard_core::jose::{self, Algorithms};
 use fastguard_core::json::Json;
-use fastguard_core::token::{Detach, IssuerOptions, Tokens, Unverified, VerifiedToken as Core};
+use fastguard_core::token::{Answered, Detach, IssuerOptions, Tokens, Unverified, VerifiedToken as Core};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyString, PyTuple};
 
@@ -144,7 +144,7 @@ impl TokenVerifier {
     #[pyo3(signature = (text, now = None))]
     fn verify(&self, py: Python<'_>, text: &str, now: Option<f64>) -> PyResult<VerifiedToken> {
         let now = time::now(now)?;
-        match caught(|| self.tokens.verify(text, false, now, &Released(py)))? {
+        match caught(|| self.tokens.verify(text, Answered::default(), now, &Released(py)))? {
             Ok(core) => Ok(VerifiedToken { core }),
             Err(Unverified::Denied(denial)) => Err(denied(&denial, None)),
             Err(Unverified::Needs(_)) => Err(denied(&Denial::KeyUnknown { key_id: String::new() }, None)),

@@ -95,6 +95,10 @@ pub enum Outcome {
         room: Room,
         /// For the record, never for the client.
         detail: String,
+        /// [`Denial::config_key`].
+        config_key: Option<Box<str>>,
+        /// [`Denial::missing_scopes`].
+        missing: Box<[String]>,
     },
     /// It could not be decided.
     Faulted {
@@ -107,7 +111,13 @@ pub enum Outcome {
 
 impl From<&Denial> for Outcome {
     fn from(denial: &Denial) -> Self {
-        Self::Denied { code: denial.code(), room: denial.room(), detail: denial.to_string() }
+        Self::Denied {
+            code: denial.code(),
+            room: denial.room(),
+            detail: denial.to_string(),
+            config_key: denial.config_key().map(Box::from),
+            missing: denial.missing_scopes().into(),
+        }
     }
 }
 

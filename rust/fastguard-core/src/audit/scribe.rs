@@ -134,11 +134,15 @@ fn write_grant(caller: &Caller, object: &mut Object<'_>) {
 fn write_outcome(outcome: &Outcome, object: &mut Object<'_>) {
     match outcome {
         Outcome::Allowed => object.text("result", "allowed"),
-        Outcome::Denied { code, room, detail } => {
+        Outcome::Denied { code, room, detail, config_key, missing } => {
             object.text("result", "denied");
             object.text("code", code);
             object.text("room", room.name());
             object.text("detail", detail);
+            object.text_if("config_key", config_key.as_deref());
+            if !missing.is_empty() {
+                object.texts("missing_scopes", missing);
+            }
         }
         Outcome::Faulted { code, detail } => {
             object.text("result", "faulted");

@@ -56,6 +56,9 @@ pub(super) fn check(config: &Config) -> Result<(), ConfigError> {
         );
     }
     check_stdio(config, &mut findings);
+    if let Some(observe) = &config.observe {
+        findings.refuse_empty("observe.rooms", observe.rooms.is_empty());
+    }
     findings.into_result()
 }
 

@@ -10,7 +10,7 @@ mod values;
 pub use error::{ConfigError, Problem, Warning};
 pub use glob::Glob;
 pub use schema::{
-    Audit, Config, Dpop, DpopMode, Issuer, LimitRule, Limits, OnAuditFailure, Per, Proxies, Resource, Rule, Scope,
-    Stdio, Tier, Tokens,
+    Audit, Config, Dpop, DpopMode, Issuer, LimitRule, Limits, Observe, ObservedRoom, OnAuditFailure, Per, Proxies,
+    Resource, Rule, Scope, Stdio, Tier, Tokens,
 };
-pub use values::{Network, Quota, Required, Span};
+pub use values::{Date, Network, Quota, Required, Span};

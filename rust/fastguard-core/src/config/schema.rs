@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::error::ConfigError;
-use super::values::{Network, Quota, Required, Span};
+use super::values::{Date, Network, Quota, Required, Span};
 
 /// The whole file.
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -52,6 +52,9 @@ pub struct Config {
     /// Where the token comes from when the server runs on standard input and output.
     #[serde(default)]
     pub stdio: Option<Stdio>,
+    /// Rooms whose refusals are recorded and not enforced, until a day.
+    #[serde(default)]
+    pub observe: Option<Observe>,
 }
 
 /// `[resource]`: what is guarded.
@@ -70,6 +73,9 @@ pub struct Resource {
     /// A name for people, in the metadata (RFC 9728).
     #[serde(default)]
     pub name: Option<String>,
+    /// Authorization servers that the metadata names (RFC 9728). Default: the issuers.
+    #[serde(default)]
+    pub authorization_servers: Option<Vec<String>>,
     /// A page for developers, in the metadata (RFC 9728).
     #[serde(default)]
     pub documentation: Option<String>,
@@ -415,6 +421,32 @@ pub enum OnAuditFailure {
     /// No record, no call.
     #[default]
     Refuse,
+}
+
+/// `[observe]`: refusals that are recorded and not enforced by a server's layers (decision 16).
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct Observe {
+    /// The rooms. A token that was presented and refused never becomes an identity: its call runs as nobody's.
+    pub rooms: Vec<ObservedRoom>,
+    /// The day, by UTC, from whose beginning on everything is enforced: 2026-12-15.
+    pub until: Date,
+}
+
+/// A room whose refusals can be observed.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "lowercase")]
+pub enum ObservedRoom {
+    /// No token, or one that is refused.
+    Token,
+    /// A bound token without its proof.
+    Binding,
+    /// Quotas.
+    Limits,
+    /// Scopes and tiers, those that wait for an approval too.
+    Policy,
 }
 
 /// `[stdio]`: where the token comes from.

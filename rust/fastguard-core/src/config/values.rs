@@ -8,6 +8,94 @@ use std::time::Duration;
 use serde::de::{Error, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+/// A day of the calendar, by UTC: 2026-12-15.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub struct Date {
+    year: u16,
+    month: u8,
+    day: u8,
+}
+
+impl Date {
+    /// Its beginning, in seconds since the epoch.
+    pub const fn begins_at(self) -> i64 {
+        // Years begin in March, so that the leap day is their last.
+        let year = if self.month <= 2 { self.year as i64 - 1 } else { self.year as i64 };
+        let month = (self.month as i64 + 9) % 12;
+        let days = 365 * year + year / 4 - year / 100 + year / 400 + (153 * month + 2) / 5 + self.day as i64 - 1;
+        // Days from 0000-03-01 to 1970-01-01.
+        (days - 719_468) * 86_400
+    }
+
+    const fn days_of_month(year: u16, month: u8) -> u8 {
+        match month {
+            4 | 6 | 9 | 11 => 30,
+            2 if year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400)) => 29,
+            2 => 28,
+            _ => 31,
+        }
+    }
+}
+
+impl FromStr for Date {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let parse = || {
+            let mut parts = text.split('-');
+            let (year, month, day) = (parts.next()?, parts.next()?, parts.next()?);
+            let has_form = parts.next().is_none() && (year.len(), month.len(), day.len()) == (4, 2, 2);
+            let date = Self { year: year.parse().ok()?, month: month.parse().ok()?, day: day.parse().ok()? };
+            let is_day = (1..=12).contains(&date.month)
+                && (1..=Self::days_of_month(date.year, date.month)).contains(&date.day)
+                && date.year >= 1970;
+            (has_form && is_day).then_some(date)
+        };
+        parse().ok_or_else(|| format!("`{text}` is no day: write 2026-12-15"))
+    }
+}
+
+impl<'de> Deserialize<'de> for Date {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        /// TOML has dates, JSON has texts.
+        #[derive(Deserialize)]
+        #[serde(untagged)]
+        enum Written {
+            Text(String),
+            Date(toml::value::Datetime),
+        }
+
+        let text = match Written::deserialize(deserializer)? {
+            Written::Text(text) => text,
+            Written::Date(date) => date.to_string(),
+        };
+        text.parse().map_err(D::Error::custom)
+    }
+}
+
+impl fmt::Display for Date {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:04}-{:02}-{:02}", self.year, self.month, self.day)
+    }
+}
+
+impl Serialize for Date {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+#[cfg(feature = "schema")]
+impl schemars::JsonSchema for Date {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Date".into()
+    }
+
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        schemars::json_schema!({"type": "string", "format": "date"})
+    }
+}
+
 /// A duration: seconds, or "15m", "24h", "500ms".
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub struct Span(Duration);

@@ -6,22 +6,37 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::audit::{self, Arguments, Checks, Decision, Ending, Event};
-use crate::call::{AllowedCall, Caller, Target, ToolRequest};
+use crate::call::{AllowedCall, BoundToken, Caller, Target, ToolRequest};
 use crate::clock::UnixTime;
 use crate::config::Tier;
 use crate::denial::{Denial, Room};
 use crate::request::Payload;
 
 /// How far a call came.
-#[derive(Default)]
 pub(super) struct Trail {
     pub(super) caller: Option<Arc<Caller>>,
     pub(super) target: Option<Target>,
     pub(super) peer: Option<IpAddr>,
     pub(super) session: Option<Box<str>>,
+    /// False where a refusal is only observed.
+    pub(super) is_enforced: bool,
+    /// Kept only where a refusal may be observed.
+    pub(super) bound: Option<BoundToken>,
+    keeps_bound: bool,
 }
 
 impl Trail {
+    /// `keeps_bound`: a refusal may be observed, and its call needs the identity.
+    pub(super) const fn new(keeps_bound: bool) -> Self {
+        Self { caller: None, target: None, peer: None, session: None, is_enforced: true, bound: None, keeps_bound }
+    }
+
+    pub(super) fn keep(&mut self, bound: &BoundToken) {
+        if self.keeps_bound {
+            self.bound = Some(bound.clone());
+        }
+    }
+
     pub(super) fn allowed(
         self,
         call: &AllowedCall,
@@ -73,7 +88,7 @@ impl Trail {
             elapsed_nanos: None,
             id: record,
             result,
-            enforced: true,
+            enforced: self.is_enforced,
             // What an unverified caller sent is not kept: it would let strangers write what they like into the log.
             arguments: if self.caller.is_some() { arguments(request) } else { Arguments::None },
             caller: self.caller,
@@ -129,11 +144,16 @@ pub struct Outcome {
 }
 
 /// The record of an ending.
-pub(super) fn ended(call: &AllowedCall, outcome: Outcome, at: UnixTime) -> Event {
-    let target = call.target();
+pub(super) fn ended(
+    target: &Target,
+    caller: Option<Arc<Caller>>,
+    decision: u64,
+    outcome: Outcome,
+    at: UnixTime,
+) -> Event {
     Ending {
         at,
-        decision: call.record(),
+        decision,
         duration: outcome.duration,
         execution: None,
         status: outcome.status,
@@ -144,7 +164,7 @@ pub(super) fn ended(call: &AllowedCall, outcome: Outcome, at: UnixTime) -> Event
         kind: target.kind().name(),
         method: target.shared_method(),
         target: target.shared_name(),
-        caller: Some(Arc::clone(call.admitted().bound().token().caller())),
+        caller,
         session: None,
         request_id: target.id().map(Box::from),
     }

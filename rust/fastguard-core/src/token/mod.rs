@@ -4,10 +4,12 @@ mod cache;
 mod claims;
 mod issuer;
 mod keys;
+mod outside;
 mod revocation;
 mod verify;
 
 pub use claims::{Caller, Confirmation};
 pub use issuer::{IssuerOptions, KeySource, media_type};
+pub use outside::unavailable;
 pub use revocation::{Revocation, Revocations};
-pub use verify::{Attached, Detach, KeyNeed, Tokens, Unverified, VerifiedToken};
+pub use verify::{Answered, Attached, Attested, Detach, Identity, Need, Tokens, Unverified, VerifiedToken};

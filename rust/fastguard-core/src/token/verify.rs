@@ -1,6 +1,7 @@
 //! The walk from a token's text to [`VerifiedToken`].
 
 use std::collections::HashMap;
+use std::fmt;
 use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,6 +13,7 @@ use super::cache::TokenCache;
 use super::claims::{Caller, Reading};
 use super::issuer::{Issuer, IssuerOptions, KeySource};
 use super::keys::{Absent, IssuerKeys};
+use super::outside::Outside;
 use super::revocation::{Revocation, Revocations};
 use crate::bounds::{MAX_CLAIMS_DEPTH, MAX_TOKEN_BYTES};
 use crate::clock::{Now, UnixTime};
@@ -25,7 +27,7 @@ use crate::scopes::ScopeTable;
 /// Proof that a token's signature, issuer, audience, times and type are in order.
 #[derive(Clone, Debug)]
 pub struct VerifiedToken {
-    entry: Arc<Entry>,
+    pub(super) entry: Arc<Entry>,
 }
 
 impl VerifiedToken {
@@ -46,13 +48,13 @@ impl Deref for VerifiedToken {
 /// A verdict with all that it depends on.
 #[derive(Debug)]
 pub(super) struct Entry {
-    text: Box<str>,
-    caller: Arc<Caller>,
-    keys: Arc<IssuerKeys>,
-    key_epoch: u64,
-    generation: u64,
+    pub(super) text: Box<str>,
+    pub(super) caller: Arc<Caller>,
+    pub(super) keys: Arc<IssuerKeys>,
+    pub(super) key_epoch: u64,
+    pub(super) generation: u64,
     /// The count of revocations at which this token was last seen not to be hit.
-    cleared_at: AtomicU64,
+    pub(super) cleared_at: AtomicU64,
 }
 
 impl Entry {
@@ -70,8 +72,8 @@ impl Entry {
 pub enum Unverified {
     /// The token is refused.
     Denied(Denial),
-    /// The issuer's keys must be fetched first.
-    Needs(KeyNeed),
+    /// Something must be found out first.
+    Needs(Need),
 }
 
 impl From<Denial> for Unverified {
@@ -96,19 +98,70 @@ impl Detach for Attached {
     }
 }
 
-/// A key set that must be fetched before the token can be judged.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct KeyNeed {
-    /// Whose keys.
-    pub issuer: Arc<str>,
+/// What must be found out before a token can be judged.
+#[derive(Clone, Eq, PartialEq)]
+pub enum Need {
+    /// The key set of this issuer.
+    Keys(Arc<str>),
+    /// Whose token this is, by the verifier outside.
+    Identity(Box<str>),
+}
+
+impl Need {
+    /// The word for messages.
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Keys(_) => "keys",
+            Self::Identity(_) => "the verifier",
+        }
+    }
+}
+
+impl fmt::Debug for Need {
+    /// Never the token's text.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Keys(issuer) => f.debug_tuple("Keys").field(issuer).finish(),
+            Self::Identity(_) => f.write_str("Identity"),
+        }
+    }
+}
+
+/// What a call has waited for already.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Answered<'a> {
+    /// Its need was answered once, well or not: an absent key is unknown now.
+    pub has_waited: bool,
+    /// What the verifier outside has found, by [`Tokens::attest`].
+    pub attested: Option<&'a Attested>,
+}
+
+/// What the verifier outside has found of a token: whose it is, or why it is refused.
+pub type Attested = Result<VerifiedToken, Denial>;
+
+impl Answered<'_> {
+    /// A fetch has ended since the call came.
+    pub const fn by_fetch() -> Self {
+        Self { has_waited: true, attested: None }
+    }
+}
+
+/// Who proves identities.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum Identity {
+    /// The core, by the keys of `[[issuers]]`.
+    #[default]
+    Issuers,
+    /// A verifier outside, whose findings come by [`Tokens::attest`].
+    Outside,
 }
 
 /// What outlives a change of the configuration: verdicts, revocations, the hasher of identities.
 #[derive(Debug)]
-struct Kept {
-    cache: TokenCache,
-    revocations: Revocations,
-    hasher: KeyHasher,
+pub(super) struct Kept {
+    pub(super) cache: TokenCache,
+    pub(super) revocations: Revocations,
+    pub(super) hasher: KeyHasher,
     /// The header that was read last: an issuer writes the same one into all its tokens until its key changes.
     header: ArcSwapOption<KnownHeader>,
 }
@@ -143,22 +196,33 @@ impl Kept {
 #[derive(Debug)]
 pub struct Tokens {
     issuers: HashMap<Arc<str>, Issuer>,
-    scopes: Arc<ScopeTable>,
+    pub(super) scopes: Arc<ScopeTable>,
     leeway: Duration,
-    generation: u64,
-    kept: Arc<Kept>,
+    pub(super) generation: u64,
+    pub(super) kept: Arc<Kept>,
+    /// Set where identities are proved outside.
+    pub(super) outside: Option<Outside>,
 }
 
 impl Tokens {
     /// Compiles the issuers. Keys given inline are prepared here; others come by [`Tokens::replace_keys`].
-    pub fn new(config: &Config, scopes: Arc<ScopeTable>, hasher: KeyHasher) -> Result<Self, ConfigError> {
+    pub fn new(
+        config: &Config,
+        scopes: Arc<ScopeTable>,
+        hasher: KeyHasher,
+        identity: Identity,
+    ) -> Result<Self, ConfigError> {
         let kept = Kept::new(config.tokens.cache_size, hasher);
-        Self::compile(config, scopes, Arc::new(kept), 0, &HashMap::new())
+        let outside = Outside::new(config, identity)?;
+        Ok(Self { outside, ..Self::compile(config, scopes, Arc::new(kept), 0, &HashMap::new())? })
     }
 
     /// Compiles a changed configuration. Keys of issuers that stay are kept, verdicts end, revocations hold on.
     pub fn reload(&self, config: &Config, scopes: Arc<ScopeTable>) -> Result<Self, ConfigError> {
-        Self::compile(config, scopes, Arc::clone(&self.kept), self.generation + 1, &self.issuers)
+        let identity = if self.outside.is_some() { Identity::Outside } else { Identity::Issuers };
+        let outside = Outside::new(config, identity)?;
+        let kept = Arc::clone(&self.kept);
+        Ok(Self { outside, ..Self::compile(config, scopes, kept, self.generation + 1, &self.issuers)? })
     }
 
     /// A verifier for one issuer with given keys, without a configuration.
@@ -166,7 +230,7 @@ impl Tokens {
         let hasher = KeyHasher::random();
         let kept = Kept::new(cache_size, hasher);
         let issuers = HashMap::from([(Arc::clone(&options.issuer), Issuer::with_keys(options, keys))]);
-        Self { issuers, scopes: Arc::default(), leeway, generation: 0, kept: Arc::new(kept) }
+        Self { issuers, scopes: Arc::default(), leeway, generation: 0, kept: Arc::new(kept), outside: None }
     }
 
     fn compile(
@@ -193,14 +257,14 @@ impl Tokens {
             };
             issuers.insert(Arc::clone(&issuer.options.issuer), issuer);
         }
-        Ok(Self { issuers, scopes, leeway: config.tokens.leeway.get(), generation, kept })
+        Ok(Self { issuers, scopes, leeway: config.tokens.leeway.get(), generation, kept, outside: None })
     }
 
-    /// Verifies a token. `has_waited`: its need was answered once already, so an absent key is unknown now.
+    /// Verifies a token. `answered`: what was waited for already.
     pub fn verify(
         &self,
         text: &str,
-        has_waited: bool,
+        answered: Answered<'_>,
         now: Now,
         detach: &impl Detach,
     ) -> Result<VerifiedToken, Unverified> {
@@ -212,7 +276,10 @@ impl Tokens {
             self.recheck(&token, now.unix)?;
             return Ok(token);
         }
-        let entry = Arc::new(detach.detached(|| self.verify_anew(text, has_waited, now))?);
+        if self.outside.is_some() {
+            return self.take_attested(text, answered, now.unix);
+        }
+        let entry = Arc::new(detach.detached(|| self.verify_anew(text, answered.has_waited, now))?);
         self.kept.cache.insert(&entry);
         Ok(VerifiedToken { entry })
     }
@@ -285,7 +352,7 @@ impl Tokens {
     }
 
     /// `exp` and `nbf` at the time of the call. RFC 7519 §4.1.4: a token is dead *on* its `exp`, so equality is refused.
-    fn check_times(&self, caller: &Caller, now: UnixTime) -> Result<(), Denial> {
+    pub(super) fn check_times(&self, caller: &Caller, now: UnixTime) -> Result<(), Denial> {
         if now >= caller.expires_at.plus(self.leeway) {
             return Err(Denial::TokenExpired { expired_at: caller.expires_at });
         }
@@ -311,7 +378,8 @@ impl Tokens {
 
     /// Refuses from now on the tokens that a revocation hits.
     pub fn revoke(&self, revocation: Revocation, now: UnixTime) -> Result<(), &'static str> {
-        let longest = self.issuers.values().map(|issuer| issuer.options.max_lifetime).max().unwrap_or_default();
+        let lifetimes = self.issuers.values().map(|issuer| issuer.options.max_lifetime);
+        let longest = lifetimes.chain(self.outside.as_ref().map(|_| Outside::LONGEST_LIFE)).max().unwrap_or_default();
         self.kept.revocations.add(revocation, now, longest + self.leeway + self.leeway)
     }
 
@@ -342,7 +410,7 @@ impl Tokens {
     }
 }
 
-fn parse_claims(payload: &[u8]) -> Result<Json<'_>, Denial> {
+pub(super) fn parse_claims(payload: &[u8]) -> Result<Json<'_>, Denial> {
     match Json::parse(payload, MAX_CLAIMS_DEPTH) {
         Ok(claims @ Json::Object(_)) => Ok(claims),
         _ => Err(Denial::TokenMalformed { what: "the payload is not one JSON object without repeated members" }),
@@ -372,6 +440,6 @@ fn check_signature(
     let key_id = absent.is_some().then_some(header.key_id.as_deref()).flatten();
     match issuer.keys.absent(key_id, has_waited, now.tick) {
         Absent::Refuse(denial) => Err(denial.into()),
-        Absent::Wait => Err(Unverified::Needs(KeyNeed { issuer: Arc::clone(&issuer.options.issuer) })),
+        Absent::Wait => Err(Unverified::Needs(Need::Keys(Arc::clone(&issuer.options.issuer)))),
     }
 }
