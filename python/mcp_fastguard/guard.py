@@ -349,11 +349,21 @@ class Guard:
 
     # --- servers --------------------------------------------------------------------------------
 
-    def asgi(self, app: ASGIApp) -> GuardASGI:
-        """The outermost ASGI layer in front of ``app``. Serves the resource's metadata (RFC 9728) too."""
+    def asgi(self, app: ASGIApp, *, cors_origins: Sequence[str] | None = None) -> GuardASGI:
+        """The outermost ASGI layer in front of ``app``. Serves the resource's metadata (RFC 9728) too.
+
+        Args:
+            app: what is guarded.
+            cors_origins: origins whose pages may call, such as ``"https://app.example.com"``; ``["*"]`` for all. The layer then
+                answers preflights of the guarded path, lets those pages read refusals, and refuses other origins with 403. Left
+                out (default), the layer says nothing of origins: preflights go to ``app``, and a page cannot read a refusal.
+
+        Raises:
+            ValueError: an entry of ``cors_origins`` is no origin as browsers write them.
+        """
         from mcp_fastguard.transport.asgi import GuardASGI  # noqa: PLC0415 - only servers need it
 
-        return GuardASGI(app, self)
+        return GuardASGI(app, self, cors_origins=cors_origins)
 
     def mcp_middleware(self, *, transport: str = "http") -> Any:
         """The message layer for ``mcp.server.mcpserver.MCPServer(middleware=[...])``.

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping, Sequence
+from contextlib import asynccontextmanager
 from contextvars import ContextVar
-from functools import cache
+from functools import cache, lru_cache
+from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from mcp_fastguard._fastguard import MAX_BODY_BYTES, MAX_BODY_BYTES_BEFORE_TOKEN, ToolRequest
 from mcp_fastguard.errors import Denied, GuardError, GuardFault, RequestDenied
 from mcp_fastguard.guard import Call
 from mcp_fastguard.transport.challenge import http_answer
-from mcp_fastguard.transport.metadata import metadata, metadata_paths
+from mcp_fastguard.transport.metadata import Metadata, metadata_paths
+from mcp_fastguard.transport.origins import Origins
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -62,12 +64,22 @@ class GuardASGI:
     """Guards one path of ``app``, serves the resource's metadata, and refuses all paths that are not declared public.
 
     Attributes of ``app`` (``state``, ``router``, …) are handed through.
+
+    Args:
+        app: what is guarded.
+        guard: whose decisions hold.
+        cors_origins: see :meth:`Guard.asgi`.
+
+    Raises:
+        ValueError: an entry of ``cors_origins`` is no origin as browsers write them.
     """
 
-    def __init__(self, app: ASGIApp, guard: Guard) -> None:
+    def __init__(self, app: ASGIApp, guard: Guard, *, cors_origins: Sequence[str] | None = None) -> None:
         self.app = app
         self.guard = guard
+        self._origins = None if cors_origins is None else Origins(guard.config.resource_url, cors_origins)
         self._metadata_paths = metadata_paths(guard)
+        self._metadata = Metadata(guard)
         self._watch = _Watch(guard)
 
     def __getattr__(self, name: str) -> Any:
@@ -86,16 +98,40 @@ class GuardASGI:
             await send({"type": "websocket.close", "code": 1008})
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
-        path = scope["path"]
-        if path == self.guard.gate.path and not _is_preflight(scope):
-            await self._guarded(scope, receive, send)
-        elif path in self._metadata_paths:
-            await self._serve_metadata(scope, send)
-        elif _is_preflight(scope) or path in self.guard.config.public_paths:
+        path = public_path(scope)
+        if path == self.guard.gate.path:
+            await self._at_guarded_path(scope, receive, send)
+        elif path in self._metadata_paths or path.removeprefix(scope.get("root_path", "")) in self._metadata_paths:
+            # A proxy or a mount may hand it on below the app's own prefix; it is the same document.
+            await self._metadata(scope, receive, send)
+        elif path in self.guard.config.public_paths:
             await self.app(scope, receive, send)
         else:
             denied = RequestDenied("path_unknown", "the path is neither guarded nor declared public", 404)
-            await _answer(denied, None, send)
+            await _answer(denied, None, scope, send)
+
+    async def _at_guarded_path(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """What pages of browsers may do is settled before anything else, since a preflight carries no token by design."""
+        is_preflight = _is_preflight(scope)
+        if self._origins is None:
+            # Without declared origins a preflight is the app's to answer. It is given no body, so that it carries no message.
+            if is_preflight:
+                await self.app(scope, _replay(b"", receive), send)
+            else:
+                await self._guarded(scope, receive, send)
+            return
+        try:
+            if is_preflight:
+                granted = self._origins.preflight(scope["headers"])
+                await send({"type": "http.response.start", "status": 204, "headers": granted})
+                await send({"type": "http.response.body", "body": b""})
+                return
+            added = self._origins.headers(scope["headers"])
+        except RequestDenied as denied:
+            _log(denied)
+            await _answer(denied, None, scope, send)
+            return
+        await self._guarded(scope, receive, Origins.adding(added, send) if added else send)
 
     async def _guarded(self, scope: Scope, receive: Receive, send: Send) -> None:
         body: bytes | None = None
@@ -112,7 +148,7 @@ class GuardASGI:
                 call.fail(error)
                 call.close()
             _log(error)
-            await _answer(error, body, send)
+            await _answer(error, body, scope, send)
             return
         scope.setdefault(CALLS, {})[self.guard] = call
         token = proved.set(Proved(call, scope["headers"]))
@@ -152,34 +188,36 @@ class GuardASGI:
                 return bytes(body)
 
     def _request(self, scope: Scope, body: bytes | None) -> ToolRequest:
-        client = scope.get("client")
         return ToolRequest.http(
             method=scope["method"],
-            path=scope["path"],
+            path=public_path(scope),
             headers=scope["headers"],
             body=body,
-            peer=_address(client[0]) if client else None,
+            peer=_peer(scope),
         )
 
     def _require_layer(self, method: str) -> None:
         if method in _LISTS and "http" not in self.guard.attached:
             raise GuardFault("middleware_missing", f"`{method}` needs the message layer: add guard.mcp_middleware()")
 
-    async def _serve_metadata(self, scope: Scope, send: Send) -> None:
-        if scope["method"] not in {"GET", "HEAD", "OPTIONS"}:
-            denied = RequestDenied("http_method_refused", "metadata is only read", 405)
-            await _answer(denied, None, send, allow=b"GET, HEAD, OPTIONS")
-            return
-        content = json.dumps(metadata(self.guard)).encode()
-        headers = [
-            (b"content-type", b"application/json"),
-            (b"content-length", str(len(content)).encode()),
-            (b"access-control-allow-origin", b"*"),
-            (b"access-control-allow-headers", b"*"),
-            (b"cache-control", b"max-age=300"),
-        ]
-        await send({"type": "http.response.start", "status": 200, "headers": headers})
-        await send({"type": "http.response.body", "body": content if scope["method"] == "GET" else b""})
+    @asynccontextmanager
+    async def lifespan(self, app: Any = None) -> AsyncIterator[Any]:  # noqa: ARG002 - Starlette gives the outer app
+        """The lifespan of ``app`` and of the guard, for where the layer is mounted: Starlette runs none of mounted apps.
+
+        ``FastAPI(lifespan=guarded.lifespan)``, or entered in a lifespan of your own.
+        """
+        inner = getattr(self.app, "lifespan", None) or getattr(
+            getattr(self.app, "router", None), "lifespan_context", None
+        )
+        self.guard.start()
+        try:
+            if inner is None:
+                yield None
+            else:
+                async with inner(self.app) as state:
+                    yield state
+        finally:
+            await asyncio.to_thread(self.guard.close)
 
     async def _lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Begins to fetch keys at the start, and seals the log at the end."""
@@ -224,7 +262,8 @@ class _Open:
         if self.has_started:
             await self.send({"type": "http.response.body", "body": b"", "more_body": False})
         else:
-            await _answer(Denied("token_revoked", "the token died while the call ran", 401), None, self.send)
+            denied = Denied("token_revoked", "the token died while the call ran", 401)
+            await _answer(denied, None, None, self.send)
         return True
 
 
@@ -292,9 +331,48 @@ def _is_preflight(scope: Scope) -> bool:
     return b"origin" in names and b"access-control-request-method" in names
 
 
-def _address(host: str) -> str | None:
-    """The peer's address; None where the server listens on a Unix socket."""
-    return host if "." in host or ":" in host else None
+def public_path(scope: Scope) -> str:
+    """The path that the client asked for, with the prefix that a proxy or a mount has taken off.
+
+    Servers and frameworks differ in whether ``path`` still has it; the rule is that of Starlette's routing, so that the layer and
+    the app never see two paths.
+    """
+    path: str = scope["path"]
+    root: str = scope.get("root_path", "").rstrip("/")
+    return path if not root or path == root or path.startswith(f"{root}/") else root + path
+
+
+def _peer(scope: Scope) -> str | None:
+    """The peer's address; None where there is none, or where it is only the server's word (decision 14)."""
+    client = scope.get("client")
+    if not client:
+        return None
+    host: str = client[0]
+    if not _is_address(host):
+        return None
+    if not client[1] and any(name == b"x-forwarded-for" for name, _ in scope["headers"]):
+        # No connection has port 0: uvicorn writes it where it took the address from the header.
+        _say_rewritten()
+        return None
+    return host
+
+
+@lru_cache(maxsize=1_024)
+def _is_address(host: str) -> bool:
+    try:
+        # A link-local address may carry the interface it was seen on (RFC 4007 section 11).
+        ip_address(host.partition("%")[0])
+    except ValueError:
+        return False
+    return True
+
+
+@cache
+def _say_rewritten() -> None:
+    logger.warning(
+        "the server takes the peer's address from X-Forwarded-For, so it counts as unknown: "
+        "turn that off (uvicorn --no-proxy-headers) and declare the proxies in [proxies]"
+    )
 
 
 def _log(error: GuardError) -> None:
@@ -305,10 +383,12 @@ def _log(error: GuardError) -> None:
         logger.error("not decided: %s", error)
 
 
-async def _answer(error: GuardError, body: bytes | None, send: Send, *, allow: bytes = b"GET, POST, DELETE") -> None:
-    status, headers, content = http_answer(error, body, allow=allow)
+async def _answer(error: GuardError, body: bytes | None, scope: Scope | None, send: Send) -> None:
+    status, headers, content = http_answer(error, body)
     await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": content})
+    # RFC 9110 section 9.3.2: the headers of an answer to HEAD are those of GET's, its body is empty.
+    is_head = scope is not None and scope["method"] == "HEAD"
+    await send({"type": "http.response.body", "body": b"" if is_head else content})
 
 
 @cache

@@ -98,6 +98,9 @@ def http_answer(
         headers.append((b"retry-after", str(max(1, math.ceil(retry_after))).encode()))
     if status == HTTPStatus.METHOD_NOT_ALLOWED:
         headers.append((b"allow", allow))
+    if status == HTTPStatus.UNSUPPORTED_MEDIA_TYPE:
+        # RFC 9110 section 12.5.3: says that the coding was at fault, and which one is taken.
+        headers.append((b"accept-encoding", b"identity"))
     return status, headers, content
 
 

@@ -5,10 +5,20 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+from mcp_fastguard.errors import RequestDenied
+from mcp_fastguard.transport.challenge import http_answer
+
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, MutableMapping
+
     from mcp_fastguard.guard import Guard
 
-__all__ = ["metadata", "metadata_paths", "metadata_routes"]
+    Scope = MutableMapping[str, Any]
+    Message = MutableMapping[str, Any]
+    Receive = Callable[[], Awaitable[Message]]
+    Send = Callable[[Message], Awaitable[None]]
+
+__all__ = ["Metadata", "metadata", "metadata_paths", "metadata_routes"]
 
 WELL_KNOWN = "/.well-known/oauth-protected-resource"
 
@@ -41,11 +51,41 @@ def metadata_paths(guard: Guard) -> frozenset[str]:
 
 
 def metadata_routes(guard: Guard) -> list[Any]:
-    """Starlette routes that serve it."""
-    from starlette.responses import JSONResponse  # noqa: PLC0415 - needed only where an app is built of Starlette
-    from starlette.routing import Route  # noqa: PLC0415
+    """Starlette routes that serve it. Where there are several guards, the path at the root is the first one's."""
+    from starlette.routing import Route  # noqa: PLC0415 - needed only where an app is built of Starlette
 
-    async def serve(_: object) -> JSONResponse:
-        return JSONResponse(metadata(guard), headers={"access-control-allow-origin": "*"})
+    # The path with the resource's inserted comes first: it belongs to this guard alone.
+    return [Route(path, Metadata(guard)) for path in sorted(metadata_paths(guard), key=len, reverse=True)]
 
-    return [Route(path, serve, methods=["GET"]) for path in sorted(metadata_paths(guard))]
+
+class Metadata:
+    """An ASGI app of the document alone, for pages of any origin: it holds nothing that a client must not know."""
+
+    def __init__(self, guard: Guard) -> None:
+        self._guard = guard
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - ASGI's shape
+        """One request."""
+        method = scope["method"]
+        headers = [
+            (b"access-control-allow-origin", b"*"),
+            (b"access-control-allow-methods", b"GET, HEAD"),
+            (b"access-control-allow-headers", b"*"),
+        ]
+        if method == "OPTIONS":
+            await send({"type": "http.response.start", "status": 204, "headers": headers})
+            await send({"type": "http.response.body", "body": b""})
+            return
+        if method in {"GET", "HEAD"}:
+            status, content = 200, json.dumps(metadata(self._guard)).encode()
+            headers += [
+                (b"content-type", b"application/json"),
+                (b"content-length", str(len(content)).encode()),
+                (b"cache-control", b"max-age=300"),
+            ]
+        else:
+            denied = RequestDenied("http_method_refused", "metadata is only read", 405)
+            status, refused, content = http_answer(denied, None, allow=b"GET, HEAD, OPTIONS")
+            headers += refused
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": b"" if method == "HEAD" else content})

@@ -49,6 +49,8 @@ pub enum Denial {
     PathUnknown,
     /// The HTTP method is not one of MCP's transport.
     HttpMethodRefused,
+    /// A page of an origin that is not allowed sent the request (MCP, streamable HTTP). The transport decides, since it knows them.
+    OriginRefused,
     /// A header that decides something came more than once.
     HeaderDuplicated { header: &'static str },
     /// A header that decides something cannot be read.
@@ -157,6 +159,7 @@ impl Denial {
         match self {
             Self::PathUnknown
             | Self::HttpMethodRefused
+            | Self::OriginRefused
             | Self::HeaderDuplicated { .. }
             | Self::HeaderInvalid { .. }
             | Self::HeaderMismatch { .. }
@@ -205,6 +208,7 @@ impl Denial {
         match self {
             Self::PathUnknown => "path_unknown",
             Self::HttpMethodRefused => "http_method_refused",
+            Self::OriginRefused => "origin_refused",
             Self::HeaderDuplicated { .. } => "header_duplicated",
             Self::HeaderInvalid { .. } => "header_invalid",
             Self::HeaderMismatch { .. } => "header_mismatch",
@@ -300,6 +304,7 @@ impl Denial {
         match self {
             Self::PathUnknown => 404,
             Self::HttpMethodRefused => 405,
+            Self::OriginRefused => 403,
             Self::BodyTooLarge => 413,
             Self::BodyEncoded => 415,
             Self::KeysUnavailable { .. } | Self::VerifierUnavailable { .. } => 503,
@@ -372,6 +377,7 @@ impl fmt::Display for Denial {
         match self {
             Self::PathUnknown => f.write_str("the path is neither guarded nor declared public"),
             Self::HttpMethodRefused => f.write_str("the HTTP method is not GET, POST or DELETE"),
+            Self::OriginRefused => f.write_str("the request's origin is not allowed"),
             Self::HeaderDuplicated { header } => write!(f, "header `{header}` came more than once"),
             Self::HeaderInvalid { header } => write!(f, "header `{header}` cannot be read"),
             Self::HeaderMismatch { header } => write!(f, "header `{header}` differs from the body"),
