@@ -36,6 +36,9 @@ class _Uvicorn:
     def stop(self):
         self._server.should_exit = True
 
+    def close(self):
+        self._socket.close()
+
 
 class _Hypercorn:
     def __init__(self, app, options):
@@ -59,6 +62,9 @@ class _Hypercorn:
     def stop(self):
         self._loop.call_soon_threadsafe(self._stop.set)
 
+    def close(self):
+        """The server closes its socket itself."""
+
 
 class _Granian:
     def __init__(self, app, options):
@@ -72,12 +78,15 @@ class _Granian:
 
         self._loop = asyncio.get_running_loop()
         self._server = Server(
-            self._app, port=self.port, interface=Interfaces.ASGI, log_enabled=False, **{**self._options}
+            self._app, port=self.port, interface=Interfaces.ASGI, log_enabled=False, **self._options
         )
         await self._server.serve()
 
     def stop(self):
         self._loop.call_soon_threadsafe(self._server.stop)
+
+    def close(self):
+        """The server closes its socket itself."""
 
 
 @contextlib.contextmanager
@@ -98,6 +107,7 @@ def running(name, app, **options):
     finally:
         server.stop()
         thread.join(20)
+        server.close()
         logging.getLogger(name).handlers.clear()
     assert not thread.is_alive(), f"{name} did not stop"
 

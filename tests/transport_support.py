@@ -40,11 +40,11 @@ async def served(app):
 
 
 @contextlib.asynccontextmanager
-async def client(transport, token, mode):
+async def client(transport, token, mode, url=RESOURCE):
     headers = {"authorization": f"Bearer {token}"} if token else {}
     async with (
         httpx2.AsyncClient(transport=transport, headers=headers, base_url=BASE) as http,
-        Client(streamable_http_client(RESOURCE, http_client=http), mode=ERAS[mode]) as found,
+        Client(streamable_http_client(url, http_client=http), mode=ERAS[mode]) as found,
     ):
         yield found
 

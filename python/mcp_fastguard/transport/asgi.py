@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from mcp_fastguard._fastguard import MAX_BODY_BYTES, MAX_BODY_BYTES_BEFORE_TOKEN, ToolRequest
 from mcp_fastguard.errors import Denied, GuardError, GuardFault, RequestDenied
 from mcp_fastguard.guard import Call
+from mcp_fastguard.transport.bodies import drain, replay
 from mcp_fastguard.transport.challenge import http_answer
 from mcp_fastguard.transport.metadata import Metadata, metadata_paths
 from mcp_fastguard.transport.origins import Origins
@@ -108,6 +109,7 @@ class GuardASGI:
             await self.app(scope, receive, send)
         else:
             denied = RequestDenied("path_unknown", "the path is neither guarded nor declared public", 404)
+            await drain(receive)
             await _answer(denied, None, scope, send)
 
     async def _at_guarded_path(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -116,7 +118,7 @@ class GuardASGI:
         if self._origins is None:
             # Without declared origins a preflight is the app's to answer. It is given no body, so that it carries no message.
             if is_preflight:
-                await self.app(scope, _replay(b"", receive), send)
+                await self.app(scope, replay(b"", receive), send)
             else:
                 await self._guarded(scope, receive, send)
             return
@@ -129,6 +131,7 @@ class GuardASGI:
             added = self._origins.headers(scope["headers"])
         except RequestDenied as denied:
             _log(denied)
+            await drain(receive)
             await _answer(denied, None, scope, send)
             return
         await self._guarded(scope, receive, Origins.adding(added, send) if added else send)
@@ -157,7 +160,7 @@ class GuardASGI:
         verified = proof.token
         user = identity.as_user(scope, verified) if identity is not None and verified is not None else None
         try:
-            await self.app(scope, _replay(body, receive), found.sending)
+            await self.app(scope, replay(body, receive), found.sending)
         except asyncio.CancelledError:
             if not await found.ended_stream():
                 raise
@@ -221,6 +224,12 @@ class GuardASGI:
 
     async def _lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Begins to fetch keys at the start, and seals the log at the end."""
+        has_begun = False
+
+        async def received() -> Message:
+            nonlocal has_begun
+            has_begun = True
+            return await receive()
 
         async def observed(message: Message) -> None:
             if message["type"] == "lifespan.startup.complete":
@@ -229,7 +238,17 @@ class GuardASGI:
                 await asyncio.to_thread(self.guard.close)
             await send(message)
 
-        await self.app(scope, receive, observed)
+        try:
+            await self.app(scope, received, observed)
+        except Exception:
+            # An app that knows no lifespan raises before it asks for anything (ASGI lifespan protocol).
+            if has_begun:
+                raise
+        if not has_begun:
+            await received()
+            await observed({"type": "lifespan.startup.complete"})
+            await received()
+            await observed({"type": "lifespan.shutdown.complete"})
 
 
 class _ClientGoneError(Exception):
@@ -307,20 +326,6 @@ class _Watch:
                 if found.task is not None:
                     found.task.cancel()
         self._loop.call_later(RECHECK_INTERVAL / 5, self._look)
-
-
-def _replay(body: bytes, receive: Receive) -> Receive:
-    """Gives the body that was decided on, whole, and after it only what the server says."""
-    is_given = False
-
-    async def replay() -> Message:
-        nonlocal is_given
-        if is_given:
-            return await receive()
-        is_given = True
-        return {"type": "http.request", "body": body, "more_body": False}
-
-    return replay
 
 
 def _is_preflight(scope: Scope) -> bool:

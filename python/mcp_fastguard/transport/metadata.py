@@ -6,6 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from mcp_fastguard.errors import RequestDenied
+from mcp_fastguard.transport.bodies import drain
 from mcp_fastguard.transport.challenge import http_answer
 
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ class Metadata:
     def __init__(self, guard: Guard) -> None:
         self._guard = guard
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - ASGI's shape
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request."""
         method = scope["method"]
         headers = [
@@ -84,6 +85,7 @@ class Metadata:
                 (b"cache-control", b"max-age=300"),
             ]
         else:
+            await drain(receive)
             denied = RequestDenied("http_method_refused", "metadata is only read", 405)
             status, refused, content = http_answer(denied, None, allow=b"GET, HEAD, OPTIONS")
             headers += refused
