@@ -77,9 +77,7 @@ class _Granian:
         from granian.server.embed import Server
 
         self._loop = asyncio.get_running_loop()
-        self._server = Server(
-            self._app, port=self.port, interface=Interfaces.ASGI, log_enabled=False, **self._options
-        )
+        self._server = Server(self._app, port=self.port, interface=Interfaces.ASGI, log_enabled=False, **self._options)
         await self._server.serve()
 
     def stop(self):
