@@ -141,17 +141,21 @@ class Guard:
         return decision
 
     async def _authorized(
-        self, request: ToolRequest, now: float | None = None, *, observes: bool = False
+        self,
+        request: ToolRequest,
+        now: float | None = None,
+        *,
+        observes: bool = False,
+        attested: Attested | None = None,
     ) -> AllowedCall | ObservedCall:
-        """``observes``: a server's layer asks, which lets pass what observed rooms refuse."""
+        """``observes``: a server's layer asks, which lets pass what observed rooms refuse. ``attested``: who calls on stdio."""
         self.start()
         if not self._listeners:
             # Most calls wait for nothing. A full queue of the log is not among them, so the slow way tries again.
             with suppress(GuardFault):
-                decision = self._gate.decide(request, observes=observes, now=now)
+                decision = self._gate.decide(request, attested=attested, observes=observes, now=now)
                 if not isinstance(decision, Waiting):
                     return decision
-        attested: Attested | None = None
         has_waited = False
         for _ in range(MAX_WAITS):
 
@@ -450,6 +454,7 @@ class Call:
     """One call on its way through the rooms."""
 
     __slots__ = (
+        "_attested",
         "_bytes",
         "_error",
         "_guard",
@@ -472,11 +477,13 @@ class Call:
         proof: AllowedCall | ObservedCall | None = None,
         *,
         observes: bool = False,
+        attested: Attested | None = None,
     ) -> None:
         self._guard = guard
         self.request = request
         self._proof = proof
         self._observes = observes
+        self._attested = attested
         self._started = time.monotonic()
         self._is_settled = False
         self._status = "unused"
@@ -512,7 +519,9 @@ class Call:
 
     async def authorize(self) -> AllowedCall | ObservedCall:
         """Rooms request, token, binding, limits and policy, and the record of the decision."""
-        self._proof = await self._guard._authorized(self.request, observes=self._observes)  # noqa: SLF001 - one corridor
+        self._proof = await self._guard._authorized(  # noqa: SLF001 - one corridor
+            self.request, observes=self._observes, attested=self._attested
+        )
         self._started = time.monotonic()
         return self._proof
 

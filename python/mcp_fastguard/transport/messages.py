@@ -8,7 +8,7 @@ from mcp_fastguard._fastguard import ToolRequest
 from mcp_fastguard.errors import GuardError, GuardFault
 from mcp_fastguard.guard import Call
 from mcp_fastguard.transport.asgi import proved_call
-from mcp_fastguard.transport.stdio import StdioToken
+from mcp_fastguard.transport.stdio import StdioCaller
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -34,7 +34,7 @@ class MessageLayer:
             message = f"transport must be 'http' or 'stdio', not {transport!r}"
             raise ValueError(message)
         self.guard = guard
-        self._stdio = StdioToken(guard) if transport == "stdio" else None
+        self._stdio = StdioCaller(guard) if transport == "stdio" else None
         guard.attached.add(transport)
 
     async def begin(
@@ -51,7 +51,9 @@ class MessageLayer:
             GuardFault: nothing proves it.
         """
         if self._stdio is not None:
-            call = Call(self.guard, self._message(method, params, request_id, self._stdio.read()), observes=True)
+            given = dict(params) if params is not None else None
+            request, attested = await self._stdio.request(method, given, request_id)
+            call = Call(self.guard, request, observes=True, attested=attested)
             await call.authorize()
             call.is_taken = True
         else:
@@ -62,7 +64,8 @@ class MessageLayer:
                 return None
             call = parent
             if not parent.take(method, params):
-                call = parent.nested(self._message(method, params, request_id, None))
+                given = dict(params) if params is not None else None
+                call = parent.nested(ToolRequest.message(method=method, params=given, id=request_id))
                 call.is_taken = True
         try:
             if not call.is_settled:
@@ -86,14 +89,6 @@ class MessageLayer:
         finally:
             call.close()
         return result
-
-    @staticmethod
-    def _message(
-        method: str, params: Mapping[str, Any] | None, request_id: str | int | None, token: str | None
-    ) -> ToolRequest:
-        return ToolRequest.message(
-            method=method, params=dict(params) if params is not None else None, id=request_id, token=token
-        )
 
 
 def _is_synthetic(parent: Call, method: str, request_id: str | int | None) -> bool:

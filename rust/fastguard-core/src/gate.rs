@@ -16,7 +16,7 @@ use crate::denial::{Denial, Fault, GateError, Room};
 use crate::hashing::KeyHasher;
 use crate::limits::Limits;
 use crate::policy::{CodeRule, Policy};
-use crate::request::{Kind, Receiver};
+use crate::request::{Kind, Receiver, Scheme};
 use crate::scopes::ScopeTable;
 use crate::token::{Answered, Attached, Detach, Identity, Need, Revocation, Tokens, Unverified};
 use observed::ObservedRooms;
@@ -287,6 +287,11 @@ impl Gate {
         self.state().tokens.attest(text, claims, now)
     }
 
+    /// Names the caller of a server on standard input and output that has no token: claims, as JSON text.
+    pub fn attest_local(&self, claims: &str, now: UnixTime) -> Result<VerifiedToken, Denial> {
+        self.state().tokens.attest_local(claims, now)
+    }
+
     /// Whether a call that was allowed still may go on: the token's times, its key and the revocations (decision 3).
     pub fn recheck(&self, call: &AllowedCall, now: UnixTime) -> Result<(), Denial> {
         self.recheck_bound(call.admitted().bound(), now)
@@ -459,7 +464,15 @@ fn identify(
     trail: &mut Trail,
     detach: &impl Detach,
 ) -> Result<BoundToken, Stop> {
-    let (scheme, text) = received.credentials().ok_or(Denial::TokenMissing)?;
+    let Some((scheme, text)) = received.credentials() else {
+        let local = answered.attested.ok_or(Denial::TokenMissing)?.as_ref().map_err(Denial::clone)?;
+        if !Tokens::is_local(local) {
+            return Err(Denial::TokenMissing.into());
+        }
+        state.tokens.recheck(local, now.unix)?;
+        trail.caller = Some(Arc::clone(local.caller()));
+        return Ok(state.bindings.confirm(local.clone(), Scheme::Bearer)?);
+    };
     let token = state.tokens.verify(text, answered, now, detach)?;
     trail.caller = Some(Arc::clone(token.caller()));
     Ok(state.bindings.confirm(token, scheme)?)

@@ -9,7 +9,7 @@ use fastguard_core::denial::{Denial, Fault, GateError, Room};
 use fastguard_core::gate::{Decision, Gate as Core, Outcome};
 use fastguard_core::policy::CodeRule;
 use fastguard_core::request::Kind;
-use fastguard_core::token::{Answered, Identity, KeySource, Need, Revocation, unavailable};
+use fastguard_core::token::{Answered, Identity, KeySource, LOCAL_AUDIENCE, Need, Revocation, unavailable};
 use pyo3::prelude::*;
 
 use crate::call::{AllowedCall, ObservedCall, Proof};
@@ -196,6 +196,20 @@ impl Gate {
         let now = self.now(now)?.unix;
         let Some(claims) = claims else { return Ok(Attested { core: Err(unavailable()) }) };
         caught(|| self.core.attest(text, claims, now)).map(|core| Attested { core })
+    }
+
+    /// Names the caller of a server on standard input and output that has no token.
+    #[pyo3(signature = (subject, scopes, now = None))]
+    fn attest_local(&self, subject: &str, scopes: Vec<String>, now: Option<f64>) -> PyResult<Attested> {
+        /// Every message names the caller anew.
+        const LIFE: i64 = 60;
+        let now = self.now(now)?.unix;
+        let at = now.as_millis() / 1_000;
+        // Without `iat`: it counts as issued at 0, so that a revocation hits every later message too.
+        let claims = serde_json::json!({
+            "iss": LOCAL_AUDIENCE, "aud": LOCAL_AUDIENCE, "sub": subject, "scope": scopes, "exp": at + LIFE,
+        });
+        caught(|| self.core.attest_local(&claims.to_string(), now)).map(|core| Attested { core })
     }
 
     #[pyo3(signature = (parent, request, *, observes = false, now = None))]

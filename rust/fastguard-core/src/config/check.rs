@@ -113,14 +113,25 @@ fn check_audit(config: &Config, findings: &mut Findings) {
 
 fn check_stdio(config: &Config, findings: &mut Findings) {
     let Some(stdio) = &config.stdio else { return };
-    match (&stdio.token_file, &stdio.token_variable) {
-        (Some(_), Some(_)) => findings.add("stdio", "either `token_file` or `token_variable`, not both"),
-        (None, None) => findings.add("stdio", "`token_file` or `token_variable` is needed"),
-        (Some(file), None) => findings.refuse_empty("stdio.token_file", file.is_empty()),
-        (None, Some(name)) if !name.starts_with("FASTGUARD_") => {
-            findings.add("stdio.token_variable", "must begin with `FASTGUARD_`");
-        }
-        (None, Some(_)) => {}
+    let sources = [
+        stdio.token_file.is_some(),
+        stdio.token_variable.is_some(),
+        stdio.token_command.is_some(),
+        stdio.principal.is_some(),
+    ];
+    if sources.into_iter().filter(|is_given| *is_given).count() != 1 {
+        findings.add("stdio", "one of `token_file`, `token_variable`, `token_command` and `principal` is needed");
+    }
+    let is_empty = |text: &Option<String>| text.as_ref().is_some_and(String::is_empty);
+    findings.refuse_empty("stdio.token_file", is_empty(&stdio.token_file));
+    findings.refuse_empty("stdio.principal", is_empty(&stdio.principal));
+    let has_no_word = |words: &Vec<String>| words.first().is_none_or(String::is_empty);
+    findings.refuse_empty("stdio.token_command", stdio.token_command.as_ref().is_some_and(has_no_word));
+    if stdio.token_variable.as_ref().is_some_and(|name| !name.starts_with("FASTGUARD_")) {
+        findings.add("stdio.token_variable", "must begin with `FASTGUARD_`");
+    }
+    if stdio.principal.is_none() && !stdio.scopes.is_empty() {
+        findings.add("stdio.scopes", "only beside `principal`: a token brings its own");
     }
 }
 

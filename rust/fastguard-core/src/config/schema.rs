@@ -460,4 +460,13 @@ pub struct Stdio {
     /// The environment variable that holds the token.
     #[serde(default)]
     pub token_variable: Option<String>,
+    /// A command that prints the token, as a list of its words; no shell reads it. Run again before the token expires.
+    #[serde(default)]
+    pub token_command: Option<Vec<String>>,
+    /// The caller's name, where there is no token: whoever started the server.
+    #[serde(default)]
+    pub principal: Option<String>,
+    /// What `principal` may do.
+    #[serde(default)]
+    pub scopes: Vec<String>,
 }

@@ -21,6 +21,9 @@ pub const fn unavailable() -> Denial {
     Denial::VerifierUnavailable { retry_after: Duration::from_secs(1) }
 }
 
+/// The audience of a caller without a token.
+pub const LOCAL_AUDIENCE: &str = "stdio";
+
 /// What holds for tokens that are proved outside.
 #[derive(Debug)]
 pub(super) struct Outside {
@@ -51,12 +54,33 @@ impl Tokens {
     /// it knows, as claims are read (RFC 9068 §2.2). Nothing is believed before the call is checked with it.
     pub fn attest(&self, text: &str, claims: &str, now: UnixTime) -> Result<VerifiedToken, Denial> {
         let Some(outside) = &self.outside else { return Err(Denial::VerifierRefused) };
+        self.entry_of(text, claims, &outside.resource, Arc::clone(&outside.keys), now)
+    }
+
+    /// The caller of a server on standard input and output that has no token: whoever started it. Proves nothing for a
+    /// request that brings one.
+    pub fn attest_local(&self, claims: &str, now: UnixTime) -> Result<VerifiedToken, Denial> {
+        self.entry_of("", claims, LOCAL_AUDIENCE, Arc::new(IssuerKeys::fetched(KeySource::Given)), now)
+    }
+
+    /// Whether a finding is one of [`Tokens::attest_local`].
+    pub(crate) fn is_local(token: &VerifiedToken) -> bool {
+        token.entry.text.is_empty()
+    }
+
+    fn entry_of(
+        &self,
+        text: &str,
+        claims: &str,
+        audience: &str,
+        keys: Arc<IssuerKeys>,
+        now: UnixTime,
+    ) -> Result<VerifiedToken, Denial> {
         let json = parse_claims(claims.as_bytes())?;
         let Some(Json::String(issuer)) = json.member("iss") else {
             return Err(Denial::ClaimMissing { claim: "iss".to_owned() });
         };
-        let options = IssuerOptions::new(issuer, &outside.resource);
-        let issuer = Issuer { options, keys: Arc::clone(&outside.keys) };
+        let issuer = Issuer { options: IssuerOptions::new(issuer, audience), keys: Arc::clone(&keys) };
         let cleared_at = self.kept.revocations.epoch();
         let digest = || crate::jose::digest_name(text.as_bytes());
         let hasher = &self.kept.hasher;
@@ -66,7 +90,7 @@ impl Tokens {
         if self.kept.revocations.hits(&caller) {
             return Err(Denial::TokenRevoked);
         }
-        let (keys, generation) = (Arc::clone(&outside.keys), self.generation);
+        let generation = self.generation;
         let cleared_at = AtomicU64::new(cleared_at);
         let entry = Entry { text: text.into(), caller, key_epoch: keys.epoch(), keys, generation, cleared_at };
         Ok(VerifiedToken { entry: Arc::new(entry) })
