@@ -80,6 +80,10 @@ class GuardConfig:
         """Paths that pass unguarded."""
         return frozenset(self._parsed["resource"].get("public", ()))
 
+    def without_audit(self) -> dict[str, Any]:
+        """The same as a dict, without its log: for looking at rules where nothing should be recorded."""
+        return {**self._parsed, "audit": {"enabled": False}}
+
     def warn_of_observation(self) -> None:
         """Says which rooms are only observed, and until when; nothing is said where all is enforced."""
         observe = self._parsed.get("observe")

@@ -13,6 +13,7 @@ order and no other::
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import time
 from contextlib import suppress
@@ -218,6 +219,23 @@ class Guard:
         only observed.
         """
         return self._gate.may_see(kind, name, caller) or self._gate.is_observed("policy")
+
+    def rule_gaps(self, kind: str, names: Sequence[str]) -> list[str]:
+        """What does not fit between the rules and a server: one line for each name without a rule, and for each rule without one.
+
+        Args:
+            kind: ``"tool"``, ``"prompt"`` or ``"resource"``.
+            names: all that the server offers of it.
+        """
+        keys = {name: self._gate.rule_keys(kind, name) for name in names}
+        used = {key for found in keys.values() for key in found}
+        table = f"{kind}s"
+        rules = json.loads(self._gate.config_json()).get(table) or {}
+        unused = [name for name in rules if f'{table}."{name}"' not in used]
+        return [
+            *(f"{kind} `{name}` has no rule: it is refused" for name, found in keys.items() if not found),
+            *(f'{table}."{name}" speaks of no {kind} of this server' for name in unused),
+        ]
 
     def _told(self, decide: Callable[[], T]) -> T:
         """Tells the listeners what was decided. What they raise is logged and changes nothing."""

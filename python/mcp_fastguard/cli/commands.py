@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from mcp_fastguard._fastguard import verify_log
+from mcp_fastguard._fastguard import config_warnings, verify_log
 from mcp_fastguard.cli import explain as explaining
 from mcp_fastguard.config import json_schema
 from mcp_fastguard.errors import GuardConfigError, GuardError
@@ -44,15 +44,108 @@ def _fail(message: object) -> typer.Exit:
 
 
 @app.command("check-config")
-def check_config(config: Annotated[Path, typer.Argument()] = DEFAULT_CONFIG) -> None:
-    """Checks a configuration: all errors at once, and what is probably not meant."""
+def check_config(
+    config: Annotated[Path, typer.Argument()] = DEFAULT_CONFIG,
+    app: Annotated[
+        str | None, typer.Option(help="The server, as module:attribute; its tools are held against the rules.")
+    ] = None,
+) -> None:
+    """Checks a configuration: all errors at once, and what is probably not meant.
+
+    With --app: exits with 1 where a tool has no rule, or a rule speaks of no tool.
+    """
     try:
-        warnings = explaining.read(config).warnings
+        found = explaining.read(config)
     except GuardConfigError as error:
         raise _fail(error) from error
-    for key, message in warnings:
+    for key, message in found.warnings:
         errors.print(f"warning: {key}: {message}", style="yellow", markup=False, highlight=False)
+    if app is not None:
+        from mcp_fastguard.cli.gaps import gaps_of  # noqa: PLC0415 - imports the user's server
+
+        try:
+            gaps = gaps_of(found.config, app)
+        except ValueError as error:
+            raise _fail(error) from error
+        for gap in gaps:
+            errors.print(gap, style="red", markup=False, highlight=False)
+        if gaps:
+            raise typer.Exit(1)
     console.print(f"{config}: ok")
+
+
+@app.command()
+def init(
+    idp: Annotated[
+        str, typer.Option(help="The identity provider: `fastguard init --idp help` lists them.")
+    ] = "rfc9068",
+    app: Annotated[
+        str | None, typer.Option(help="The server, as module:attribute; each of its tools gets a rule.")
+    ] = None,
+    resource_url: Annotated[
+        str, typer.Option(help="The public URL of the MCP endpoint.")
+    ] = "https://mcp.example.com/mcp",
+    issuer: Annotated[str, typer.Option(help="For rfc9068.")] = "",
+    tenant: Annotated[str, typer.Option(help="For entra, entra-v1.")] = "",
+    domain: Annotated[str, typer.Option(help="For okta, auth0, ping.")] = "",
+    server: Annotated[str, typer.Option(help="For okta: the authorization server.")] = "default",
+    url: Annotated[str, typer.Option(help="For keycloak: its base URL.")] = "",
+    realm: Annotated[str, typer.Option(help="For keycloak.")] = "",
+    region: Annotated[str, typer.Option(help="For cognito.")] = "",
+    pool: Annotated[str, typer.Option(help="For cognito: the user pool's id.")] = "",
+    client: Annotated[str, typer.Option(help="For cognito: the app client's id.")] = "",
+    environment: Annotated[str, typer.Option(help="For ping: the environment's id.")] = "",
+    audience: Annotated[
+        str, typer.Option(help="What the provider writes into `aud`. Default: the resource's URL.")
+    ] = "",
+    output: Annotated[Path, typer.Option("--output", "-o", help="The file; - for standard output.")] = DEFAULT_CONFIG,
+    *,
+    force: Annotated[bool, typer.Option("--force", help="Writes over a file that is there.")] = False,
+) -> None:
+    """Writes a whole, commented fastguard.toml: the issuer by its provider's recipe, a rule for each tool of a server."""
+    from mcp_fastguard.cli.recipes import RECIPES  # noqa: PLC0415 - long texts
+    from mcp_fastguard.cli.scaffold import scaffold  # noqa: PLC0415
+
+    recipe = RECIPES.get(idp)
+    if recipe is None:
+        for name, known in RECIPES.items():
+            console.print(
+                f"{name}: {known.title}; needs {', '.join(f'--{need}' for need in known.needs)}", markup=False
+            )
+        raise typer.Exit(0 if idp == "help" else 1)
+    given = {
+        "issuer": issuer,
+        "tenant": tenant,
+        "domain": domain,
+        "server": server,
+        "url": url.rstrip("/"),
+        "realm": realm,
+        "region": region,
+        "pool": pool,
+        "client": client,
+        "environment": environment,
+        "audience": audience or resource_url,
+    }
+    try:
+        table = recipe.toml(given)
+        inventory = None
+        if app is not None:
+            from mcp_fastguard.cli.inventory import load_inventory  # noqa: PLC0415 - imports the user's server
+
+            inventory = load_inventory(app)
+        text = scaffold(resource_url, table, inventory)
+        config_warnings(text, str(output))
+    except ValueError as error:
+        raise _fail(error) from error
+    if str(output) == "-":
+        print(text, end="")
+        return
+    try:
+        with output.open("w" if force else "x", encoding="utf-8") as file:
+            file.write(text)
+    except FileExistsError as error:
+        raise _fail(f"{output} is there already: --force writes over it") from error
+    console.print(f"wrote {output}; next: fastguard check-config {output}", markup=False, highlight=False)
 
 
 @app.command()

@@ -11,7 +11,7 @@ from rich.table import Table
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["Group", "groups", "table_of_groups", "toml_for"]
+__all__ = ["Group", "groups", "printable", "table_of_groups", "toml_for", "toml_key", "toml_text"]
 
 #: What TOML allows as a key without quotes.
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
@@ -87,9 +87,9 @@ def toml_for(found: list[Group]) -> str:
     for (kind, target), of_target in sorted(unnamed.items()):
         shared = set.intersection(*(set(group.scopes) for group in of_target))
         lines.append(f"# {sum(group.calls for group in of_target)} calls: no rule names it.")
-        lines.append(f"[{_TABLES[kind]}.{_key(target)}]")
+        lines.append(f"[{_TABLES[kind]}.{toml_key(target)}]")
         if shared:
-            lines.append(f"scopes = [{_text(min(shared))}]  # every caller had: {', '.join(sorted(shared))}")
+            lines.append(f"scopes = [{toml_text(min(shared))}]  # every caller had: {', '.join(sorted(shared))}")
         else:
             lines.append("open = true  # no scope is common to its callers: better, name one and grant it")
         lines.append("")
@@ -97,7 +97,7 @@ def toml_for(found: list[Group]) -> str:
         comments = _comments(group)
         if comments:
             # What clients name must not end a comment and begin a table.
-            lines += [f"# {_printable(comment)}" for comment in comments] + [""]
+            lines += [f"# {printable(comment)}" for comment in comments] + [""]
     return "\n".join(lines).rstrip()
 
 
@@ -108,13 +108,13 @@ def _comments(group: Group) -> list[str]:
         case "target_unknown":
             return [] if group.kind in _TABLES else [f"{who}: {group.code}"]
         case "scope_insufficient":
-            either = ", ".join(map(_text, (*group.missing, *group.scopes)))
+            either = ", ".join(map(toml_text, (*group.missing, *group.scopes)))
             return [
                 f"{who} lack `{' '.join(group.missing)}`: grant it there, or loosen {group.config_key}:",
                 f"  any_scopes = [{either}]",
             ]
         case "quota_spent":
-            rule = f'{{ per = "tool", tool = {_text(group.target)}, quota = "…" }}'
+            rule = f'{{ per = "tool", tool = {toml_text(group.target)}, quota = "…" }}'
             return [f"{who} were over a quota: raise it in [limits] rules, or name the tool:", f"  {rule}"]
         case "tier_blocked" | "approval_required":
             return [f'{who}: its tier refuses them. If they should run: [{group.config_key}] tier = "log"']
@@ -122,15 +122,17 @@ def _comments(group: Group) -> list[str]:
             return [f"{who}: {group.code}; see {group.config_key or 'docs/codes.md'}"]
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
+    """A text without characters that would end a comment."""
     return "".join(character if character.isprintable() else f"\\u{ord(character):04x}" for character in text)
 
 
-def _key(name: str) -> str:
-    return name if _BARE_KEY.fullmatch(name) else _text(name)
+def toml_key(name: str) -> str:
+    """A name as a TOML key."""
+    return name if _BARE_KEY.fullmatch(name) else toml_text(name)
 
 
-def _text(text: str) -> str:
+def toml_text(text: str) -> str:
     """A TOML basic string; names of tools come from a server, and may be anything."""
     escaped = "".join(
         {"\\": "\\\\", '"': '\\"'}.get(character, character) if character.isprintable() else f"\\U{ord(character):08x}"

@@ -200,6 +200,7 @@ impl Gate {
 
     /// Names the caller of a server on standard input and output that has no token.
     #[pyo3(signature = (subject, scopes, now = None))]
+    #[expect(clippy::needless_pass_by_value, reason = "PyO3 extracts lists by value")]
     fn attest_local(&self, subject: &str, scopes: Vec<String>, now: Option<f64>) -> PyResult<Attested> {
         /// Every message names the caller anew.
         const LIFE: i64 = 60;
@@ -346,6 +347,13 @@ impl Gate {
             .ok_or_else(|| misused(format!("unknown tier `{tier}`")))?;
         let rule = Rule::beside_code(scopes, any_scopes, is_open, tier).map_err(misused)?;
         self.core.add_rule(CodeRule { kind, name: name.to_owned(), rule }).map_err(misconfigured)
+    }
+
+    /// Where the rules stand that speak of a target: `tools."run_query"`, the configuration's before those beside the code.
+    fn rule_keys(&self, kind: &str, name: &str) -> PyResult<Vec<String>> {
+        let kind = Kind::from_name(kind).ok_or_else(|| misused(format!("unknown kind `{kind}`")))?;
+        let state = self.core.state();
+        Ok(state.policy().rules(kind, name).iter().map(|rule| rule.key().to_string()).collect())
     }
 
     /// The configuration in force, as JSON text.

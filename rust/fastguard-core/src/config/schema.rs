@@ -106,6 +106,10 @@ pub struct Issuer {
     /// Accepted values of `aud`. Default: the resource's URL.
     #[serde(default)]
     pub audiences: Option<Vec<String>>,
+    /// The claim that is held against `audiences`. Default: `aud`. Another only with `audiences`, for issuers whose access tokens
+    /// have none: Amazon Cognito's name their `client_id` alone.
+    #[serde(default)]
+    pub audience_claim: Option<String>,
     /// Accepted values of `typ`, without `application/`. Default: `at+jwt` (RFC 9068). `JWT`, and "" for none, only with `require`.
     #[serde(default = "default_types")]
     pub types: Vec<String>,

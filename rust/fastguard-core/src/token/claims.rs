@@ -160,7 +160,7 @@ impl Reading<'_> {
     pub(super) fn caller(self, text: &[u8], claims: &Json<'_>) -> Result<Caller, Denial> {
         let options = &self.issuer.options;
         self.issuer.check_issuer(claims)?;
-        let audience = audience(claims, &options.audiences)?;
+        let audience = audience(claims, &options.audience_claim, &options.audiences)?;
         let expires_at = time(claims, "exp")?.ok_or_else(|| missing("exp"))?;
         let issued_at = time(claims, "iat")?;
         check_required(claims, &options.require)?;
@@ -232,11 +232,11 @@ fn invalid(claim: &str) -> Denial {
 }
 
 /// `aud`: a string or a list of strings, one of which must be ours exactly (RFC 7519 §4.1.3, RFC 8707 §2).
-fn audience(claims: &Json<'_>, accepted: &[Box<str>]) -> Result<Vec<Box<str>>, Denial> {
-    if claims.member("aud").is_none() {
-        return Err(missing("aud"));
+fn audience(claims: &Json<'_>, claim: &str, accepted: &[Box<str>]) -> Result<Vec<Box<str>>, Denial> {
+    if claims.member(claim).is_none() {
+        return Err(missing(claim));
     }
-    let audience = texts(claims, "aud")?.unwrap_or_default();
+    let audience = texts(claims, claim)?.unwrap_or_default();
     if audience.iter().any(|name| accepted.contains(name)) {
         return Ok(audience);
     }

@@ -16,6 +16,8 @@ pub struct IssuerOptions {
     pub issuer: Arc<str>,
     /// Accepted values of `aud`; one must be there.
     pub audiences: Vec<Box<str>>,
+    /// The claim that says whom the token is for: `aud`, but for issuers that leave it out.
+    pub audience_claim: Box<str>,
     /// Accepted signature algorithms.
     pub algorithms: Algorithms,
     /// Accepted values of `typ`, in lower case without `application/`; "" for none.
@@ -43,6 +45,7 @@ impl IssuerOptions {
         Self {
             issuer: issuer.into(),
             audiences: vec![audience.into()],
+            audience_claim: "aud".into(),
             algorithms: Algorithms::from_names(["ES256", "RS256", "EdDSA"]).unwrap_or_default(),
             types: texts(&["at+jwt"]),
             require: Vec::new(),
@@ -63,6 +66,7 @@ impl IssuerOptions {
         Self {
             issuer: issuer.issuer.as_str().into(),
             audiences: boxed(&audiences),
+            audience_claim: issuer.audience_claim.as_deref().unwrap_or("aud").into(),
             algorithms: Algorithms::from_names(issuer.algorithms.iter().map(String::as_str)).unwrap_or_default(),
             types: issuer.types.iter().map(|name| media_type(name).into()).collect(),
             require: issuer.require.iter().map(|(claim, value)| (claim.as_str().into(), value.clone())).collect(),
