@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,9 @@ import pytest
 
 from mcp_fastguard import Guard
 from support import ISSUER, RESOURCE, Issuer
+
+# The package's own plugin. Where the package is installed, pytest has found it by itself, and takes no plugin twice.
+pytest_plugins = [] if entry_points(group="pytest11", name="mcp_fastguard") else ["mcp_fastguard.testing.plugin"]
 
 
 @pytest.fixture(scope="session")

@@ -421,6 +421,14 @@ class Guard:
 
         return ProvedTokenVerifier(self)
 
+    def stand_in_token(self) -> str | None:
+        """The token of a message that no HTTP request carried: None, for what is unproved is refused.
+
+        Guards of ``mcp_fastguard.testing`` alone have one, so that in-memory clients can be tested. The message is decided by all
+        rooms with it.
+        """
+        return None
+
     def metadata_routes(self) -> list[Any]:
         """Starlette routes for the resource's metadata, where the guarded app is mounted in another."""
         from mcp_fastguard.transport.metadata import metadata_routes  # noqa: PLC0415 - needs starlette

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from mcp_fastguard import AllowedCall, Guard, ToolRequest, current_call
 from mcp_fastguard.limits import SlidingWindow
+from mcp_fastguard.testing import FakeClock, GuardUnderTest, as_caller, denied, guard, make_token
 from mcp_fastguard.token import KeySet, TokenVerifier, verify_compact
 
 
@@ -31,6 +32,14 @@ def tokens(jwks: dict[str, object]) -> tuple[str, ...]:
 
 def windows() -> bool:
     return SlidingWindow(quota=100, window=60.0).admit("key", cost=1).allowed
+
+
+def under_test(clock: FakeClock) -> float | None:
+    tested: GuardUnderTest = guard("fastguard.toml", clock=clock)
+    token: str = make_token(scopes=["warehouse:query:read"], subject=None, org_id="acme")
+    with as_caller(tested, scopes=["warehouse:query:read"]), denied("quota_spent") as refused:
+        tested.check(ToolRequest.direct(tool="run_query", token=token))
+    return refused.value.retry_after
 
 
 def forged() -> AllowedCall:
