@@ -9,6 +9,7 @@ import json
 import math
 import os
 import pickle
+import re
 import subprocess
 import sys
 import time
@@ -550,6 +551,11 @@ def test_denied_reads_what_a_client_saw():
 # --- the plugin -----------------------------------------------------------------------------------
 
 
+def user_environment(folder: Path) -> dict[str, str]:
+    """Where Python finds the package, and beside it what an installer would have written."""
+    return {**os.environ, "PYTHONPATH": os.pathsep.join([str(folder / "site"), *filter(None, sys.path)])}
+
+
 def pytest_of_a_user(folder: Path, *options: str) -> str:
     """Runs pytest as in a project of a user that has the package installed, and gives its output."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -558,11 +564,10 @@ def pytest_of_a_user(folder: Path, *options: str) -> str:
     (installed / "METADATA").write_text("Metadata-Version: 2.1\nName: mcp-fastguard\nVersion: 0.0.0\n")
     points = "\n".join(f"{name} = {value}" for name, value in project["entry-points"]["pytest11"].items())
     (installed / "entry_points.txt").write_text(f"[pytest11]\n{points}\n")
-    path = os.pathsep.join([str(installed.parent), *filter(None, sys.path)])
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-W", "error", "-p", "no:cacheprovider", *options],
         cwd=folder,
-        env={**os.environ, "PYTHONPATH": path},
+        env=user_environment(folder),
         capture_output=True,
         text=True,
         timeout=100,
@@ -584,3 +589,19 @@ def test_fixtures_are_found(fastguard_guard, fastguard_clock, fastguard_issuer, 
 """
     )
     assert "2 passed" in pytest_of_a_user(tmp_path)
+
+
+def test_page_of_the_docs_runs_as_it_is_written(tmp_path):
+    page = (ROOT / "docs" / "testing.md").read_text(encoding="utf-8")
+    # Each block that is a file follows a paragraph that names it.
+    blocks = re.findall(r"([^\n]*)\n\n```(?:python|toml)\n(.*?)```", page, re.DOTALL)
+    for before, text in blocks:
+        named = re.findall(r"`(\w+\.(?:py|toml))`", before)
+        (tmp_path / (named[-1] if named else "script.py")).write_text(text, encoding="utf-8")
+    files = {"fastguard.toml", "server.py", "test_rules.py", "test_tokens.py", "test_http.py", "script.py"}
+    assert {file.name for file in tmp_path.iterdir()} == files
+
+    assert "8 passed" in pytest_of_a_user(tmp_path)
+    subprocess.run(
+        [sys.executable, "-W", "error", "script.py"], cwd=tmp_path, env=user_environment(tmp_path), check=True
+    )
