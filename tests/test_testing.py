@@ -326,6 +326,23 @@ def test_token_over_http_is_accepted_and_limited_by_the_clock(guard, make_token,
     run(walk())
 
 
+def test_clock_rules_long_bodies_and_nested_calls_over_http(guard, make_token, fastguard_clock):
+    fastguard_clock.advance(1000)
+    app = guard.asgi(fastmcp_server(guard).http_app(path="/mcp"))
+
+    async def walk():
+        async with served(app) as transport, client(transport, make_token([QUERY]), "modern") as found:
+            # Longer than what is read before the token is checked.
+            long = "select 1 -- " + "x" * 70_000
+            assert (await found.call_tool("run_query", {"sql": long})).content[0].text == long
+            with contextlib.suppress(MCPError):
+                await found.call_tool("outer", {})
+
+    run(walk())
+    refused = [(record["tool_name"], record["code"]) for record in guard.records() if record.get("result") == "denied"]
+    assert refused == [("secret", "target_unknown")]
+
+
 def test_caller_with_a_token_of_the_test_s_own_is_decided_by_it(connect):
     async def walk():
         with as_caller(scopes=[QUERY]):
@@ -453,6 +470,12 @@ def test_token_of_another_issuer_s_key_is_refused(guard):
         guard.check(call(Issuer().sign({"iss": "https://login.example.com", "aud": RESOURCE})))
 
 
+def test_missing_signer_is_named_with_its_extra(monkeypatch):
+    monkeypatch.setitem(sys.modules, "joserfc.jwk", None)
+    with pytest.raises(ImportError, match=r"mcp-fastguard\[testing\]"):
+        _ = Issuer().jwks
+
+
 def test_scopes_as_one_string_are_a_mistake(guard, make_token):
     with pytest.raises(TypeError, match=r"\['a', 'b'\]"):
         make_token("a b")
@@ -473,6 +496,17 @@ def test_clock_rules_every_decision_of_a_guard(guard, make_token, fastguard_cloc
                 await found.run(lambda: asyncio.sleep(0))
 
     run(walk())
+
+
+def test_revocation_is_of_the_time_of_the_clock(guard, make_token, fastguard_clock):
+    fastguard_clock.advance(1000)
+    token = make_token([QUERY])
+    guard.check(call(token))
+    guard.revoke(subject="alice")
+    with denied("token_revoked"):
+        guard.check(call(token))
+    fastguard_clock.advance(1)
+    guard.check(call(make_token([QUERY])))
 
 
 def test_listener_is_told_by_the_clock_too(guard, make_token, fastguard_clock):
