@@ -23,7 +23,8 @@ from mcp_fastguard.testing.issuer import ALGORITHM, Caller, Issuer, TokenShape
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from mcp_fastguard._fastguard import AllowedCall, Gate, ToolRequest, Waiting
+    from mcp_fastguard._fastguard import AllowedCall, Gate, ToolRequest
+    from mcp_fastguard.verifier import TokenVerifierProtocol
 
 __all__ = ["GuardUnderTest", "as_caller", "guard", "make_token"]
 
@@ -53,6 +54,7 @@ class GuardUnderTest(Guard):
     Raises:
         GuardConfigError: the configuration cannot be used.
         ImportError: ``joserfc`` is not installed (extra ``testing``).
+        ValueError: a ``verifier`` was given.
     """
 
     def __init__(
@@ -62,7 +64,11 @@ class GuardUnderTest(Guard):
         issuer: Issuer | None = None,
         clock: FakeClock | None = None,
         folder: str | Path | None = None,
+        verifier: TokenVerifierProtocol | None = None,
     ) -> None:
+        if verifier is not None:
+            message = "a guard under test proves identities by the test's issuer, not by a verifier"
+            raise ValueError(message)
         self.issuer = issuer or _shared_issuer
         self.clock = clock or FakeClock()
         if folder is None:
@@ -302,27 +308,18 @@ class _ClockedGate:
         self._clock = clock
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._gate, name)
+        found = getattr(self._gate, name)
+        if name not in _CLOCKED:
+            return found
 
-    def _now(self, now: float | None) -> float:
-        return self._clock.now() if now is None else now
+        def at_the_time(*given: Any, now: float | None = None, **named: Any) -> Any:
+            return found(*given, now=self._clock.now() if now is None else now, **named)
+
+        return at_the_time
 
     def check(self, request: ToolRequest, now: float | None = None) -> AllowedCall:
-        return self._gate.check(request, self._now(now))
+        return self._gate.check(request, self._clock.now() if now is None else now)
 
-    def decide(
-        self, request: ToolRequest, *, has_waited: bool = False, now: float | None = None
-    ) -> AllowedCall | Waiting:
-        return self._gate.decide(request, has_waited=has_waited, now=self._now(now))
 
-    def check_head(self, request: ToolRequest, *, has_waited: bool = False, now: float | None = None) -> Waiting | None:
-        return self._gate.check_head(request, has_waited=has_waited, now=self._now(now))
-
-    def check_nested(self, parent: AllowedCall, request: ToolRequest, now: float | None = None) -> AllowedCall:
-        return self._gate.check_nested(parent, request, self._now(now))
-
-    def recheck(self, call: AllowedCall, now: float | None = None) -> None:
-        self._gate.recheck(call, self._now(now))
-
-    def revoke(self, *, now: float | None = None, **named: str | None) -> None:
-        self._gate.revoke(**named, now=self._now(now))
+#: Methods of the gate that read the system's clock where they are given no time.
+_CLOCKED: Final = frozenset({"decide", "check_head", "check_nested", "recheck", "revoke", "attest", "attest_local"})
