@@ -21,7 +21,29 @@ __all__ = [
 
 
 class GuardError(Exception):
-    """Base of all that a guard raises during a call."""
+    """Base of all that a guard raises during a call.
+
+    Attributes:
+        method: as of ``AllowedCall``, like those below; filled in for listeners (``Guard.on_decision``), and None where it is not
+            known. What a caller without a verified token asked for is never told.
+        target: the name of the tool or prompt, the URI of the resource.
+        subject: ``sub`` of the verified token.
+        client_id: the OAuth client.
+        issuer: ``iss``.
+        record: the number of the decision's record.
+    """
+
+    method: str | None = None
+    target: str | None = None
+    subject: str | None = None
+    client_id: str | None = None
+    issuer: str | None = None
+    record: int | None = None
+
+    @property
+    def tool(self) -> str | None:
+        """The tool, if the call was one of a tool."""
+        return self.target if self.method == "tools/call" else None
 
 
 class Denied(GuardError):

@@ -13,6 +13,7 @@ order and no other::
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
 import logging
 import time
@@ -23,8 +24,9 @@ from mcp_fastguard import approval, audit, execute, mask
 from mcp_fastguard._fastguard import AllowedCall, Gate, ObservedCall, Waiting
 from mcp_fastguard.config import GuardConfig
 from mcp_fastguard.context import running
-from mcp_fastguard.errors import GuardError, GuardFault
+from mcp_fastguard.errors import GuardFault
 from mcp_fastguard.keys import key_service
+from mcp_fastguard.listeners import Listeners
 from mcp_fastguard.verifier import OutsideVerifier
 
 if TYPE_CHECKING:
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
 
     from mcp_fastguard._fastguard import Attested, ToolRequest, VerifiedToken
     from mcp_fastguard.keys import Watch
+    from mcp_fastguard.listeners import Asked, Listener, Telling, TimedListener
     from mcp_fastguard.transport.asgi import ASGIApp, GuardASGI
     from mcp_fastguard.verifier import TokenVerifierProtocol
 
@@ -86,7 +89,10 @@ class Guard:
         # One crossing and not one frame of Python: this instance's `check` is the gate's own, until somebody listens.
         self.check = self._gate.check  # type: ignore[method-assign]
         self._watch: Watch | None = None
-        self._listeners: list[Callable[[AllowedCall | ObservedCall | GuardError], None]] = []
+        #: Who is told of decisions; for transports.
+        self.listeners = Listeners()
+        #: Tools that have a rule beside their code.
+        self.ruled_tools: set[str] = set()
         self._is_closed = False
         self.attached: set[str] = set()
         for key, message in self._gate.warnings():
@@ -132,54 +138,67 @@ class Guard:
             Denied: a room refused; the child class names the room.
             GuardFault: the call could not be decided; ``needs_authorize`` where something must be waited for.
         """
-        return self._told(lambda: self._gate.check(request, now))
+        with self.listeners.telling() as telling:
+            return telling.decided(telling.measured(lambda: self._gate.check(request, now)))
 
-    async def authorize(self, request: ToolRequest, now: float | None = None) -> AllowedCall:
-        """Decides like :meth:`check`, and waits for what it needs: keys, a verifier, or room in the queue of the audit log."""
-        decision = await self._authorized(request, now)
+    async def authorize(
+        self, request: ToolRequest, now: float | None = None, *, asked: Asked | None = None
+    ) -> AllowedCall:
+        """Decides like :meth:`check`, and waits for what it needs: keys, a verifier, or room in the queue of the audit log.
+
+        Args:
+            request: what came.
+            now: as of :meth:`check`.
+            asked: gives method and target of the request, so that listeners learn what was refused; called only then.
+        """
+        decision = await self._authorized(request, now, asked=asked)
         if isinstance(decision, ObservedCall):
             raise GuardFault("internal", "an observed call is none that was allowed")
         return decision
 
-    async def _authorized(
+    async def _authorized(  # noqa: PLR0913 - what the layers of servers know more than direct users
         self,
         request: ToolRequest,
         now: float | None = None,
         *,
         observes: bool = False,
         attested: Attested | None = None,
+        asked: Asked | None = None,
     ) -> AllowedCall | ObservedCall:
         """``observes``: a server's layer asks, which lets pass what observed rooms refuse. ``attested``: who calls on stdio."""
         self.start()
-        if not self._listeners:
+        if not self.listeners:
             # Most calls wait for nothing. A full queue of the log is not among them, so the slow way tries again.
             with suppress(GuardFault):
                 decision = self._gate.decide(request, attested=attested, observes=observes, now=now)
                 if not isinstance(decision, Waiting):
                     return decision
         has_waited = False
-        for _ in range(MAX_WAITS):
-
-            def decide(
-                attested: Attested | None = attested, *, has_waited: bool = has_waited
-            ) -> AllowedCall | ObservedCall | Waiting:
-                return self._gate.decide(request, has_waited=has_waited, attested=attested, observes=observes, now=now)
-
-            decision = await self._decide(decide)
-            if not isinstance(decision, Waiting):
-                return decision
-            attested = await self._answer(decision)
-            has_waited = True
-        raise GuardFault("internal", "the call waited for too much")
+        with self.listeners.telling(asked) as telling:
+            for _ in range(MAX_WAITS):
+                decide = functools.partial(
+                    self._gate.decide,
+                    request,
+                    has_waited=has_waited,
+                    attested=attested,
+                    observes=observes,
+                    now=now,
+                )
+                decision = await self._decide(decide, telling)
+                if not isinstance(decision, Waiting):
+                    return telling.decided(decision)
+                attested = await self._answer(decision)
+                has_waited = True
+            raise GuardFault("internal", "the call waited for too much")
 
     async def _decide(
-        self, decide: Callable[[], AllowedCall | ObservedCall | Waiting]
+        self, decide: Callable[[], AllowedCall | ObservedCall | Waiting], telling: Telling
     ) -> AllowedCall | ObservedCall | Waiting:
         """Decides, and awaits room in a full queue of the audit log for a short while."""
         until: float | None = None
         while True:
             try:
-                return decide() if not self._listeners else self._told(decide)
+                return telling.measured(decide)
             except GuardFault as fault:
                 until = until or time.monotonic() + AUDIT_WAIT
                 if fault.code != "audit_queue_full" or time.monotonic() > until:
@@ -194,13 +213,17 @@ class Guard:
             return
         attested: Attested | None = None
         has_waited = False
-        for _ in range(MAX_WAITS):
-            waiting = self._gate.check_head(request, has_waited=has_waited, attested=attested, now=now)
-            if waiting is None:
-                return
-            attested = await self._answer(waiting)
-            has_waited = True
-        raise GuardFault("internal", "the call waited for too much")
+        with self.listeners.telling() as telling:
+            for _ in range(MAX_WAITS):
+                look = functools.partial(
+                    self._gate.check_head, request, has_waited=has_waited, attested=attested, now=now
+                )
+                waiting = telling.measured(look)
+                if waiting is None:
+                    return
+                attested = await self._answer(waiting)
+                has_waited = True
+            raise GuardFault("internal", "the call waited for too much")
 
     async def _answer(self, waiting: Waiting) -> Attested | None:
         """Waits for what a call needs. Whether it came, the gate will see."""
@@ -210,9 +233,9 @@ class Guard:
             await self._watch.fetched(waiting.issuer, timeout=KEYS_WAIT)
         return None
 
-    def call(self, request: ToolRequest) -> Call:
-        """One call through all rooms: ``async with guard.call(request) as call:``."""
-        return Call(self, request)
+    def call(self, request: ToolRequest, *, asked: Asked | None = None) -> Call:
+        """One call through all rooms: ``async with guard.call(request) as call:``. See :meth:`authorize`."""
+        return Call(self, request, asked=asked)
 
     def may_see(self, kind: str, name: str, caller: AllowedCall | ObservedCall | VerifiedToken) -> bool:
         """Whether a list may show a ``"tool"``, ``"prompt"`` or ``"resource"`` to a caller. Nothing is hidden while the policy is
@@ -236,24 +259,6 @@ class Guard:
             *(f"{kind} `{name}` has no rule: it is refused" for name, found in keys.items() if not found),
             *(f'{table}."{name}" speaks of no {kind} of this server' for name in unused),
         ]
-
-    def _told(self, decide: Callable[[], T]) -> T:
-        """Tells the listeners what was decided. What they raise is logged and changes nothing."""
-        try:
-            decision = decide()
-        except GuardError as error:
-            self._tell(error)
-            raise
-        if not isinstance(decision, Waiting):
-            self._tell(decision)
-        return decision
-
-    def _tell(self, decision: Any) -> None:
-        for listener in self._listeners:
-            try:
-                listener(decision)
-            except Exception:
-                logger.exception("a listener of decisions failed")
 
     # --- rules and keys -------------------------------------------------------------------------
 
@@ -284,6 +289,7 @@ class Guard:
             self._gate.add_rule(
                 "tool", tool, scopes=list(scopes), any_scopes=list(any_scopes), is_open=open, tier=tier or "auto"
             )
+            self.ruled_tools.add(tool)
             return function
 
         return decorate
@@ -360,13 +366,19 @@ class Guard:
         self.start()
         return self._gate.check(request, now)
 
-    def on_decision(self, listener: Callable[[AllowedCall | ObservedCall | GuardError], None]) -> None:
+    def on_decision(self, listener: Listener) -> None:
         """Has ``listener`` called with every decision: an ``AllowedCall``, a ``Denied`` or a ``GuardFault``; in servers that only
         observe a room, an ``ObservedCall`` too.
 
-        It runs on the thread of the call, so it must be quick; what it raises is logged.
+        A call that passed and is refused later, for instance because its token died, is told twice. The listener runs on
+        the thread of the call, so it must be quick; what it raises is logged.
         """
-        self._listeners.append(listener)
+        self.listeners.plain.append(listener)
+        vars(self).pop("check", None)
+
+    def on_timed_decision(self, listener: TimedListener) -> None:
+        """Like :meth:`on_decision`; ``listener`` gets the decision and its :class:`~mcp_fastguard.listeners.Timing`."""
+        self.listeners.timed.append(listener)
         vars(self).pop("check", None)
 
     # --- servers --------------------------------------------------------------------------------
@@ -480,6 +492,7 @@ class Call:
     """One call on its way through the rooms."""
 
     __slots__ = (
+        "_asked",
         "_attested",
         "_bytes",
         "_error",
@@ -504,8 +517,10 @@ class Call:
         *,
         observes: bool = False,
         attested: Attested | None = None,
+        asked: Asked | None = None,
     ) -> None:
         self._guard = guard
+        self._asked = asked
         self.request = request
         self._proof = proof
         self._observes = observes
@@ -546,7 +561,7 @@ class Call:
     async def authorize(self) -> AllowedCall | ObservedCall:
         """Rooms request, token, binding, limits and policy, and the record of the decision."""
         self._proof = await self._guard._authorized(  # noqa: SLF001 - one corridor
-            self.request, observes=self._observes, attested=self._attested
+            self.request, observes=self._observes, attested=self._attested, asked=self._asked
         )
         self._started = time.monotonic()
         return self._proof
@@ -559,7 +574,8 @@ class Call:
     async def settle(self) -> AllowedCall | ObservedCall:
         """Room approval: waits for a human where the rule's tier demands one."""
         if isinstance(self.proof, AllowedCall):
-            await approval.settle(self.proof)
+            with self._guard.listeners.telling(proof=self.proof):
+                await approval.settle(self.proof)
         self._is_settled = True
         return self.proof
 
@@ -572,7 +588,8 @@ class Call:
         """
         if not self._is_settled or (self.is_closed and not self._is_notification):
             raise GuardFault("internal", "the call was not settled, or has ended")
-        self._guard.gate.recheck(self.proof)
+        with self._guard.listeners.telling(proof=self.proof):
+            self._guard.gate.recheck(self.proof)
         token = running.set(self)
         try:
             result = await execute.run(tool)
@@ -640,13 +657,15 @@ class Call:
                 items=self._items,
             )
 
-    def nested(self, request: ToolRequest) -> Call:
+    def nested(self, request: ToolRequest, *, asked: Asked | None = None) -> Call:
         """Another message of this call's caller, decided anew under its own name.
 
         Raises:
             Denied: a room refused it.
         """
-        proof = self._guard.gate.check_nested(self.proof, request, observes=self._observes)
+        with self._guard.listeners.telling(asked, caller=self.proof) as telling:
+            look = functools.partial(self._guard.gate.check_nested, self.proof, request, observes=self._observes)
+            proof = telling.decided(telling.measured(look))
         return Call(self._guard, request, proof, observes=self._observes)
 
     def take(self, method: str, params: Mapping[str, Any] | None) -> bool:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping, Sequence
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
-from functools import cache, lru_cache
+from functools import cache, lru_cache, partial
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from mcp_fastguard._fastguard import MAX_BODY_BYTES, MAX_BODY_BYTES_BEFORE_TOKEN, ToolRequest
 from mcp_fastguard.errors import Denied, GuardError, GuardFault, RequestDenied
 from mcp_fastguard.guard import Call
+from mcp_fastguard.listeners import asked_by
 from mcp_fastguard.transport.bodies import drain, replay
 from mcp_fastguard.transport.challenge import http_answer
 from mcp_fastguard.transport.metadata import Metadata, metadata_paths
@@ -109,6 +111,7 @@ class GuardASGI:
             await self.app(scope, receive, send)
         else:
             denied = RequestDenied("path_unknown", "the path is neither guarded nor declared public", 404)
+            self.guard.listeners.telling().tell(denied)
             await drain(receive)
             await _answer(denied, None, scope, send)
 
@@ -141,9 +144,10 @@ class GuardASGI:
         call: Call | None = None
         try:
             body = await self._read(scope, receive)
-            call = Call(self.guard, self._request(scope, body), observes=True)
+            call = Call(self.guard, self._request(scope, body), observes=True, asked=partial(_asked, body))
             proof = await call.authorize()
-            self._require_layer(proof.method)
+            with self.guard.listeners.telling(proof=proof):
+                self._require_layer(proof.method)
         except _ClientGoneError:
             return
         except GuardError as error:
@@ -186,7 +190,8 @@ class GuardASGI:
                 await self.guard.authorize_head(self._request(scope, None))
                 is_checked = True
             if len(body) > MAX_BODY_BYTES:
-                raise RequestDenied("body_too_large", "the body is too large", 413)
+                with self.guard.listeners.telling():
+                    raise RequestDenied("body_too_large", "the body is too large", 413)
             if not message.get("more_body", False):
                 return bytes(body)
 
@@ -319,7 +324,8 @@ class _Watch:
                 continue
             found.next_look = now + RECHECK_INTERVAL
             try:
-                self._guard.gate.recheck(found.call.proof)
+                with self._guard.listeners.telling(proof=found.call.proof):
+                    self._guard.gate.recheck(found.call.proof)
             except GuardError as error:
                 _log(error)
                 found.has_ended = True
@@ -378,6 +384,14 @@ def _say_rewritten() -> None:
         "the server takes the peer's address from X-Forwarded-For, so it counts as unknown: "
         "turn that off (uvicorn --no-proxy-headers) and declare the proxies in [proxies]"
     )
+
+
+def _asked(body: bytes) -> tuple[str, str | None]:
+    """What a refused message asked for, for listeners. The gate has read this body before, strictly; long ones are not read
+    again, since whoever sends them would set the price.
+    """
+    message = json.loads(body) if 0 < len(body) <= MAX_BODY_BYTES_BEFORE_TOKEN else {}
+    return asked_by(message.get("method", ""), message.get("params"))
 
 
 def _log(error: GuardError) -> None:

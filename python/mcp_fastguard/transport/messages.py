@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from mcp_fastguard._fastguard import ToolRequest
 from mcp_fastguard.errors import GuardError, GuardFault
 from mcp_fastguard.guard import Call
+from mcp_fastguard.listeners import asked_by
 from mcp_fastguard.transport.asgi import proved_call
 from mcp_fastguard.transport.stdio import StdioCaller
 
@@ -50,6 +52,7 @@ class MessageLayer:
             Denied: a room refused the message.
             GuardFault: nothing proves it.
         """
+        asked = partial(asked_by, method, params)
         stand_in = self.guard.stand_in_token() if scope is None else None
         if stand_in is not None or self._stdio is not None:
             given = dict(params) if params is not None else None
@@ -58,19 +61,20 @@ class MessageLayer:
                 request = ToolRequest.message(method=method, params=given, id=request_id, token=stand_in)
             else:
                 request, attested = await self._stdio.request(method, given, request_id)
-            call = Call(self.guard, request, observes=True, attested=attested)
+            call = Call(self.guard, request, observes=True, attested=attested, asked=asked)
             await call.authorize()
             call.is_taken = True
         else:
             parent = proved_call(self.guard, dict(scope) if scope is not None else None)
             if parent is None:
-                raise GuardFault("call_unproved", f"no ASGI layer of this guard has seen `{method}`")
+                with self.guard.listeners.telling():
+                    raise GuardFault("call_unproved", f"no ASGI layer of this guard has seen `{method}`")
             if _is_synthetic(parent, method, request_id):
                 return None
             call = parent
             if not parent.take(method, params):
                 given = dict(params) if params is not None else None
-                call = parent.nested(ToolRequest.message(method=method, params=given, id=request_id))
+                call = parent.nested(ToolRequest.message(method=method, params=given, id=request_id), asked=asked)
                 call.is_taken = True
         try:
             if not call.is_settled:
