@@ -11,7 +11,7 @@ import httpx2
 import pytest
 
 from mcp_fastguard import Denied, Guard, GuardError, GuardFault, ToolRequest
-from mcp_fastguard.listeners import Timing
+from mcp_fastguard.listeners import Listeners, Timing
 from support import Issuer
 
 pytestmark = pytest.mark.anyio
@@ -184,3 +184,30 @@ def test_what_is_known_of_a_refused_call_survives_pickling() -> None:
     error = Denied("scope_insufficient", "a scope is missing")
     error.method, error.target = "tools/call", "secret"
     assert pickle.loads(pickle.dumps(error)).tool == "secret"
+
+
+def test_time_between_two_looks_of_the_gate_was_waited(monkeypatch: pytest.MonkeyPatch) -> None:
+    times = iter([1_000, 2_000, 5_000_001_000, 5_000_004_000])
+    monkeypatch.setattr("mcp_fastguard.listeners.perf_counter_ns", lambda: next(times))
+    told: list[Timing] = []
+    listeners = Listeners()
+    listeners.timed.append(lambda _, timing: told.append(timing))
+    telling = listeners.telling()
+    telling.measured(lambda: None)
+    telling.measured(lambda: None)
+    telling.tell(GuardFault("internal"))
+    assert told == [Timing(duration=3e-6, waited=5.0)]
+
+
+async def test_refusal_on_standard_input_names_what_was_asked_for(
+    make_guard: Callable[..., Guard], issuer: Issuer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mcp_fastguard.transport.messages import MessageLayer
+
+    monkeypatch.setenv("FASTGUARD_TEST_TOKEN", issuer.token())
+    guard = make_guard(stdio={"token_variable": "FASTGUARD_TEST_TOKEN"})
+    told: list[Any] = []
+    guard.on_decision(told.append)
+    with pytest.raises(Denied):
+        await MessageLayer(guard, "stdio").begin("tools/call", {"name": "secret", "arguments": {}}, 1, None)
+    assert [(denied.code, denied.tool) for denied in told] == [("scope_insufficient", "secret")]
