@@ -156,7 +156,7 @@ class Guard:
             raise GuardFault("internal", "an observed call is none that was allowed")
         return decision
 
-    async def _authorized(  # noqa: PLR0913 - what the layers of servers know more than direct users
+    async def _authorized(
         self,
         request: ToolRequest,
         now: float | None = None,
@@ -509,7 +509,7 @@ class Call:
         "request",
     )
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what the layers of servers know more than direct users
         self,
         guard: Guard,
         request: ToolRequest,

@@ -13,10 +13,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from typing import Any
 
-    from mcp_fastguard._fastguard import AllowedCall
+    from mcp_fastguard._fastguard import AllowedCall, ObservedCall
 
-    Listener = Callable[[AllowedCall | GuardError], None]
-    TimedListener = Callable[[AllowedCall | GuardError, "Timing"], None]
+    #: What lets a call run.
+    Ran = AllowedCall | ObservedCall
+    Listener = Callable[[Ran | GuardError], None]
+    TimedListener = Callable[[Ran | GuardError, "Timing"], None]
     #: Gives method and target of what was asked for.
     Asked = Callable[[], tuple[str, str | None]]
 
@@ -54,7 +56,11 @@ class Listeners:
         return bool(self.plain or self.timed)
 
     def telling(
-        self, asked: Asked | None = None, *, caller: AllowedCall | None = None, proof: AllowedCall | None = None
+        self,
+        asked: Asked | None = None,
+        *,
+        caller: Ran | None = None,
+        proof: Ran | None = None,
     ) -> Telling:
         """What leaves the ``with`` block of this, as ``decided`` or as an error of the guard, is told.
 
@@ -72,7 +78,11 @@ class Telling:
     __slots__ = ("_asked", "_began", "_caller", "_decision", "_ended", "_first", "_listeners", "_proof")
 
     def __init__(
-        self, listeners: Listeners, asked: Asked | None, caller: AllowedCall | None, proof: AllowedCall | None
+        self,
+        listeners: Listeners,
+        asked: Asked | None,
+        caller: Ran | None,
+        proof: Ran | None,
     ) -> None:
         self._listeners = listeners
         self._asked = asked
@@ -108,7 +118,7 @@ class Telling:
         elif error is None and self._decision is not None:
             self.tell(self._decision)
 
-    def tell(self, decision: AllowedCall | GuardError) -> None:
+    def tell(self, decision: Ran | GuardError) -> None:
         """Tells it now; for what is answered and not raised."""
         if not self._listeners:
             return

@@ -9,8 +9,11 @@ import pytest
 from mcp.server.mcpserver import MCPServer
 from mcp.server.transport_security import TransportSecuritySettings
 from mcp.shared.exceptions import MCPError
+from prometheus_client import CollectorRegistry
 
 from mcp_fastguard import Denied, GuardConfigError, ToolRequest, current_call
+from mcp_fastguard.observe import log_decisions
+from mcp_fastguard.observe.prometheus import GuardCollector
 from support import RESOURCE, records
 from transport_support import client, headers, message, run, served
 
@@ -157,3 +160,19 @@ def test_week_before_the_day_it_is_announced(make_guard, caplog):
 def test_observation_without_a_day_or_of_no_room_is_refused(make_guard, observe):
     with pytest.raises(GuardConfigError, match="observe"):
         make_guard(observe=observe)
+
+
+def test_observed_refusals_are_told_as_such(make_guard, issuer, caplog):
+    registry = CollectorRegistry()
+    guard = make_guard(observe=observing("policy"))
+    registry.register(GuardCollector(guard))
+    guard.on_decision(log_decisions())
+
+    async def walk():
+        async with served(build(guard)) as transport, client(transport, issuer.token(), "modern") as found:
+            await found.call_tool("secret", {})
+
+    run(walk())
+    labels = {"outcome": "observed", "room": "policy", "code": "scope_insufficient", "tool": "secret"}
+    assert registry.get_sample_value("fastguard_decisions_total", labels) == 1
+    assert any(record.outcome == "observed" for record in caplog.records if record.name == "mcp_fastguard.decisions")

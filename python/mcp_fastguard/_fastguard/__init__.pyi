@@ -322,6 +322,9 @@ class ObservedCall:
     def code(self) -> str:
         """Why it would have been refused."""
     @property
+    def room(self) -> str:
+        """The room that would have refused it."""
+    @property
     def detail(self) -> str: ...
     @property
     def subject(self) -> str | None: ...

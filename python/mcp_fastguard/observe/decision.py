@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from mcp_fastguard._fastguard import ObservedCall
 from mcp_fastguard.errors import (
     ApprovalDenied,
     BindingDenied,
@@ -37,7 +38,7 @@ class Decision(NamedTuple):
     """What was decided.
 
     Attributes:
-        outcome: ``"allowed"``, ``"denied"`` or ``"fault"``.
+        outcome: ``"allowed"``, ``"denied"``, ``"fault"``, or ``"observed"`` for a refusal that is not enforced.
         room: which room refused; empty for allowed calls and for faults of no room.
         code: as listed in ``docs/codes.md``; empty for allowed calls.
         method: MCP's method, or None where it is not known.
@@ -66,10 +67,12 @@ class Decision(NamedTuple):
         return self.target if self.method == "tools/call" else None
 
 
-def described(decided: AllowedCall | GuardError) -> Decision:
+def described(decided: AllowedCall | ObservedCall | GuardError) -> Decision:
     """Puts what a listener was told into words."""
     outcome, room, code, retry_after = "allowed", "", "", None
-    if isinstance(decided, Denied):
+    if isinstance(decided, ObservedCall):
+        outcome, room, code = "observed", decided.room, decided.code
+    elif isinstance(decided, Denied):
         room = next((name for kind, name in _ROOMS.items() if isinstance(decided, kind)), "")
         outcome, code, retry_after = "denied", decided.code, decided.retry_after
     elif isinstance(decided, GuardError):

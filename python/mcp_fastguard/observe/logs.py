@@ -12,7 +12,7 @@ from mcp_fastguard.observe.decision import described
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from mcp_fastguard._fastguard import AllowedCall
+    from mcp_fastguard._fastguard import AllowedCall, ObservedCall
     from mcp_fastguard.errors import GuardError
     from mcp_fastguard.observe.decision import Decision
 
@@ -45,7 +45,7 @@ def log_decisions(
     denied: int = logging.WARNING,
     fault: int = logging.ERROR,
     callers: bool = True,
-) -> Callable[[AllowedCall | GuardError], None]:
+) -> Callable[[AllowedCall | ObservedCall | GuardError], None]:
     """A listener that writes a line about each decision: ``guard.on_decision(log_decisions())``.
 
     The line's text names outcome, code, method and tool. All of :data:`FIELDS` are attributes of its ``LogRecord``. Tokens,
@@ -54,14 +54,14 @@ def log_decisions(
     Args:
         logger: default: the logger ``mcp_fastguard.decisions``.
         allowed: level of allowed calls.
-        denied: level of refusals.
+        denied: level of refusals, those too that are only observed.
         fault: level of calls that could not be decided.
         callers: whether subject, client and issuer are told. They are personal data where a subject is a person.
     """
     log = logger or logging.getLogger("mcp_fastguard.decisions")
-    levels = {"allowed": allowed, "denied": denied, "fault": fault}
+    levels = {"allowed": allowed, "denied": denied, "fault": fault, "observed": denied}
 
-    def listen(decided: AllowedCall | GuardError) -> None:
+    def listen(decided: AllowedCall | ObservedCall | GuardError) -> None:
         decision = described(decided)
         level = levels[decision.outcome]
         if log.isEnabledFor(level):

@@ -17,7 +17,7 @@ from mcp_fastguard.observe.labels import MAX_TOOLS, ToolLabels
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from mcp_fastguard._fastguard import AllowedCall
+    from mcp_fastguard._fastguard import AllowedCall, ObservedCall
     from mcp_fastguard.errors import GuardError
     from mcp_fastguard.guard import Guard
     from mcp_fastguard.listeners import Timing
@@ -133,10 +133,10 @@ class GuardCollector(Collector):
         # In a child process the lock may be held by a thread that is not there.
         self._lock = threading.Lock()
         self._decisions: dict[tuple[str, str, str, str], int] = {}
-        self._durations = {outcome: _Histogram(BUCKETS) for outcome in ("allowed", "denied", "fault")}
+        self._durations = {outcome: _Histogram(BUCKETS) for outcome in ("allowed", "denied", "fault", "observed")}
         self._waits = _Histogram(WAIT_BUCKETS)
 
-    def _listen(self, decided: AllowedCall | GuardError, timing: Timing) -> None:
+    def _listen(self, decided: AllowedCall | ObservedCall | GuardError, timing: Timing) -> None:
         decision = described(decided)
         key = (decision.outcome, decision.room, decision.code, self._labels.of(decision))
         with self._lock:

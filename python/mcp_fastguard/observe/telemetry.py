@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from opentelemetry.metrics import CallbackOptions, MeterProvider
     from opentelemetry.trace import TracerProvider
 
-    from mcp_fastguard._fastguard import AllowedCall
+    from mcp_fastguard._fastguard import AllowedCall, ObservedCall
     from mcp_fastguard.errors import GuardError
     from mcp_fastguard.guard import Guard
     from mcp_fastguard.listeners import Timing
@@ -101,7 +101,7 @@ class GuardTelemetry:
         meter.create_observable_gauge("mcp_fastguard.keys.age", [self._key_ages], unit, text)
         guard.on_timed_decision(self._listen)
 
-    def _listen(self, decided: AllowedCall | GuardError, timing: Timing) -> None:
+    def _listen(self, decided: AllowedCall | ObservedCall | GuardError, timing: Timing) -> None:
         decision = described(decided)
         label = self._labels.of(decision)
         attributes = _attributes(decision, {"gen_ai.tool.name": label} if label else {})

@@ -130,6 +130,11 @@ impl ObservedCall {
     }
 
     #[getter]
+    fn room(&self) -> &'static str {
+        self.core.denial().room().name()
+    }
+
+    #[getter]
     fn detail(&self) -> String {
         self.core.denial().to_string()
     }
