@@ -90,9 +90,10 @@ docs: $(VENV)/.installed
 	rm -rf site
 	$(BIN)/zensical build --strict
 
-# Node and the two tools that speak MCP from outside, by name from npm.
+# Node and the two tools that speak MCP from outside, by name from npm; the tests of the SDK and FastMCP, by name from PyPI.
 interop-tools:
 	tests/interop/node/install
+	PYTHON="$(PYTHON)" tests/interop/upstream/prepare
 
 # Pins what the .in files ask for, for every platform. The files name no index: whoever installs chooses it.
 PIN := PIP_FIND_LINKS= UV_FIND_LINKS= $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
