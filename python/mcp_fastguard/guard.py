@@ -25,7 +25,6 @@ from mcp_fastguard._fastguard import AllowedCall, Gate, ObservedCall, Waiting
 from mcp_fastguard.config import GuardConfig
 from mcp_fastguard.context import running
 from mcp_fastguard.errors import GuardFault
-from mcp_fastguard.keys import key_service
 from mcp_fastguard.listeners import Listeners
 from mcp_fastguard.verifier import OutsideVerifier
 
@@ -353,6 +352,8 @@ class Guard:
         if self._watch is not None:
             self._watch.revive()
         elif not self._is_closed:
+            from mcp_fastguard.keys import key_service  # noqa: PLC0415 - half of the import's time, for guards that fetch
+
             self._watch = key_service().watch(self._gate.key_sources(), self._gate)
 
     def after_fork(self) -> None:
