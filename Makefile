@@ -90,10 +90,12 @@ docs: $(VENV)/.installed
 	rm -rf site
 	$(BIN)/zensical build --strict
 
-# Node and the two tools that speak MCP from outside, by name from npm; the tests of the SDK and FastMCP, by name from PyPI.
+# Node and the two tools that speak MCP from outside, by name from npm. The tests of the SDK and of FastMCP, and environments with
+# older versions of both, by name from PyPI.
 interop-tools:
 	tests/interop/node/install
 	PYTHON="$(PYTHON)" tests/interop/upstream/prepare
+	PYTHON="$(PYTHON)" tests/contract/prepare
 
 # Pins what the .in files ask for, for every platform. The files name no index: whoever installs chooses it.
 PIN := PIP_FIND_LINKS= UV_FIND_LINKS= $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
@@ -101,6 +103,7 @@ PIN := PIP_FIND_LINKS= UV_FIND_LINKS= $(BIN)/uv pip compile --quiet --universal 
 requirements: $(VENV)/.installed
 	$(PIN) --upgrade --output-file requirements/dev.txt requirements/dev.in
 	$(PIN) --constraint requirements/dev.txt --output-file requirements/test.txt requirements/test.in
+	for file in requirements/contract-*.in; do $(PIN) --upgrade --output-file "$${file%.in}.txt" "$$file"; done
 
 clean:
 	rm -rf $(VENV) target .cache site

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 __all__ = ["Call", "Guard"]
 
 T = TypeVar("T")
+Server = TypeVar("Server")
 Decorated = TypeVar("Decorated", bound="Callable[..., Any]")
 
 logger = logging.getLogger("mcp_fastguard")
@@ -410,6 +411,19 @@ class Guard:
         from mcp_fastguard.transport.mcp_sdk import GuardMiddleware  # noqa: PLC0415 - needs the `mcp` package
 
         return GuardMiddleware(self, transport=transport)
+
+    def mcp_server(self, server: Server, *, transport: str = "http") -> Server:
+        """Puts the message layer into a server of the MCP SDK, and gives it back. For ``mcp`` 1.x, whose servers take no
+        middleware, the only way; 2.x has :meth:`mcp_middleware` too.
+
+        Raises:
+            TypeError: it is no server of the SDK.
+            ValueError: it has a message layer already, or the transport is not known.
+        """
+        from mcp_fastguard.transport.mcp_sdk import guard_server  # noqa: PLC0415 - needs the `mcp` package
+
+        guard_server(self, server, transport=transport)
+        return server
 
     def fastmcp_middleware(self, *, transport: str = "http") -> Any:
         """The message layer for ``FastMCP(middleware=[...])``; it must be the first. See :meth:`mcp_middleware`."""

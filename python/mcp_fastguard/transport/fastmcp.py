@@ -1,4 +1,4 @@
-"""The message layer for FastMCP 4."""
+"""The message layer for FastMCP 3.4 and 4."""
 
 from __future__ import annotations
 
@@ -6,14 +6,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 from fastmcp.server.auth import AuthProvider
 from fastmcp.server.middleware import Middleware
-from mcp.shared.exceptions import MCPError
 from starlette.middleware import Middleware as ASGIMiddleware
 
 from mcp_fastguard.errors import GuardError
-from mcp_fastguard.transport.asgi import GuardASGI, proved_call
-from mcp_fastguard.transport.challenge import rpc_error
+from mcp_fastguard.transport.asgi import CALLS, GuardASGI, proved, proved_call
 from mcp_fastguard.transport.mcp_sdk import ProvedTokenVerifier
 from mcp_fastguard.transport.messages import MessageLayer
+from mcp_fastguard.transport.sdk_error import sdk_error
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -60,17 +59,17 @@ class GuardFastMCPMiddleware(Middleware):
         request_context = getattr(context.fastmcp_context, "request_context", None)
         request = getattr(request_context, "request", None)
         request_id = getattr(request_context, "request_id", None) if context.type == "request" else None
-        scope = request.scope if request is not None else None
+        scope = request.scope if request is not None else _handshake_scope(method)
         try:
             call = await self._layer.begin(method, _params(context.message), request_id, scope)
         except GuardError as error:
-            raise MCPError(*rpc_error(error)) from error
+            raise sdk_error(error) from error
         if call is None:
             return await call_next(context)
         try:
             result = await self._layer.walk(call, lambda: call_next(context))
         except GuardError as error:
-            raise MCPError(*rpc_error(error)) from error
+            raise sdk_error(error) from error
         return self._filtered(method, call, result)
 
     def _filtered(self, method: str, call: Call, result: Any) -> Any:
@@ -80,6 +79,14 @@ class GuardFastMCPMiddleware(Middleware):
         kind, name = found
         may_see, proof = self._guard.may_see, call.proof
         return [element for element in result if may_see(kind, str(getattr(element, name)), proof)]
+
+
+def _handshake_scope(method: str) -> dict[str, Any] | None:
+    """FastMCP 3 hands on the handshake without its request. It runs in the task that this request has started for its session, so
+    the proof stands in the context; no other message is believed by it.
+    """
+    found = proved.get() if method == "initialize" else None
+    return None if found is None else {CALLS: {found.call.guard: found.call}}
 
 
 def _params(message: Any) -> Mapping[str, Any]:

@@ -1,16 +1,15 @@
-"""The message layer for the official SDK (``mcp`` 2.x): sees the exact parameters that a tool gets, and the results."""
+"""The message layer for the official SDK: sees the exact parameters that a tool gets, and the results."""
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Final
-
-from mcp.shared.exceptions import MCPError
 
 from mcp_fastguard.errors import GuardError
 from mcp_fastguard.transport.asgi import proved
-from mcp_fastguard.transport.challenge import rpc_error
 from mcp_fastguard.transport.identity import access_token
 from mcp_fastguard.transport.messages import MessageLayer
+from mcp_fastguard.transport.sdk_error import sdk_error
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
 
     from mcp_fastguard.guard import Call, Guard
 
-__all__ = ["GuardMiddleware", "ProvedTokenVerifier"]
+__all__ = ["GuardMiddleware", "ProvedTokenVerifier", "guard_server"]
 
 #: Method of a list -> (member of the result, kind, member of an element that rules name it by).
 LISTS: Final = {
@@ -31,10 +30,45 @@ LISTS: Final = {
 }
 
 
+def guard_server(guard: Guard, server: Any, *, transport: str) -> None:
+    """Puts the message layer into a server of either version of the SDK, high-level or low-level.
+
+    Raises:
+        TypeError: it is no server of the SDK.
+        ValueError: it has a message layer already, or the transport is not known.
+    """
+    lowlevel = getattr(server, "_lowlevel_server", None) or getattr(server, "_mcp_server", None) or server
+    if isinstance(getattr(lowlevel, "middleware", None), list):
+        if any(isinstance(found, GuardMiddleware) for found in lowlevel.middleware):
+            raise ValueError("the server has a message layer already")
+        # Before all but the SDK's own: telemetry, and the boundary that unseals what the arguments come from.
+        place = next((place for place, found in enumerate(lowlevel.middleware) if not _is_of_sdk(found)), None)
+        lowlevel.middleware.insert(
+            len(lowlevel.middleware) if place is None else place, GuardMiddleware(guard, transport=transport)
+        )
+    elif isinstance(getattr(lowlevel, "request_handlers", None), dict):
+        from mcp_fastguard.transport.mcp_handlers import guard_handlers  # noqa: PLC0415 - `mcp` 1.x
+
+        guard_handlers(guard, lowlevel, transport=transport)
+    else:
+        raise TypeError(f"`{type(server).__name__}` is no server of the MCP SDK")
+
+
+def _is_of_sdk(middleware: object) -> bool:
+    module = getattr(middleware, "__module__", None) or type(middleware).__module__
+    return module.partition(".")[0] == "mcp"
+
+
 class GuardMiddleware:
-    """For ``MCPServer(middleware=[...])``: the first of the list, so that nothing runs before the decision."""
+    """For ``MCPServer(middleware=[...])``: the first of the list, so that nothing runs before the decision.
+
+    Raises:
+        RuntimeError: ``mcp`` 1.x is installed, which has no middleware.
+    """
 
     def __init__(self, guard: Guard, *, transport: str = "http") -> None:
+        if find_spec("mcp.server.mcpserver") is None:
+            raise RuntimeError("mcp 1.x has no middleware: put the layer in by guard.mcp_server(server)")
         self._layer = MessageLayer(guard, transport)
         self._guard = guard
 
@@ -44,7 +78,7 @@ class GuardMiddleware:
         try:
             call = await self._layer.begin(ctx.method, ctx.params, ctx.request_id, scope)
         except GuardError as error:
-            raise MCPError(*rpc_error(error)) from error
+            raise sdk_error(error) from error
         if call is None:
             return await call_next(ctx)
 
@@ -54,7 +88,7 @@ class GuardMiddleware:
         try:
             result = await self._layer.walk(call, handle)
         except GuardError as error:
-            raise MCPError(*rpc_error(error)) from error
+            raise sdk_error(error) from error
         return self._filtered(ctx, call, result)
 
     def _filtered(self, ctx: ServerRequestContext[Any, Any], call: Call, result: Any) -> Any:
