@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 from mcp_fastguard._fastguard import config_json_schema
 from mcp_fastguard.errors import GuardConfigError
+from mcp_fastguard.renamed import with_new_names
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -48,7 +49,15 @@ class GuardConfig:
             message = f"{path}: {error.strerror if isinstance(error, OSError) else 'not UTF-8'}"
             raise GuardConfigError(message) from error
         # The folder is fixed now: the process may change its own later.
-        return cls(text=text, folder=path.resolve().parent, file=str(path))
+        folder = path.resolve().parent
+        try:
+            renamed = with_new_names(tomllib.loads(text), str(path))
+        except tomllib.TOMLDecodeError:
+            # The core names the place, and all else that is wrong.
+            renamed = None
+        if renamed is not None:
+            return cls(text=json.dumps(renamed), folder=folder, file=str(path), is_json=True)
+        return cls(text=text, folder=folder, file=str(path))
 
     @classmethod
     def from_dict(cls, config: Mapping[str, Any], *, folder: str | Path = ".") -> Self:
@@ -58,7 +67,7 @@ class GuardConfig:
             GuardConfigError: a value is not of JSON's types.
         """
         try:
-            text = json.dumps(config, allow_nan=False)
+            text = json.dumps(with_new_names(config, None) or config, allow_nan=False)
         except (TypeError, ValueError) as error:
             message = f"the configuration holds a value that TOML could not: {error}"
             raise GuardConfigError(message) from error
@@ -103,7 +112,7 @@ class GuardConfig:
         if self.file is None:
             return self
         fresh = GuardConfig.from_file(self.folder / Path(self.file).name)
-        return GuardConfig(text=fresh.text, folder=self.folder, file=self.file)
+        return GuardConfig(text=fresh.text, folder=self.folder, file=self.file, is_json=fresh.is_json)
 
 
 def json_schema() -> dict[str, Any]:
