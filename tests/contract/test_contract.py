@@ -232,8 +232,10 @@ def wait_for(condition):
 def test_message_that_came_round_the_asgi_layer_runs_nothing(serve, issuer, name):
     url = serve(PAIRS[name], "bare")
     if PAIRS[name].kind == "fastmcp":
-        # Its auth provider asks for the proof too, and there is none.
-        assert httpx2.post(url, json=message("tools/list"), headers=headers(issuer.token())).status_code == 401
+        # Its auth provider brings the ASGI layer along, so that nothing comes round it.
+        assert httpx2.post(url, json=message("tools/list"), headers=headers(None)).status_code == 401
+        tampered = issuer.token()[:-4] + "AAAA"
+        assert httpx2.post(url, json=message("tools/list"), headers=headers(tampered)).status_code == 401
         return
     session = Legacy(url, issuer.token()) if PAIRS[name].environment == "contract-oldest-1" else None
     post = (

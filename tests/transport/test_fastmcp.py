@@ -212,3 +212,18 @@ def test_login_with_routes_of_its_own_stays_reachable(tmp_path):
             assert (await http.get("/registers")).status_code == 404
 
     run(walk())
+
+
+def test_tools_without_a_rule_are_named_once_at_the_first_list(make_guard, rules, issuer, caplog):
+    guard = make_guard()
+    app = guard.asgi(build(guard).http_app(path="/mcp"))
+
+    async def walk():
+        async with served(app) as transport:
+            for _ in range(2):
+                async with client(transport, issuer.token(), "modern") as found:
+                    await found.list_tools()
+
+    run(walk())
+    told = [record.message for record in caplog.records if "has no rule" in record.message]
+    assert told == ["tool 'child_hidden' has no rule: it is refused and not listed"]

@@ -10,7 +10,7 @@ from starlette.middleware.cors import CORSMiddleware
 
 from mcp_fastguard.transport.origins import Origins
 from servers_support import SERVERS, running
-from support import RESOURCE
+from support import RESOURCE, skip_aloud
 from transport_support import BASE, headers, message, run
 
 PAGE = "https://app.example.com"
@@ -225,7 +225,7 @@ def test_browser_reads_the_challenge_of_a_401(make_guard, inner, server):
     """In Chromium, from a page of another origin: the preflight, the refusal, and its WWW-Authenticate."""
     chromium = shutil.which("chromium")
     if chromium is None:
-        pytest.skip("chromium is not installed")
+        skip_aloud("chromium is not installed")
     from playwright.sync_api import sync_playwright
 
     async def page(scope, receive, send):

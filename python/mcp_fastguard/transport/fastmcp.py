@@ -78,6 +78,7 @@ class GuardFastMCPMiddleware(Middleware):
             return result
         kind, name = found
         may_see, proof = self._guard.may_see, call.proof
+        self._layer.warn_of_gaps(kind, (str(getattr(element, name)) for element in result))
         return [element for element in result if may_see(kind, str(getattr(element, name)), proof)]
 
 

@@ -86,5 +86,6 @@ class GuardedHandlers(dict[type, "Handler"]):
         member, kind, name = found
         may_see, proof = self._guard.may_see, call.proof
         root = result.root
+        self._layer.warn_of_gaps(kind, (str(getattr(element, name)) for element in getattr(root, member)))
         shown = [element for element in getattr(root, member) if may_see(kind, str(getattr(element, name)), proof)]
         return type(result)(root.model_copy(update={member: shown}))

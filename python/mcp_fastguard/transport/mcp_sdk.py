@@ -98,6 +98,7 @@ class GuardMiddleware:
             return result
         member, kind, name = found
         may_see, proof = self._guard.may_see, call.proof
+        self._layer.warn_of_gaps(kind, (str(element.get(name, "")) for element in result.get(member, ())))
         shown = [element for element in result.get(member, ()) if may_see(kind, str(element.get(name, "")), proof)]
         filtered = {**result, member: shown}
         if "cacheScope" in result or ctx.protocol_version >= "2026-07-28":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -13,11 +14,13 @@ from mcp_fastguard.transport.asgi import proved_call
 from mcp_fastguard.transport.stdio import StdioCaller
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import Awaitable, Callable, Iterable, Mapping
 
     from mcp_fastguard.guard import Guard
 
 __all__ = ["MessageLayer"]
+
+logger = logging.getLogger("mcp_fastguard")
 
 
 class MessageLayer:
@@ -38,6 +41,7 @@ class MessageLayer:
         self.guard = guard
         self._stdio = StdioCaller(guard) if transport == "stdio" else None
         guard.attached.add(transport)
+        self._warned: set[str] = set()
 
     async def begin(
         self,
@@ -84,6 +88,15 @@ class MessageLayer:
             call.close()
             raise
         return call
+
+    def warn_of_gaps(self, kind: str, names: Iterable[str]) -> None:
+        """At the first list of a kind: which of its names have no rule, since nobody can call them."""
+        if kind in self._warned:
+            return
+        self._warned.add(kind)
+        for name in names:
+            if not self.guard.gate.rule_keys(kind, name):
+                logger.warning("%s %r has no rule: it is refused and not listed", kind, name)
 
     async def walk(self, call: Call, handle: Callable[[], Awaitable[Any]]) -> Any:
         """Runs the message's handler and records the ending."""
