@@ -47,6 +47,30 @@ pub const MAX_KEY_SET_DEPTH: usize = 8;
 /// RSA moduli, in bits (T12, F16).
 pub const RSA_MODULUS_BITS: std::ops::RangeInclusive<usize> = 2_048..=8_192;
 
+/// RSA moduli of proofs, in bits: each proof brings its key, so the largest is what a stranger can make us compute (D13, F16).
+pub const PROOF_RSA_MODULUS_BITS: std::ops::RangeInclusive<usize> = 2_048..=4_096;
+
+/// Longest proof of possession (F16). One with an RSA key of 4096 bits has 2.2 KB.
+pub const MAX_PROOF_BYTES: usize = 8 * 1024;
+
+/// Longest `jti` of a proof (F16); a UUID has 36.
+pub const MAX_PROOF_ID_BYTES: usize = 256;
+
+/// Deepest nesting in the claims of a proof: its claims are plain, others are passed over.
+pub const MAX_PROOF_DEPTH: usize = 16;
+
+/// Longest URI that is compared.
+pub const MAX_URI_BYTES: usize = 2 * 1024;
+
+/// Largest distance between a proof's `iat` and now, leeway included (MCP's DPoP extension, SEP-1932: five minutes).
+pub const MAX_PROOF_AGE: std::time::Duration = std::time::Duration::from_secs(300);
+
+/// Used proofs that are remembered; each costs at most 40 bytes.
+pub const REPLAY_ENTRIES: usize = 1_000_000;
+
+/// Shortest secret of nonces: as many bytes as HMAC-SHA256 gives (RFC 2104 §3).
+pub const MIN_NONCE_SECRET_BYTES: usize = 32;
+
 /// Longest `kid`.
 pub const MAX_KEY_ID_BYTES: usize = 1_024;
 

@@ -3,10 +3,15 @@
 //! Codes are stable: none is renamed or used again. `docs/codes.md` lists each with cause and cure, and a test
 //! holds that list against this file.
 
-use std::fmt::{self, Write as _};
+mod challenge;
+mod detail;
+
+use std::fmt;
 use std::time::Duration;
 
 use crate::clock::UnixTime;
+
+pub use challenge::Challenger;
 
 /// The room that refused.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
@@ -127,12 +132,44 @@ pub enum Denial {
     VerifierUnavailable { retry_after: Duration },
 
     // --- binding -----------------------------------------------------------------------------
-    /// The token is bound to a key or certificate and came without proof of it.
-    ProofMissing { binding: &'static str },
-    /// `cnf` has a member that is not known.
+    /// The token is bound to a key, and there is no `DPoP` header.
+    ProofMissing,
+    /// The token is bound to a key and came under `Bearer`.
+    BoundAsBearer,
+    /// More than one `DPoP` header.
+    ProofDuplicated,
+    /// Not one compact JWS of type `dpop+jwt` with the claims that RFC 9449 §4.2 requires.
+    ProofMalformed { what: &'static str },
+    /// `alg` of the proof is not allowed by the configuration.
+    ProofAlgorithmRefused { algorithm: String },
+    /// `jwk` of the proof is no public key that may sign proofs.
+    ProofKeyRefused { reason: String },
+    /// The proof's signature does not match its key.
+    ProofSignatureInvalid,
+    /// `htm` is not the method of the request.
+    ProofMethodMismatch { found: String },
+    /// `htu` is not the URL of the resource.
+    ProofUrlMismatch { found: String },
+    /// The proof's `iat` is too long before the time of the call.
+    ProofExpired { issued_at: UnixTime },
+    /// The proof's `iat` is too long after the time of the call.
+    ProofFromFuture { issued_at: UnixTime },
+    /// `ath` is not the hash of the token.
+    ProofTokenMismatch,
+    /// The proof's key is not the one that the token is bound to.
+    ProofKeyMismatch { found: String },
+    /// The proof has no nonce of ours, or one of the past.
+    NonceRequired { nonce: String },
+    /// This proof's `jti` was already used with the same key.
+    ProofReplayed,
+    /// The store of used proofs is full, or the principal holds its share of it.
+    ReplaysFull { retry_after: Duration },
+    /// The token is bound to a certificate, and no certificate was confirmed.
+    CertificateMissing,
+    /// `cnf` has a member whose proof cannot be checked.
     BindingUnknown { member: String },
-    /// The `DPoP` scheme with a token that is not bound.
-    BindingMissing,
+    /// The token is not bound to a key, and the scheme or the configuration demands it.
+    BindingMissing { demanded_by: &'static str },
 
     // --- limits ------------------------------------------------------------------------------
     /// The caller has spent its quota for this window.
@@ -147,6 +184,8 @@ pub enum Denial {
     ScopeInsufficient { rule: String, required: Vec<String>, missing: Vec<String> },
     /// The rule's tier is `block`.
     TierBlocked { rule: String },
+    /// The rule's `binding` demands a token that is bound to a key.
+    BindingRequired { rule: String },
 
     // --- approval ----------------------------------------------------------------------------
     /// The rule's tier is `approve`, and nobody has approved.
@@ -155,6 +194,7 @@ pub enum Denial {
 
 impl Denial {
     /// The room that refused.
+    #[expect(clippy::too_many_lines, reason = "a line for every reason")]
     pub const fn room(&self) -> Room {
         match self {
             Self::PathUnknown
@@ -196,14 +236,36 @@ impl Denial {
             | Self::TokenRevoked
             | Self::VerifierRefused
             | Self::VerifierUnavailable { .. } => Room::Token,
-            Self::ProofMissing { .. } | Self::BindingUnknown { .. } | Self::BindingMissing => Room::Binding,
+            Self::ProofMissing
+            | Self::BoundAsBearer
+            | Self::ProofDuplicated
+            | Self::ProofMalformed { .. }
+            | Self::ProofAlgorithmRefused { .. }
+            | Self::ProofKeyRefused { .. }
+            | Self::ProofSignatureInvalid
+            | Self::ProofMethodMismatch { .. }
+            | Self::ProofUrlMismatch { .. }
+            | Self::ProofExpired { .. }
+            | Self::ProofFromFuture { .. }
+            | Self::ProofTokenMismatch
+            | Self::ProofKeyMismatch { .. }
+            | Self::NonceRequired { .. }
+            | Self::ProofReplayed
+            | Self::ReplaysFull { .. }
+            | Self::CertificateMissing
+            | Self::BindingUnknown { .. }
+            | Self::BindingMissing { .. } => Room::Binding,
             Self::QuotaSpent { .. } | Self::WindowsFull { .. } => Room::Limits,
-            Self::TargetUnknown { .. } | Self::ScopeInsufficient { .. } | Self::TierBlocked { .. } => Room::Policy,
+            Self::TargetUnknown { .. }
+            | Self::ScopeInsufficient { .. }
+            | Self::TierBlocked { .. }
+            | Self::BindingRequired { .. } => Room::Policy,
             Self::ApprovalRequired { .. } => Room::Approval,
         }
     }
 
     /// The stable code.
+    #[expect(clippy::too_many_lines, reason = "a line for every reason")]
     pub const fn code(&self) -> &'static str {
         match self {
             Self::PathUnknown => "path_unknown",
@@ -245,14 +307,31 @@ impl Denial {
             Self::TokenRevoked => "token_revoked",
             Self::VerifierRefused => "verifier_refused",
             Self::VerifierUnavailable { .. } => "verifier_unavailable",
-            Self::ProofMissing { .. } => "proof_missing",
+            Self::ProofMissing => "proof_missing",
+            Self::BoundAsBearer => "bound_as_bearer",
+            Self::ProofDuplicated => "proof_duplicated",
+            Self::ProofMalformed { .. } => "proof_malformed",
+            Self::ProofAlgorithmRefused { .. } => "proof_algorithm_refused",
+            Self::ProofKeyRefused { .. } => "proof_key_refused",
+            Self::ProofSignatureInvalid => "proof_signature_invalid",
+            Self::ProofMethodMismatch { .. } => "proof_method_mismatch",
+            Self::ProofUrlMismatch { .. } => "proof_url_mismatch",
+            Self::ProofExpired { .. } => "proof_expired",
+            Self::ProofFromFuture { .. } => "proof_from_future",
+            Self::ProofTokenMismatch => "proof_token_mismatch",
+            Self::ProofKeyMismatch { .. } => "proof_key_mismatch",
+            Self::NonceRequired { .. } => "nonce_required",
+            Self::ProofReplayed => "proof_replayed",
+            Self::ReplaysFull { .. } => "replays_full",
+            Self::CertificateMissing => "certificate_missing",
             Self::BindingUnknown { .. } => "binding_unknown",
-            Self::BindingMissing => "binding_missing",
+            Self::BindingMissing { .. } => "binding_missing",
             Self::QuotaSpent { .. } => "quota_spent",
             Self::WindowsFull { .. } => "windows_full",
             Self::TargetUnknown { .. } => "target_unknown",
             Self::ScopeInsufficient { .. } => "scope_insufficient",
             Self::TierBlocked { .. } => "tier_blocked",
+            Self::BindingRequired { .. } => "binding_required",
             Self::ApprovalRequired { .. } => "approval_required",
         }
     }
@@ -282,11 +361,21 @@ impl Denial {
             Self::PrincipalMissing => "issuers.client_claims",
             Self::TokenExpired { .. } | Self::TokenNotYetValid { .. } | Self::TokenFromFuture { .. } => "tokens.leeway",
             Self::LifetimeTooLong { .. } => "issuers.max_lifetime",
-            Self::ProofMissing { .. } | Self::BindingUnknown { .. } | Self::BindingMissing => "dpop.mode",
+            Self::ProofMissing | Self::BoundAsBearer | Self::BindingUnknown { .. } | Self::BindingMissing { .. } => {
+                "dpop.mode"
+            }
+            Self::ProofAlgorithmRefused { .. } => "dpop.algorithms",
+            Self::ProofMethodMismatch { .. } | Self::ProofUrlMismatch { .. } => "resource.url",
+            Self::ProofExpired { .. } | Self::ProofFromFuture { .. } => "dpop.max_age",
+            Self::NonceRequired { .. } => "dpop.nonce",
+            Self::ReplaysFull { .. } => "dpop.replay_entries",
             Self::QuotaSpent { .. } => "limits.rules",
             Self::WindowsFull { .. } => "limits.max_keys",
             Self::TargetUnknown { .. } => "tools",
-            Self::ScopeInsufficient { rule, .. } | Self::TierBlocked { rule } | Self::ApprovalRequired { rule } => rule,
+            Self::ScopeInsufficient { rule, .. }
+            | Self::TierBlocked { rule }
+            | Self::ApprovalRequired { rule }
+            | Self::BindingRequired { rule } => rule,
             _ => return None,
         })
     }
@@ -308,6 +397,8 @@ impl Denial {
             Self::BodyTooLarge => 413,
             Self::BodyEncoded => 415,
             Self::KeysUnavailable { .. } | Self::VerifierUnavailable { .. } => 503,
+            Self::ReplaysFull { .. } => 429,
+            Self::BindingRequired { .. } => 401,
             _ => match self.room() {
                 Room::Request => 400,
                 Room::Token | Room::Binding => 401,
@@ -322,132 +413,10 @@ impl Denial {
         match self {
             Self::KeysUnavailable { retry_after }
             | Self::QuotaSpent { retry_after, .. }
-            | Self::WindowsFull { retry_after, .. } => Some(*retry_after),
+            | Self::WindowsFull { retry_after, .. }
+            | Self::ReplaysFull { retry_after } => Some(*retry_after),
             _ => None,
         }
-    }
-
-    /// The `error` parameter of the `WWW-Authenticate` challenge (RFC 6750 §3.1); `None` where the request
-    /// carried no credentials, or where no challenge is due.
-    pub const fn challenge_error(&self) -> Option<&'static str> {
-        match self {
-            Self::TokenMissing | Self::KeysUnavailable { .. } => None,
-            Self::ScopeInsufficient { .. } => Some("insufficient_scope"),
-            _ => match self.room() {
-                Room::Token | Room::Binding => Some("invalid_token"),
-                _ => None,
-            },
-        }
-    }
-
-    /// The `WWW-Authenticate` value (RFC 6750 §3, RFC 9728 §5.1), where one is due. `metadata_url` is where the resource's
-    /// metadata stand, `first_scopes` what a client without a token should ask for.
-    pub fn challenge(&self, metadata_url: &str, first_scopes: &str) -> Option<String> {
-        if !self.is_challenged() {
-            return None;
-        }
-        let mut challenge = String::from("Bearer ");
-        if let Some(error) = self.challenge_error() {
-            let description = match self {
-                Self::ScopeInsufficient { .. } => "the token lacks a scope that this call needs",
-                Self::TokenExpired { .. } => "the token has expired",
-                Self::TokenRevoked => "the token was revoked",
-                _ => "the token is not valid here",
-            };
-            let _ = write!(challenge, "error=\"{error}\", error_description=\"{description}\", ");
-        }
-        if let Self::ScopeInsufficient { required, .. } = self {
-            let _ = write!(challenge, "scope=\"{}\", ", required.join(" "));
-        } else if !first_scopes.is_empty() {
-            let _ = write!(challenge, "scope=\"{first_scopes}\", ");
-        }
-        let _ = write!(challenge, "resource_metadata=\"{metadata_url}\"");
-        Some(challenge)
-    }
-
-    /// Whether the answer carries a `WWW-Authenticate` challenge.
-    pub const fn is_challenged(&self) -> bool {
-        self.status() == 401 || matches!(self, Self::ScopeInsufficient { .. })
-    }
-}
-
-impl fmt::Display for Denial {
-    /// The detail for records and logs. Lower case, no full stop, input in backticks.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::PathUnknown => f.write_str("the path is neither guarded nor declared public"),
-            Self::HttpMethodRefused => f.write_str("the HTTP method is not GET, POST or DELETE"),
-            Self::OriginRefused => f.write_str("the request's origin is not allowed"),
-            Self::HeaderDuplicated { header } => write!(f, "header `{header}` came more than once"),
-            Self::HeaderInvalid { header } => write!(f, "header `{header}` cannot be read"),
-            Self::HeaderMismatch { header } => write!(f, "header `{header}` differs from the body"),
-            Self::HeadersTooMany => f.write_str("too many headers"),
-            Self::BodyTooLarge => f.write_str("the body is too large"),
-            Self::BodyMissing => f.write_str("the rule needs the body, which was not given"),
-            Self::BodyEncoded => f.write_str("the body has a content encoding"),
-            Self::BodyNotJson => f.write_str("the body is not JSON in UTF-8"),
-            Self::BodyTooDeep => f.write_str("the body nests too deeply"),
-            Self::MemberDuplicated => f.write_str("an object of the body names a member twice"),
-            Self::BatchRefused => f.write_str("batches of messages are refused"),
-            Self::MessageInvalid { what } => write!(f, "not a JSON-RPC message of MCP: {what}"),
-            Self::TokenMissing => f.write_str("no token was presented"),
-            Self::SchemeUnsupported => f.write_str("the `Authorization` header is not of a supported scheme"),
-            Self::TokenTooLarge => f.write_str("the token is too large"),
-            Self::TokenMalformed { what } => write!(f, "not a compact JWS: {what}"),
-            Self::HeaderParameterRefused { parameter } => write!(f, "header parameter `{parameter}` is refused"),
-            Self::AlgorithmRefused { algorithm } => write!(f, "algorithm `{}` is refused", Shown(algorithm)),
-            Self::TypeRefused { found } => write!(f, "type `{}` is refused", Shown(found)),
-            Self::IssuerUnknown { found } => write!(f, "issuer `{}` is not configured", Shown(found)),
-            Self::KeyUnknown { key_id } => write!(f, "no key fits `{}`", Shown(key_id)),
-            Self::KeyAmbiguous => f.write_str("the token names no key and more than one fits"),
-            Self::KeysUnavailable { .. } => f.write_str("the issuer's keys are not available"),
-            Self::SignatureInvalid => f.write_str("the signature does not match"),
-            Self::ClaimMissing { claim } => write!(f, "claim `{}` is missing", Shown(claim)),
-            Self::ClaimInvalid { claim } => write!(f, "claim `{}` is invalid", Shown(claim)),
-            Self::ClaimRefused { claim } => write!(f, "claim `{}` has another value than required", Shown(claim)),
-            Self::AudienceMismatch { found } => write!(f, "audience `{}` does not name this resource", Shown(found)),
-            Self::TokenExpired { expired_at } => write!(f, "the token expired at {}", expired_at.as_seconds_f64()),
-            Self::TokenNotYetValid { valid_from } => {
-                write!(f, "the token is valid only from {}", valid_from.as_seconds_f64())
-            }
-            Self::TokenFromFuture { issued_at } => {
-                write!(f, "the token was issued in the future, at {}", issued_at.as_seconds_f64())
-            }
-            Self::LifetimeTooLong { lifetime } => {
-                write!(f, "the token's lifetime of {} s is too long", lifetime.as_secs())
-            }
-            Self::PrincipalMissing => f.write_str("the token names neither a subject nor a client"),
-            Self::TokenRevoked => f.write_str("the token was revoked"),
-            Self::VerifierRefused => f.write_str("the verifier does not accept the token"),
-            Self::VerifierUnavailable { .. } => f.write_str("the verifier failed or gave no answer"),
-            Self::ProofMissing { binding } => write!(f, "the token is bound by `{binding}` and came without proof"),
-            Self::BindingUnknown { member } => write!(f, "`cnf` member `{}` is not known", Shown(member)),
-            Self::BindingMissing => f.write_str("the DPoP scheme needs a token that is bound to a key"),
-            Self::QuotaSpent { rule, .. } => write!(f, "the quota of `{rule}` is spent"),
-            Self::WindowsFull { rule, .. } => write!(f, "no window is free for `{rule}`"),
-            Self::TargetUnknown { target } => write!(f, "no rule names `{}`", Shown(target)),
-            Self::ScopeInsufficient { rule, missing, .. } => {
-                write!(f, "`{rule}` needs the scope `{}`", missing.join(" "))
-            }
-            Self::TierBlocked { rule } => write!(f, "`{rule}` is blocked"),
-            Self::ApprovalRequired { rule } => write!(f, "`{rule}` needs an approval"),
-        }
-    }
-}
-
-/// Input of others in a message: at most 128 characters, control characters escaped.
-struct Shown<'a>(&'a str);
-
-impl fmt::Display for Shown<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for character in self.0.chars().take(128) {
-            if character.is_control() || character == '`' {
-                write!(f, "{}", character.escape_default())?;
-            } else {
-                write!(f, "{character}")?;
-            }
-        }
-        if self.0.chars().nth(128).is_some() { f.write_str("…") } else { Ok(()) }
     }
 }
 

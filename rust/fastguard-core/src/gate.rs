@@ -8,7 +8,7 @@ use std::sync::Arc;
 use arc_swap::{ArcSwap, ArcSwapOption, Guard};
 
 use crate::audit::Audit;
-use crate::binding::Bindings;
+use crate::binding::{Bindings, Presented, Use};
 use crate::call::{AllowedCall, BoundToken, Received, ToolRequest, VerifiedToken};
 use crate::clock::{Now, UnixTime};
 use crate::config::{Config, ConfigError};
@@ -102,6 +102,11 @@ impl State {
         self.limits.table().len()
     }
 
+    /// How many used proofs are remembered.
+    pub fn replays(&self) -> usize {
+        self.bindings.replays()
+    }
+
     /// Room 4.
     pub const fn policy(&self) -> &Policy {
         &self.policy
@@ -143,7 +148,7 @@ impl Gate {
             digest: config.digest().into(),
             receiver: Receiver::new(&config),
             tokens: Tokens::new(&config, Arc::clone(&scopes), hasher.clone(), identity)?,
-            bindings: Bindings::default(),
+            bindings: Bindings::new(&config)?,
             limits: Limits::new(&config, hasher),
             policy: Policy::new(&config, &[], scopes),
             code: Vec::new(),
@@ -173,7 +178,7 @@ impl Gate {
             digest: config.digest().into(),
             receiver: Receiver::new(&config),
             tokens: before.tokens.reload(&config, Arc::clone(&scopes))?,
-            bindings: Bindings::default(),
+            bindings: before.bindings.reload(&config)?,
             limits: before.limits.reload(&config),
             policy: Policy::new(&config, &code, scopes),
             code,
@@ -273,7 +278,7 @@ impl Gate {
         let mut trail = Trail::new(false);
         let walked = state.receiver.receive(request).map_err(Stop::from).and_then(|received| {
             trail.peer = received.peer();
-            identify(&state, &received, answered, now, &mut trail, detach)
+            identify(&state, &received, answered, now, Use::Look, &mut trail, detach)
         });
         match walked {
             Ok(_) => Ok(None),
@@ -431,7 +436,7 @@ fn walk(
     trail.peer = received.peer();
     trail.session = received.session().map(Box::from);
     let bound = match proved {
-        None => identify(state, &received, answered, now, trail, detach)?,
+        None => identify(state, &received, answered, now, Use::Once, trail, detach)?,
         Some(bound) => {
             state.tokens.recheck(bound.token(), now.unix)?;
             trail.caller = Some(Arc::clone(bound.token().caller()));
@@ -461,6 +466,7 @@ fn identify(
     received: &Received<'_>,
     answered: Answered<'_>,
     now: Now,
+    usage: Use,
     trail: &mut Trail,
     detach: &impl Detach,
 ) -> Result<BoundToken, Stop> {
@@ -471,9 +477,11 @@ fn identify(
         }
         state.tokens.recheck(local, now.unix)?;
         trail.caller = Some(Arc::clone(local.caller()));
-        return Ok(state.bindings.confirm(local.clone(), Scheme::Bearer)?);
+        let presented = Presented { scheme: Scheme::Bearer, proof: received.proof(), method: received.http_method() };
+        return Ok(state.bindings.confirm(local.clone(), &presented, now, usage, detach)?);
     };
     let token = state.tokens.verify(text, answered, now, detach)?;
     trail.caller = Some(Arc::clone(token.caller()));
-    Ok(state.bindings.confirm(token, scheme)?)
+    let presented = Presented { scheme, proof: received.proof(), method: received.http_method() };
+    Ok(state.bindings.confirm(token, &presented, now, usage, detach)?)
 }

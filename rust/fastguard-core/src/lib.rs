@@ -11,7 +11,7 @@
 //! | [`policy`] | `decide` | 403 |
 //! | [`audit`] | `open`, `close` | a fault: no record, no call |
 //!
-//! Below the rooms lie [`jose`], [`json`], [`config`], [`denial`], [`clock`] and [`bounds`].
+//! Below the rooms lie [`jose`], [`json`], [`uri`], [`config`], [`denial`], [`clock`] and [`bounds`].
 #![forbid(unsafe_code)]
 
 pub mod audit;
@@ -30,6 +30,7 @@ pub mod policy;
 pub mod request;
 pub mod scopes;
 pub mod token;
+pub mod uri;
 
 pub use call::{AdmittedCall, AllowedCall, BoundToken, Caller, ToolRequest, VerifiedToken};
 pub use clock::{FakeClock, Now, Tick, UnixTime};

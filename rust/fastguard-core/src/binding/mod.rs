@@ -1,13 +1,29 @@
 //! Room 2: confirms that whoever presents a token is its holder.
 
+mod dpop;
+mod nonce;
+mod replay;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+pub use dpop::{ProofOptions, RequestUrl};
+pub use nonce::{Judged, Nonces};
+pub use replay::{Replays, Used};
+
 use crate::call::{Caller, VerifiedToken};
+use crate::clock::Now;
+use crate::config::{Config, ConfigError, DpopMode, NonceMode};
 use crate::denial::Denial;
-use crate::request::Scheme;
+use crate::jose::random;
+use crate::request::{ProofHeader, Scheme};
+use crate::token::{Confirmation, Detach};
 
 /// Proof that a token is used by its holder, as far as the token is bound to one.
 #[derive(Clone, Debug)]
 pub struct BoundToken {
     token: VerifiedToken,
+    nonce: Option<Box<str>>,
 }
 
 impl BoundToken {
@@ -20,29 +36,210 @@ impl BoundToken {
     pub fn caller(&self) -> &Caller {
         self.token.caller()
     }
+
+    /// The nonce that the client should use from now on, where its own is about to end (RFC 9449 §8.2).
+    pub fn nonce(&self) -> Option<&str> {
+        self.nonce.as_deref()
+    }
 }
 
-/// Room 2, compiled from one configuration.
-#[derive(Debug, Default)]
-pub struct Bindings {}
+/// How a token was presented.
+#[derive(Clone, Copy, Debug)]
+pub struct Presented<'a> {
+    /// The scheme of the `Authorization` header.
+    pub scheme: Scheme,
+    /// The `DPoP` header.
+    pub proof: ProofHeader<'a>,
+    /// The request's method.
+    pub method: &'a str,
+}
+
+/// A proof, and the request that it must be of.
+#[derive(Clone, Copy, Debug)]
+pub struct PresentedProof<'a> {
+    /// The value of the `DPoP` header.
+    pub proof: &'a str,
+    /// The request's method.
+    pub method: &'a str,
+    /// The request's URL.
+    pub url: &'a RequestUrl,
+}
+
+/// Whether a proof that passes is used up.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Use {
+    /// It is: the call is decided now.
+    Once,
+    /// It is not: the same request is decided later (decision 9).
+    Look,
+}
+
+/// Judges proofs of possession (RFC 9449 §4.3).
+#[derive(Debug)]
+pub struct DpopVerifier {
+    options: ProofOptions,
+    nonces: Option<Nonces>,
+    replays: Arc<Replays>,
+}
+
+impl DpopVerifier {
+    /// A verifier with a store of its own.
+    pub fn new(options: ProofOptions, replay_entries: usize) -> Self {
+        let replays = Arc::new(Replays::new(replay_entries, lifetime(&options)));
+        Self { options, nonces: None, replays }
+    }
+
+    /// The same, and a proof must carry one of these nonces.
+    #[must_use]
+    pub fn with_nonces(mut self, nonces: Nonces) -> Self {
+        self.nonces = Some(nonces);
+        self
+    }
+
+    /// The used proofs.
+    pub fn replays(&self) -> &Replays {
+        &self.replays
+    }
+
+    /// Confirms that the token came with a new proof of the key that it is bound to. The proof is remembered last, so that
+    /// only the holder of a bound token can make the store grow.
+    pub fn confirm(
+        &self,
+        token: VerifiedToken,
+        presented: &PresentedProof<'_>,
+        now: Now,
+        usage: Use,
+        detach: &impl Detach,
+    ) -> Result<BoundToken, Denial> {
+        let thumbprint = thumbprint(&token)?.ok_or(Denial::BindingMissing { demanded_by: "the DPoP scheme" })?;
+        let found = detach.detached(|| dpop::verify(&self.options, presented, &token, now.unix))?;
+        let judged = self.nonces.as_ref().map(|nonces| nonces.judge(found.nonce.as_deref(), now.unix));
+        let nonce = match judged {
+            None | Some(Judged::Present) => None,
+            Some(Judged::Neighbour(next)) => Some(next.into()),
+            Some(Judged::Refused(nonce)) => return Err(Denial::NonceRequired { nonce }),
+        };
+        let principal = token.principal();
+        let used = Used { thumbprint, id: &found.id, issued_at: found.issued_at, principal };
+        match usage {
+            Use::Once => self.replays.record(&used, now.tick)?,
+            Use::Look => self.replays.check(&used, now.tick)?,
+        }
+        Ok(BoundToken { token, nonce })
+    }
+}
+
+/// From its first use on, a proof is good for the whole window at most: it may have come from the far end of it.
+fn lifetime(options: &ProofOptions) -> Duration {
+    options.window() * 2
+}
+
+/// The thumbprint that a token is bound to, if it is. Every member of `cnf` must be one that is confirmed (D16).
+fn thumbprint(token: &VerifiedToken) -> Result<Option<&str>, Denial> {
+    let confirmations = token.confirmations();
+    let unknown = confirmations.iter().find(|confirmation| matches!(confirmation, Confirmation::Unknown(_)));
+    if let Some(unknown) = unknown {
+        return Err(Denial::BindingUnknown { member: unknown.member().to_owned() });
+    }
+    if confirmations.iter().any(|confirmation| matches!(confirmation, Confirmation::Certificate(_))) {
+        return Err(Denial::CertificateMissing);
+    }
+    Ok(token.thumbprint())
+}
+
+/// Room 2, compiled from one configuration. The used proofs outlive it.
+#[derive(Debug)]
+pub struct Bindings {
+    mode: DpopMode,
+    url: RequestUrl,
+    dpop: DpopVerifier,
+    /// Makes nonces where the configuration brings no secret; drawn once a process, so that a reload changes none.
+    own_secret: [u8; 32],
+}
 
 impl Bindings {
-    /// A bound token never passes as a bearer token (RFC 9449 §7.2), nor an unbound one under the DPoP scheme.
-    /// Proofs of possession cannot be verified yet, so every bound token is refused.
-    pub fn confirm(&self, token: VerifiedToken, scheme: Scheme) -> Result<BoundToken, Denial> {
-        use crate::token::Confirmation;
+    /// Compiles `[dpop]`.
+    pub fn new(config: &Config) -> Result<Self, ConfigError> {
+        let options = options(config);
+        let replays = Replays::new(config.dpop.replay_entries, lifetime(&options));
+        let own_secret = random().ok_or_else(|| ConfigError::at("dpop.nonce", "the system gives no random bytes"))?;
+        Self::compile(config, options, Arc::new(replays), own_secret)
+    }
 
-        let confirmations = token.confirmations();
-        if let Some(Confirmation::Unknown(member)) =
-            confirmations.iter().find(|confirmation| matches!(confirmation, Confirmation::Unknown(_)))
-        {
-            return Err(Denial::BindingUnknown { member: member.to_string() });
+    /// Compiles a changed configuration. What was used stays used.
+    pub fn reload(&self, config: &Config) -> Result<Self, ConfigError> {
+        let options = options(config);
+        let replays = &self.dpop.replays;
+        if lifetime(&options) > replays.lifetime() {
+            // Proofs that the store has forgotten would be good again.
+            let message = "a reload cannot raise it, nor `tokens.leeway` with it: start anew";
+            return Err(ConfigError::at("dpop.max_age", message));
         }
-        match confirmations.first() {
-            Some(Confirmation::Key(_)) => Err(Denial::ProofMissing { binding: "jkt" }),
-            Some(_) => Err(Denial::ProofMissing { binding: "x5t#S256" }),
-            None if scheme == Scheme::Dpop => Err(Denial::BindingMissing),
-            None => Ok(BoundToken { token }),
+        let bindings = Self::compile(config, options, Arc::clone(replays), self.own_secret)?;
+        replays.set_capacity(config.dpop.replay_entries);
+        Ok(bindings)
+    }
+
+    fn compile(
+        config: &Config,
+        options: ProofOptions,
+        replays: Arc<Replays>,
+        own_secret: [u8; 32],
+    ) -> Result<Self, ConfigError> {
+        let url = RequestUrl::new(&config.resource.url)
+            .ok_or_else(|| ConfigError::at("resource.url", "no URL that the `htu` of a proof could equal"))?;
+        let secret = config.dpop.nonce_secret.bytes().unwrap_or(&own_secret);
+        let nonces = (config.dpop.nonce == NonceMode::Required).then(|| Nonces::new(secret));
+        let dpop = DpopVerifier { options, nonces, replays };
+        Ok(Self { mode: config.dpop.mode, url, dpop, own_secret })
+    }
+
+    /// A bound token never passes as a bearer token (RFC 9449 §7.2), nor an unbound one under the DPoP scheme.
+    pub fn confirm(
+        &self,
+        token: VerifiedToken,
+        presented: &Presented<'_>,
+        now: Now,
+        usage: Use,
+        detach: &impl Detach,
+    ) -> Result<BoundToken, Denial> {
+        let is_bound = thumbprint(&token)?.is_some();
+        if is_bound && self.mode == DpopMode::Off {
+            return Err(Denial::BindingUnknown { member: "jkt".to_owned() });
+        }
+        match presented.scheme {
+            Scheme::Bearer if is_bound => Err(Denial::BoundAsBearer),
+            Scheme::Bearer if self.mode == DpopMode::Required => {
+                Err(Denial::BindingMissing { demanded_by: "`dpop.mode`" })
+            }
+            Scheme::Bearer => Ok(BoundToken { token, nonce: None }),
+            Scheme::Dpop if !is_bound => Err(Denial::BindingMissing { demanded_by: "the DPoP scheme" }),
+            Scheme::Dpop => {
+                let proof = one_proof(presented.proof)?;
+                let proved = PresentedProof { proof, method: presented.method, url: &self.url };
+                self.dpop.confirm(token, &proved, now, usage, detach)
+            }
+        }
+    }
+
+    /// How many used proofs are remembered.
+    pub fn replays(&self) -> usize {
+        self.dpop.replays.len()
+    }
+}
+
+fn options(config: &Config) -> ProofOptions {
+    let dpop = &config.dpop;
+    ProofOptions::new(dpop.accepted_algorithms(), dpop.max_age.get(), config.tokens.leeway.get())
+}
+
+fn one_proof(header: ProofHeader<'_>) -> Result<&str, Denial> {
+    match header {
+        ProofHeader::One(proof) => Ok(proof),
+        ProofHeader::Missing => Err(Denial::ProofMissing),
+        ProofHeader::Unreadable { is_repeated: true } => Err(Denial::ProofDuplicated),
+        ProofHeader::Unreadable { is_repeated: false } => {
+            Err(Denial::ProofMalformed { what: "the header is not visible ASCII" })
         }
     }
 }

@@ -1,12 +1,13 @@
 //! What a type cannot say: impossible values and contradictions. All that are found are reported at once.
 
+mod dpop;
 mod issuers;
 mod limits;
 mod rules;
 mod url;
 
 use super::error::{ConfigError, Problem, Warning};
-use super::schema::{Config, DpopMode, Rule};
+use super::schema::{Config, Rule};
 use std::time::Duration;
 
 /// The problems found so far.
@@ -48,13 +49,7 @@ pub(super) fn check(config: &Config) -> Result<(), ConfigError> {
     if config.tokens.leeway.get() > Duration::from_secs(300) {
         findings.add("tokens.leeway", "at most 5m: more is no tolerance for clocks");
     }
-    if config.dpop.mode == DpopMode::Required {
-        // A guard must not pretend: this version verifies no proofs, so it refuses every bound token.
-        findings.add(
-            "dpop.mode",
-            "`required` cannot be met: this version verifies no DPoP proofs and refuses bound tokens",
-        );
-    }
+    dpop::check(config, &mut findings);
     check_stdio(config, &mut findings);
     if let Some(observe) = &config.observe {
         findings.refuse_empty("observe.rooms", observe.rooms.is_empty());
@@ -138,6 +133,7 @@ fn check_stdio(config: &Config, findings: &mut Findings) {
 /// What is allowed and probably not meant.
 pub(super) fn warnings(config: &Config) -> Vec<Warning> {
     let mut warnings = rules::warnings(config);
+    warnings.extend(dpop::warnings(config));
     if !config.audit.enabled {
         let message = "no record is kept: nobody will be able to say who called what".to_owned();
         warnings.push(Warning { key: "audit.enabled".to_owned(), message });

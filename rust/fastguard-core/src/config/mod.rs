@@ -1,16 +1,18 @@
 //! Reads `fastguard.toml`: one schema for Rust and Python.
 
 mod check;
+mod dpop;
 mod error;
 mod glob;
 mod read;
 mod schema;
 mod values;
 
+pub use dpop::{Dpop, DpopMode, NonceMode, NonceSecret};
 pub use error::{ConfigError, Problem, Warning};
 pub use glob::Glob;
 pub use schema::{
-    Audit, Config, Dpop, DpopMode, Issuer, LimitRule, Limits, Observe, ObservedRoom, OnAuditFailure, Per, Proxies,
-    Resource, Rule, Scope, Stdio, Tier, Tokens,
+    Audit, Binding, Config, Issuer, LimitRule, Limits, Observe, ObservedRoom, OnAuditFailure, Per, Proxies, Resource,
+    Rule, Scope, Stdio, Tier, Tokens,
 };
 pub use values::{Date, Network, Quota, Required, Span};

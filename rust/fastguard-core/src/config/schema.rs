@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::dpop::Dpop;
 use super::error::ConfigError;
 use super::values::{Date, Network, Quota, Required, Span};
 
@@ -174,36 +175,6 @@ impl Default for Tokens {
     }
 }
 
-/// `[dpop]`: tokens bound to a key.
-#[derive(Clone, Debug, Deserialize, Serialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[serde(deny_unknown_fields, default)]
-pub struct Dpop {
-    /// Whether tokens may or must be bound. Default: optional.
-    pub mode: DpopMode,
-    /// Largest distance between a proof's `iat` and now. Default: 5m.
-    pub max_age: Span,
-}
-
-impl Default for Dpop {
-    fn default() -> Self {
-        Self { mode: DpopMode::Optional, max_age: Span::from_seconds(300) }
-    }
-}
-
-/// Whether tokens may or must be bound to a key.
-#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[serde(rename_all = "lowercase")]
-pub enum DpopMode {
-    /// Bound tokens are refused.
-    Off,
-    /// Bound tokens need a proof, others pass.
-    Optional,
-    /// Only bound tokens with a proof pass.
-    Required,
-}
-
 /// `[proxies]`: peers that are believed.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
@@ -332,6 +303,18 @@ pub struct Rule {
     pub tier: Tier,
     /// Arguments whose values are recorded; all others by name and keyed hash only.
     pub log_arguments: Vec<String>,
+    /// What the token must be bound to. Default: as `dpop.mode` says.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub binding: Option<Binding>,
+}
+
+/// What a token must be bound to for one target.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "lowercase")]
+pub enum Binding {
+    /// A key, and every request brings a proof of it (RFC 9449).
+    Dpop,
 }
 
 impl Rule {
@@ -353,7 +336,7 @@ impl Rule {
         tier: Tier,
     ) -> Result<Self, ConfigError> {
         let some = |list: Vec<String>| if list.is_empty() { None } else { Some(list) };
-        let rule = Self { scopes: some(scopes), any_scopes: some(any_scopes), open, tier, log_arguments: Vec::new() };
+        let rule = Self { scopes: some(scopes), any_scopes: some(any_scopes), open, tier, ..Self::default() };
         super::check::check_rule(&rule, "rule")?;
         Ok(rule)
     }

@@ -106,6 +106,16 @@ impl Algorithms {
         self.0 & (1 << algorithm as u16) != 0
     }
 
+    /// The set, in which `EdDSA` and `Ed25519`, two names of one algorithm here, come together or not at all.
+    #[must_use]
+    pub const fn with_both_names(self) -> Self {
+        if self.contains(Algorithm::EdDsa) || self.contains(Algorithm::Ed25519) {
+            self.with(Algorithm::EdDsa).with(Algorithm::Ed25519)
+        } else {
+            self
+        }
+    }
+
     /// The algorithms of the set.
     pub fn iter(self) -> impl Iterator<Item = Algorithm> {
         Algorithm::ALL.into_iter().filter(move |algorithm| self.contains(*algorithm))

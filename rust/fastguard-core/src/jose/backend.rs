@@ -8,7 +8,8 @@ use aws_lc_rs as library;
 #[cfg(all(feature = "ring", not(feature = "aws-lc-rs")))]
 use ring as library;
 
-use library::{digest, hmac, signature};
+use library::rand::SecureRandom as _;
+use library::{digest, hmac, rand, signature};
 
 use super::algorithm::Algorithm;
 
@@ -69,6 +70,38 @@ impl Secret {
     pub(super) fn verify(&self, message: &[u8], tag: &[u8]) -> bool {
         hmac::verify(&self.0, message, tag).is_ok()
     }
+}
+
+/// Makes tags by HMAC-SHA256.
+pub struct Mac(hmac::Key);
+
+impl Mac {
+    /// From a secret, which is not kept.
+    pub fn new(secret: &[u8]) -> Self {
+        Self(hmac::Key::new(hmac::HMAC_SHA256, secret))
+    }
+
+    /// The tag of a message.
+    pub fn tag(&self, message: &[u8]) -> [u8; 32] {
+        let mut output = [0; 32];
+        for (slot, byte) in output.iter_mut().zip(hmac::sign(&self.0, message).as_ref()) {
+            *slot = *byte;
+        }
+        output
+    }
+}
+
+impl std::fmt::Debug for Mac {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Mac")
+    }
+}
+
+/// Bytes that nobody can foretell.
+pub fn random<const N: usize>() -> Option<[u8; N]> {
+    let mut bytes = [0; N];
+    rand::SystemRandom::new().fill(&mut bytes).ok()?;
+    Some(bytes)
 }
 
 #[cfg(feature = "aws-lc-rs")]

@@ -43,7 +43,7 @@ pub fn decode_segment(segment: &[u8]) -> Option<Vec<u8>> {
 }
 
 /// Encodes in that form.
-pub(super) fn encode_segment(bytes: &[u8]) -> String {
+pub(crate) fn encode_segment(bytes: &[u8]) -> String {
     URL_SAFE_NO_PAD.encode(bytes)
 }
 
@@ -90,10 +90,21 @@ impl<'a> Compact<'a> {
         decode_segment(self.payload).ok_or_else(|| malformed("the payload is not base64url"))
     }
 
+    /// The header's JSON text.
+    pub(crate) fn header_text(&self) -> Result<Vec<u8>, Denial> {
+        decode_segment(self.header).ok_or_else(|| malformed("the header is not base64url"))
+    }
+
     /// Reads the header. Keys that it names or carries (`jwk`, `jku`, `x5u`, `x5c`) are never looked at (RFC 8725 §3.10).
     pub fn header(&self) -> Result<Header, Denial> {
-        let text = decode_segment(self.header).ok_or_else(|| malformed("the header is not base64url"))?;
-        let Ok(header @ Json::Object(_)) = Json::parse(&text, MAX_JOSE_HEADER_DEPTH) else {
+        Header::parse(&self.header_text()?).map(|(header, _)| header)
+    }
+}
+
+impl Header {
+    /// Reads a header's text. Gives the whole header too: a proof carries its key there (RFC 9449 §4.2).
+    pub(crate) fn parse(text: &[u8]) -> Result<(Self, Json<'_>), Denial> {
+        let Ok(header @ Json::Object(_)) = Json::parse(text, MAX_JOSE_HEADER_DEPTH) else {
             return Err(malformed("the header is not one JSON object without repeated members"));
         };
         for parameter in ["crit", "b64", "zip", "enc"] {
@@ -109,7 +120,8 @@ impl<'a> Compact<'a> {
         let name = text("alg")?.ok_or(malformed("the header has no `alg`"))?;
         let algorithm =
             Algorithm::from_name(name).ok_or_else(|| Denial::AlgorithmRefused { algorithm: name.to_owned() })?;
-        Ok(Header { algorithm, key_id: text("kid")?.map(Box::from), typ: text("typ")?.map(Box::from) })
+        let read = Self { algorithm, key_id: text("kid")?.map(Box::from), typ: text("typ")?.map(Box::from) };
+        Ok((read, header))
     }
 }
 

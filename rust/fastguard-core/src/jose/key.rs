@@ -1,13 +1,15 @@
 //! One key (RFC 7517), prepared for every algorithm that it may verify.
 
 use std::fmt;
+use std::ops::RangeInclusive;
+use std::sync::Arc;
 
 use super::algorithm::Algorithm;
 use super::backend::{Public, Secret};
 use super::compact::{decode_segment, encode_segment};
 use super::roca;
 use super::thumbprint::thumbprint;
-use crate::bounds::{MAX_KEY_ID_BYTES, RSA_MODULUS_BITS};
+use crate::bounds::{MAX_KEY_ID_BYTES, PROOF_RSA_MODULUS_BITS, RSA_MODULUS_BITS};
 use crate::json::Json;
 
 /// A key that can verify.
@@ -71,6 +73,25 @@ impl fmt::Debug for Key {
 impl Key {
     /// Reads a JWK. `oct` keys only by the flag: whoever verifies with one could also sign.
     pub fn from_jwk(jwk: &Json<'_>, allow_symmetric: bool) -> Result<Self, KeyError> {
+        Self::read(jwk, allow_symmetric, None, RSA_MODULUS_BITS)
+    }
+
+    /// Reads the public key that a proof brings along (RFC 9449 §4.3), prepared for the proof's algorithm alone.
+    pub fn from_proof(jwk: &Json<'_>, algorithm: Algorithm) -> Result<Self, KeyError> {
+        // A symmetric key would be no secret any more once it stood in a proof.
+        if jwk.member("k").is_some() {
+            return Err(KeyError::Private);
+        }
+        refuse_private(jwk)?;
+        Self::read(jwk, false, Some(algorithm), PROOF_RSA_MODULUS_BITS)
+    }
+
+    fn read(
+        jwk: &Json<'_>,
+        allow_symmetric: bool,
+        only: Option<Algorithm>,
+        modulus_bits: RangeInclusive<usize>,
+    ) -> Result<Self, KeyError> {
         if jwk.as_object().is_none() {
             return Err(KeyError::Malformed("not an object"));
         }
@@ -84,9 +105,11 @@ impl Key {
             None => None,
             Some(name) => Some(Algorithm::from_name(name).ok_or(KeyError::Unsupported)?),
         };
-        let may = |algorithm: &Algorithm| bound.is_none_or(|bound| fits_name(bound, *algorithm));
+        let may = |algorithm: &Algorithm| {
+            only.is_none_or(|only| only == *algorithm) && bound.is_none_or(|bound| fits_name(bound, *algorithm))
+        };
         let (thumbprint, prepared) = match text(jwk, "kty")? {
-            Some("RSA") => rsa(jwk, may)?,
+            Some("RSA") => rsa(jwk, may, &modulus_bits)?,
             Some("EC") => elliptic(jwk, may)?,
             Some("OKP") => edwards(jwk, may)?,
             Some("oct") if !allow_symmetric => return Err(KeyError::Symmetric),
@@ -126,6 +149,28 @@ impl Key {
             Some((_, Prepared::Secret(secret))) => secret.verify(signing_input, signature),
             None => false,
         }
+    }
+}
+
+/// A header that brings its own key, read once. Whether the key may be believed, whoever reads it must know.
+#[derive(Clone, Debug)]
+pub struct HeaderKey(Arc<(Box<[u8]>, Algorithm, Key)>);
+
+impl HeaderKey {
+    /// Keeps a key with the encoded header that it stood in.
+    pub(crate) fn new(segment: &[u8], algorithm: Algorithm, key: Key) -> Self {
+        Self(Arc::new((segment.into(), algorithm, key)))
+    }
+
+    /// The encoded header.
+    pub(crate) fn segment(&self) -> &[u8] {
+        &self.0.0
+    }
+
+    /// Whether the signature matches, by the header's own algorithm.
+    pub(crate) fn verify(&self, signing_input: &[u8], signature: &[u8]) -> bool {
+        let (_, algorithm, key) = &*self.0;
+        key.verify(*algorithm, signing_input, signature)
     }
 }
 
@@ -174,15 +219,19 @@ fn some_fit(prepared: Vec<(Algorithm, Prepared)>) -> Result<Vec<(Algorithm, Prep
 
 type Read = (Box<str>, Vec<(Algorithm, Prepared)>);
 
-fn rsa(jwk: &Json<'_>, may: impl Fn(&Algorithm) -> bool) -> Result<Read, KeyError> {
+fn rsa(
+    jwk: &Json<'_>,
+    may: impl Fn(&Algorithm) -> bool,
+    modulus_bits: &RangeInclusive<usize>,
+) -> Result<Read, KeyError> {
     use Algorithm::{Ps256, Ps384, Ps512, Rs256, Rs384, Rs512};
     refuse_private(jwk)?;
     let (n, e) = (bytes(jwk, "n")?, bytes(jwk, "e")?);
     // RFC 7518 §6.3.1.1 forbids leading zeros; some implementations write one, and it changes no value.
     let n = n.iter().position(|byte| *byte != 0).and_then(|start| n.get(start..)).ok_or(KeyError::Invalid)?;
     let bits = n.len() * 8 - n.first().map_or(0, |byte| byte.leading_zeros() as usize);
-    if !RSA_MODULUS_BITS.contains(&bits) {
-        return Err(KeyError::Weak("the modulus is not of 2048 to 8192 bits"));
+    if !modulus_bits.contains(&bits) {
+        return Err(KeyError::Weak("the modulus is too short or too long"));
     }
     // F16: a large exponent makes every verification slow; an even one or 1 is no exponent.
     let exponent = e.iter().try_fold(0_u64, |sum, byte| sum.checked_mul(256)?.checked_add(u64::from(*byte)));

@@ -9,8 +9,9 @@ mod roca;
 mod thumbprint;
 
 pub use algorithm::{Algorithm, Algorithms};
-pub use backend::{Hasher, sha256};
+pub use backend::{Hasher, Mac, random, sha256};
+pub(crate) use compact::encode_segment;
 pub use compact::{Compact, Header, decode_segment, verify_compact};
-pub use key::{Key, KeyError};
+pub use key::{HeaderKey, Key, KeyError};
 pub use keyset::{KeySet, KeySetError, SkipReason, SkippedKey};
 pub use thumbprint::{digest_name, is_published};

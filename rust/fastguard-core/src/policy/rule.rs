@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::call::Caller;
-use crate::config::{Rule, Tier};
+use crate::config::{Binding, Rule, Tier};
 use crate::denial::Denial;
 use crate::request::Kind;
 use crate::scopes::{ScopeBits, ScopeTable};
@@ -28,6 +28,7 @@ pub struct CompiledRule {
     all_names: Vec<String>,
     any_names: Vec<String>,
     tier: Tier,
+    binding: Option<Binding>,
     log_arguments: Arc<[Box<str>]>,
 }
 
@@ -46,6 +47,7 @@ impl CompiledRule {
             all_names,
             any_names,
             tier: rule.tier,
+            binding: rule.binding,
             log_arguments: rule.log_arguments.iter().map(|name| name.as_str().into()).collect(),
         }
     }
@@ -59,6 +61,7 @@ impl CompiledRule {
             all_names: Vec::new(),
             any_names: Vec::new(),
             tier: Tier::Auto,
+            binding: None,
             log_arguments: Arc::default(),
         }
     }
@@ -78,17 +81,32 @@ impl CompiledRule {
         &self.log_arguments
     }
 
-    /// Whether the caller has the scopes that the rule demands.
+    /// Whether the caller has the scopes and the binding that the rule demands.
     pub fn is_met_by(&self, caller: &Caller) -> bool {
+        self.is_bound_for(caller) && self.has_scopes_of(caller)
+    }
+
+    /// A bound token has no way through the room of bindings but by its proof, so that it is bound says enough.
+    fn is_bound_for(&self, caller: &Caller) -> bool {
+        match self.binding {
+            None => true,
+            Some(Binding::Dpop) => caller.thumbprint().is_some(),
+        }
+    }
+
+    fn has_scopes_of(&self, caller: &Caller) -> bool {
         let granted = caller.granted();
         granted.contains_all(&self.all)
             && (self.any.is_empty() || self.any.iter().any(|bits| granted.contains_all(bits)))
     }
 
-    /// Checks scopes, then the tier. A challenge names every scope that this operation needs (SC2); where one of several
+    /// Checks the binding, the scopes, then the tier. A challenge names every scope that this operation needs (SC2); where one of several
     /// suffices, the first of them.
     pub(super) fn check(&self, caller: &Caller, scopes: &ScopeTable) -> Result<(), Denial> {
-        if !self.is_met_by(caller) {
+        if !self.is_bound_for(caller) {
+            return Err(Denial::BindingRequired { rule: self.key.to_string() });
+        }
+        if !self.has_scopes_of(caller) {
             let granted = caller.granted();
             let lacks = |name: &&String| !granted.contains_all(&scopes.bit(name));
             let mut missing: Vec<String> = self.all_names.iter().filter(lacks).cloned().collect();

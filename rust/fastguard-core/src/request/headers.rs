@@ -81,6 +81,20 @@ pub enum Scheme {
     Dpop,
 }
 
+/// What stands in the `DPoP` header (RFC 9449 §4.1).
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum ProofHeader<'a> {
+    /// There is none.
+    Missing,
+    /// One, as it came.
+    One(&'a str),
+    /// More than one, or one that is no text.
+    Unreadable {
+        /// Whether it came more than once.
+        is_repeated: bool,
+    },
+}
+
 /// The headers that decide something, each with its first value and whether it came again.
 #[derive(Debug, Default)]
 pub struct Headers {
@@ -121,8 +135,9 @@ impl Headers {
             return Ok(());
         }
         for header in Header::ALL {
-            // Proxies append to these two by adding lines; they are read only when a declared proxy sent them.
-            if matches!(header, Header::Forwarded | Header::XForwardedFor) {
+            // Proxies append to two of these by adding lines; they are read only when a declared proxy sent them. The room of
+            // bindings refuses a second proof, with the challenge that RFC 9449 §7.1 wants.
+            if matches!(header, Header::Forwarded | Header::XForwardedFor | Header::Dpop) {
                 continue;
             }
             if self.is_repeated(header) {
@@ -149,6 +164,18 @@ impl Headers {
         match std::str::from_utf8(bytes) {
             Ok(text) if visible && !edge_space => Ok(Some(text)),
             _ => Err(Denial::HeaderInvalid { header: header.name() }),
+        }
+    }
+
+    /// The proof of possession. Whether it must be there, and what it says, the room of bindings decides.
+    pub(super) fn proof(&self) -> ProofHeader<'_> {
+        if self.is_repeated(Header::Dpop) {
+            return ProofHeader::Unreadable { is_repeated: true };
+        }
+        match self.text(Header::Dpop) {
+            Ok(None) => ProofHeader::Missing,
+            Ok(Some(proof)) => ProofHeader::One(proof),
+            Err(_) => ProofHeader::Unreadable { is_repeated: false },
         }
     }
 
@@ -232,11 +259,20 @@ mod tests {
 
     #[test]
     fn repeated_routing_header_is_refused() {
-        for name in ["authorization", "mcp-method", "mcp-name", "mcp-protocol-version", "mcp-session-id", "dpop"] {
+        for name in ["authorization", "mcp-method", "mcp-name", "mcp-protocol-version", "mcp-session-id"] {
             let twice = headers(&[(name, "a"), (&name.to_uppercase(), "a")]);
             assert!(matches!(twice.check(), Err(Denial::HeaderDuplicated { header }) if header == name), "{name}");
         }
         assert_eq!(headers(&[("accept", "a"), ("accept", "b")]).check(), Ok(()));
+    }
+
+    #[test]
+    fn proof_is_told_apart_from_none_and_from_many() {
+        assert_eq!(headers(&[]).proof(), ProofHeader::Missing);
+        assert_eq!(headers(&[("DPoP", "a.b.c")]).proof(), ProofHeader::One("a.b.c"));
+        let twice = headers(&[("dpop", "a.b.c"), ("DPoP", "a.b.c")]);
+        assert_eq!((twice.check(), twice.proof()), (Ok(()), ProofHeader::Unreadable { is_repeated: true }));
+        assert_eq!(headers(&[("dpop", "a\u{e9}")]).proof(), ProofHeader::Unreadable { is_repeated: false });
     }
 
     #[test]

@@ -12,10 +12,11 @@ use std::borrow::Cow;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use crate::config::{Config, Network};
-use crate::denial::Denial;
+use crate::config::{Config, DpopMode, Network};
+use crate::denial::{Challenger, Denial};
+use crate::jose::Algorithm;
 
-pub use headers::{Header, Headers, Scheme};
+pub use headers::{Header, Headers, ProofHeader, Scheme};
 pub use target::{Kind, Target};
 
 /// One request, as it came: raw HTTP in wire order, or a message that an SDK has parsed.
@@ -55,6 +56,18 @@ impl HttpMethod {
             "GET" => Self::Get,
             "DELETE" => Self::Delete,
             _ => Self::Other,
+        }
+    }
+}
+
+impl HttpMethod {
+    /// The method's name; empty for those that are refused.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Post => "POST",
+            Self::Get => "GET",
+            Self::Delete => "DELETE",
+            Self::Other => "",
         }
     }
 }
@@ -137,7 +150,7 @@ impl ToolRequest {
 pub struct Receiver {
     path: Box<str>,
     metadata_url: Box<str>,
-    first_scopes: Box<str>,
+    challenger: Challenger,
     proxies: Vec<Network>,
 }
 
@@ -147,9 +160,16 @@ impl Receiver {
         let (origin, path) = split_url(&config.resource.url);
         // RFC 9728 §3.1: the well-known part goes between host and path; a path of `/` is left out.
         let inserted = if path == "/" { "" } else { path };
-        let metadata_url = format!("{origin}/.well-known/oauth-protected-resource{inserted}").into();
-        let first_scopes = config.resource.scopes.join(" ").into();
-        Self { path: path.into(), metadata_url, first_scopes, proxies: config.proxies.addresses.clone() }
+        let metadata_url: Box<str> = format!("{origin}/.well-known/oauth-protected-resource{inserted}").into();
+        let takes_proofs = config.dpop.mode != DpopMode::Off;
+        let names: Vec<_> = config.dpop.accepted_algorithms().iter().map(Algorithm::name).collect();
+        let challenger = Challenger {
+            metadata_url: Some(metadata_url.clone()),
+            first_scopes: config.resource.scopes.join(" ").into(),
+            proof_algorithms: takes_proofs.then(|| names.join(" ").into()),
+            takes_bearer: config.dpop.mode != DpopMode::Required,
+        };
+        Self { path: path.into(), metadata_url, challenger, proxies: config.proxies.addresses.clone() }
     }
 
     /// The path that is guarded.
@@ -164,7 +184,7 @@ impl Receiver {
 
     /// The challenge of a refusal, where one is due.
     pub fn challenge(&self, denial: &Denial) -> Option<String> {
-        denial.challenge(&self.metadata_url, &self.first_scopes)
+        self.challenger.challenge(denial)
     }
 
     /// Checks path and headers. The body stays unread.
@@ -217,6 +237,22 @@ impl<'a> Received<'a> {
     /// The scheme and the token of the one `Authorization` header.
     pub const fn credentials(&self) -> Option<(Scheme, &'a str)> {
         self.credentials
+    }
+
+    /// The `DPoP` header; a message that an SDK has parsed has none.
+    pub fn proof(&self) -> ProofHeader<'a> {
+        match &self.request.source {
+            Source::Http { headers, .. } => headers.proof(),
+            _ => ProofHeader::Missing,
+        }
+    }
+
+    /// The request's method; empty for a message that an SDK has parsed.
+    pub const fn http_method(&self) -> &'static str {
+        match &self.request.source {
+            Source::Http { method, .. } => method.name(),
+            _ => "",
+        }
     }
 
     /// `Mcp-Session-Id`, chosen by the client: never an identity.

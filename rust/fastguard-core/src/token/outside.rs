@@ -2,8 +2,8 @@
 //!
 //! The verdict takes the same way as a verified JWT from there on: cached until the token expires, rechecked and revocable.
 
-use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use super::claims::Reading;
@@ -92,7 +92,9 @@ impl Tokens {
         }
         let generation = self.generation;
         let cleared_at = AtomicU64::new(cleared_at);
-        let entry = Entry { text: text.into(), caller, key_epoch: keys.epoch(), keys, generation, cleared_at };
+        let (text_hash, proof_key, key_epoch) = (OnceLock::new(), OnceLock::new(), keys.epoch());
+        let text = text.into();
+        let entry = Entry { text, caller, keys, key_epoch, generation, cleared_at, text_hash, proof_key };
         Ok(VerifiedToken { entry: Arc::new(entry) })
     }
 

@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::ops::Deref;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
@@ -20,7 +20,7 @@ use crate::clock::{Now, UnixTime};
 use crate::config::{Config, ConfigError};
 use crate::denial::Denial;
 use crate::hashing::KeyHasher;
-use crate::jose::{Compact, Header, KeySet, KeySetError};
+use crate::jose::{Compact, Header, HeaderKey, KeySet, KeySetError, encode_segment, sha256};
 use crate::json::Json;
 use crate::scopes::ScopeTable;
 
@@ -34,6 +34,26 @@ impl VerifiedToken {
     /// The caller that the token names.
     pub fn caller(&self) -> &Arc<Caller> {
         &self.entry.caller
+    }
+
+    /// The token's text.
+    pub fn text(&self) -> &str {
+        &self.entry.text
+    }
+
+    /// The SHA-256 of the text in base64url: what `ath` of a proof must be (RFC 9449 §4.2).
+    pub fn text_hash(&self) -> &str {
+        self.entry.text_hash.get_or_init(|| encode_segment(&sha256(self.entry.text.as_bytes())).into())
+    }
+
+    /// The key of the last proofs, once one was confirmed.
+    pub(crate) fn proof_key(&self) -> Option<&HeaderKey> {
+        self.entry.proof_key.get()
+    }
+
+    /// Keeps the key of a proof that was confirmed; the first one stays, so that nobody can make the guard forget it.
+    pub(crate) fn keep_proof_key(&self, key: HeaderKey) {
+        let _ = self.entry.proof_key.set(key);
     }
 }
 
@@ -55,6 +75,9 @@ pub(super) struct Entry {
     pub(super) generation: u64,
     /// The count of revocations at which this token was last seen not to be hit.
     pub(super) cleared_at: AtomicU64,
+    /// Kept for room 2: the same for all proofs of one token.
+    pub(super) text_hash: OnceLock<Box<str>>,
+    pub(super) proof_key: OnceLock<HeaderKey>,
 }
 
 impl Entry {
@@ -331,7 +354,9 @@ impl Tokens {
         }
         let (keys, generation) = (Arc::clone(&issuer.keys), self.generation);
         let cleared_at = AtomicU64::new(cleared_at);
-        Ok(Entry { text: text.into(), caller: Arc::new(caller), keys, key_epoch, generation, cleared_at })
+        let caller = Arc::new(caller);
+        let (text_hash, proof_key) = (OnceLock::new(), OnceLock::new());
+        Ok(Entry { text: text.into(), caller, keys, key_epoch, generation, cleared_at, text_hash, proof_key })
     }
 
     /// With one issuer, its keys are tried before the payload is parsed; with several, `iss` chooses among their keys, and

@@ -28,7 +28,8 @@ pub(super) fn check(config: &Config, findings: &mut Findings) {
         check_types(issuer, &at, findings);
         check_lists(issuer, &at, findings);
         if issuer.audience_claim.as_deref().is_some_and(|claim| claim != "aud") && issuer.audiences.is_none() {
-            findings.add(at("audiences"), "needed with another `audience_claim`: no such claim holds the resource's URL");
+            findings
+                .add(at("audiences"), "needed with another `audience_claim`: no such claim holds the resource's URL");
         }
         findings.refuse_empty(at("audience_claim"), issuer.audience_claim.as_deref() == Some(""));
         if !(Duration::from_secs(1)..=Duration::from_secs(86_400)).contains(&issuer.max_lifetime.get()) {

@@ -16,6 +16,11 @@ fn tables(config: &Config) -> [(&'static str, &BTreeMap<String, Rule>); 4] {
     ]
 }
 
+/// Every rule with its table and name.
+pub(super) fn all(config: &Config) -> impl Iterator<Item = (&'static str, &str, &Rule)> {
+    tables(config).into_iter().flat_map(|(table, rules)| rules.iter().map(move |(name, rule)| (table, &**name, rule)))
+}
+
 pub(super) fn check(config: &Config, findings: &mut Findings) {
     for (table, rules) in tables(config) {
         for (name, rule) in rules {

@@ -1,0 +1,117 @@
+//! `[dpop]`: tokens bound to a key (RFC 9449).
+
+use std::fmt;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::error::ConfigError;
+use super::schema::Config;
+use super::values::Span;
+use crate::bounds::{MIN_NONCE_SECRET_BYTES, REPLAY_ENTRIES};
+use crate::jose::Algorithms;
+
+/// `[dpop]`: tokens bound to a key.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields, default)]
+pub struct Dpop {
+    /// Whether tokens may or must be bound. Default: optional.
+    pub mode: DpopMode,
+    /// Largest distance between a proof's `iat` and now; the leeway of `[tokens]` is added, to 5m in all at most. Default: 5m.
+    pub max_age: Span,
+    /// Algorithms of proofs: `ES256`, `ES384`, `ES512`, `EdDSA`, `Ed25519`, `PS256`, `RS256`. Default: `ES256`, `EdDSA`.
+    /// The two names of Ed25519 come together.
+    pub algorithms: Vec<String>,
+    /// Whether a proof must carry a nonce of ours. Default: off.
+    pub nonce: NonceMode,
+    /// A file beside this one with the secret that nonces are made of, the same for all processes. Default: `FASTGUARD_DPOP_NONCE_SECRET`,
+    /// or a secret of each process.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub nonce_secret_file: Option<String>,
+    /// Used proofs that are remembered at once. Default: 1000000.
+    pub replay_entries: usize,
+    /// Comes by file or environment, and has no place in the digest.
+    #[serde(skip)]
+    pub nonce_secret: NonceSecret,
+}
+
+impl Default for Dpop {
+    fn default() -> Self {
+        Self {
+            mode: DpopMode::Optional,
+            max_age: Span::from_seconds(300),
+            algorithms: ["ES256", "EdDSA"].map(str::to_owned).to_vec(),
+            nonce: NonceMode::Off,
+            nonce_secret_file: None,
+            replay_entries: REPLAY_ENTRIES,
+            nonce_secret: NonceSecret::default(),
+        }
+    }
+}
+
+impl Dpop {
+    /// The algorithms of proofs that are accepted, each by every name it has.
+    pub fn accepted_algorithms(&self) -> Algorithms {
+        Algorithms::from_names(self.algorithms.iter().map(String::as_str)).unwrap_or_default().with_both_names()
+    }
+}
+
+/// Whether tokens may or must be bound to a key.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "lowercase")]
+pub enum DpopMode {
+    /// Bound tokens are refused.
+    Off,
+    /// Bound tokens need a proof, others pass.
+    Optional,
+    /// Only bound tokens with a proof pass.
+    Required,
+}
+
+/// Whether a proof must carry a nonce of ours.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "lowercase")]
+pub enum NonceMode {
+    /// None is asked for.
+    Off,
+    /// Proofs without one of the last minutes are refused (RFC 9449 section 9).
+    Required,
+}
+
+/// The secret that nonces are made of.
+#[derive(Clone, Default)]
+pub struct NonceSecret(Option<Arc<[u8]>>);
+
+impl NonceSecret {
+    /// The bytes, where there are any.
+    pub fn bytes(&self) -> Option<&[u8]> {
+        self.0.as_deref()
+    }
+}
+
+impl fmt::Debug for NonceSecret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.0.is_some() { "NonceSecret(set)" } else { "NonceSecret(unset)" })
+    }
+}
+
+impl Config {
+    /// Takes in the secret of nonces. `key` is where it comes from. White space at its end is not part of it, since editors add it.
+    pub fn set_nonce_secret(&mut self, key: &str, bytes: &[u8]) -> Result<(), ConfigError> {
+        if self.dpop.nonce_secret.bytes().is_some() {
+            return Err(ConfigError::at(
+                key,
+                "the secret of nonces comes by the file or by the environment, not by both",
+            ));
+        }
+        let bytes = bytes.trim_ascii_end();
+        if bytes.len() < MIN_NONCE_SECRET_BYTES {
+            return Err(ConfigError::at(key, format!("the secret must have at least {MIN_NONCE_SECRET_BYTES} bytes")));
+        }
+        self.dpop.nonce_secret = NonceSecret(Some(bytes.into()));
+        Ok(())
+    }
+}

@@ -1,0 +1,113 @@
+//! What records and logs say of a refusal.
+
+use std::fmt;
+
+use super::Denial;
+
+impl fmt::Display for Denial {
+    /// The detail for records and logs. Lower case, no full stop, input in backticks.
+    #[expect(clippy::too_many_lines, reason = "a line for every reason")]
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::PathUnknown => f.write_str("the path is neither guarded nor declared public"),
+            Self::HttpMethodRefused => f.write_str("the HTTP method is not GET, POST or DELETE"),
+            Self::OriginRefused => f.write_str("the request's origin is not allowed"),
+            Self::HeaderDuplicated { header } => write!(f, "header `{header}` came more than once"),
+            Self::HeaderInvalid { header } => write!(f, "header `{header}` cannot be read"),
+            Self::HeaderMismatch { header } => write!(f, "header `{header}` differs from the body"),
+            Self::HeadersTooMany => f.write_str("too many headers"),
+            Self::BodyTooLarge => f.write_str("the body is too large"),
+            Self::BodyMissing => f.write_str("the rule needs the body, which was not given"),
+            Self::BodyEncoded => f.write_str("the body has a content encoding"),
+            Self::BodyNotJson => f.write_str("the body is not JSON in UTF-8"),
+            Self::BodyTooDeep => f.write_str("the body nests too deeply"),
+            Self::MemberDuplicated => f.write_str("an object of the body names a member twice"),
+            Self::BatchRefused => f.write_str("batches of messages are refused"),
+            Self::MessageInvalid { what } => write!(f, "not a JSON-RPC message of MCP: {what}"),
+            Self::TokenMissing => f.write_str("no token was presented"),
+            Self::SchemeUnsupported => f.write_str("the `Authorization` header is not of a supported scheme"),
+            Self::TokenTooLarge => f.write_str("the token is too large"),
+            Self::TokenMalformed { what } => write!(f, "not a compact JWS: {what}"),
+            Self::HeaderParameterRefused { parameter } => write!(f, "header parameter `{parameter}` is refused"),
+            Self::AlgorithmRefused { algorithm } => write!(f, "algorithm `{}` is refused", Shown(algorithm)),
+            Self::TypeRefused { found } => write!(f, "type `{}` is refused", Shown(found)),
+            Self::IssuerUnknown { found } => write!(f, "issuer `{}` is not configured", Shown(found)),
+            Self::KeyUnknown { key_id } => write!(f, "no key fits `{}`", Shown(key_id)),
+            Self::KeyAmbiguous => f.write_str("the token names no key and more than one fits"),
+            Self::KeysUnavailable { .. } => f.write_str("the issuer's keys are not available"),
+            Self::SignatureInvalid => f.write_str("the signature does not match"),
+            Self::ClaimMissing { claim } => write!(f, "claim `{}` is missing", Shown(claim)),
+            Self::ClaimInvalid { claim } => write!(f, "claim `{}` is invalid", Shown(claim)),
+            Self::ClaimRefused { claim } => write!(f, "claim `{}` has another value than required", Shown(claim)),
+            Self::AudienceMismatch { found } => write!(f, "audience `{}` does not name this resource", Shown(found)),
+            Self::TokenExpired { expired_at } => write!(f, "the token expired at {}", expired_at.as_seconds_f64()),
+            Self::TokenNotYetValid { valid_from } => {
+                write!(f, "the token is valid only from {}", valid_from.as_seconds_f64())
+            }
+            Self::TokenFromFuture { issued_at } => {
+                write!(f, "the token was issued in the future, at {}", issued_at.as_seconds_f64())
+            }
+            Self::LifetimeTooLong { lifetime } => {
+                write!(f, "the token's lifetime of {} s is too long", lifetime.as_secs())
+            }
+            Self::PrincipalMissing => f.write_str("the token names neither a subject nor a client"),
+            Self::TokenRevoked => f.write_str("the token was revoked"),
+            Self::VerifierRefused => f.write_str("the verifier does not accept the token"),
+            Self::VerifierUnavailable { .. } => f.write_str("the verifier failed or gave no answer"),
+            Self::ProofMissing => f.write_str("the token is bound to a key and came without proof"),
+            Self::BoundAsBearer => f.write_str("the token is bound to a key and came under `Bearer`"),
+            Self::ProofDuplicated => f.write_str("there is more than one `DPoP` header"),
+            Self::ProofMalformed { what } => write!(f, "no DPoP proof: {what}"),
+            Self::ProofAlgorithmRefused { algorithm } => {
+                write!(f, "algorithm `{}` of the proof is refused", Shown(algorithm))
+            }
+            Self::ProofKeyRefused { reason } => write!(f, "the key in the proof is refused: {reason}"),
+            Self::ProofSignatureInvalid => f.write_str("the signature of the proof does not match"),
+            Self::ProofMethodMismatch { found } => write!(f, "`htm` `{}` is not the request's method", Shown(found)),
+            Self::ProofUrlMismatch { found } => write!(f, "`htu` `{}` is not the resource's URL", Shown(found)),
+            Self::ProofExpired { issued_at } => {
+                write!(f, "the proof is too old: it was made at {}", issued_at.as_seconds_f64())
+            }
+            Self::ProofFromFuture { issued_at } => {
+                write!(f, "the proof was made in the future, at {}", issued_at.as_seconds_f64())
+            }
+            Self::ProofTokenMismatch => f.write_str("`ath` is not the hash of the token"),
+            Self::ProofKeyMismatch { found } => {
+                write!(f, "the token is bound to another key than `{}`", Shown(found))
+            }
+            Self::NonceRequired { .. } => f.write_str("the proof has no nonce of the last minutes"),
+            Self::ProofReplayed => f.write_str("the proof was used before"),
+            Self::ReplaysFull { .. } => f.write_str("no room is left to remember the proof"),
+            Self::CertificateMissing => f.write_str("the token is bound to a certificate, and none was confirmed"),
+            Self::BindingUnknown { member } => write!(f, "`cnf` member `{}` cannot be confirmed", Shown(member)),
+            Self::BindingMissing { demanded_by } => {
+                write!(f, "the token is not bound to a key, which {demanded_by} demands")
+            }
+            Self::QuotaSpent { rule, .. } => write!(f, "the quota of `{rule}` is spent"),
+            Self::WindowsFull { rule, .. } => write!(f, "no window is free for `{rule}`"),
+            Self::TargetUnknown { target } => write!(f, "no rule names `{}`", Shown(target)),
+            Self::ScopeInsufficient { rule, missing, .. } => {
+                write!(f, "`{rule}` needs the scope `{}`", missing.join(" "))
+            }
+            Self::TierBlocked { rule } => write!(f, "`{rule}` is blocked"),
+            Self::BindingRequired { rule } => write!(f, "`{rule}` needs a token that is bound to a key"),
+            Self::ApprovalRequired { rule } => write!(f, "`{rule}` needs an approval"),
+        }
+    }
+}
+
+/// Input of others in a message: at most 128 characters, control characters escaped.
+struct Shown<'a>(&'a str);
+
+impl fmt::Display for Shown<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for character in self.0.chars().take(128) {
+            if character.is_control() || character == '`' {
+                write!(f, "{}", character.escape_default())?;
+            } else {
+                write!(f, "{character}")?;
+            }
+        }
+        if self.0.chars().nth(128).is_some() { f.write_str("…") } else { Ok(()) }
+    }
+}
