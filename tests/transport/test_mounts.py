@@ -84,7 +84,7 @@ def test_mounted_server_is_guarded_and_its_metadata_stand_at_the_root(make_mount
                 assert "hello" in (await http.get("/hello")).text
                 refused = await http.post("/api/mcp", json=message("tools/list"))
                 assert refused.status_code == 401
-                place = refused.headers["www-authenticate"].split('resource_metadata="')[1].rstrip('"')
+                place = refused.headers["www-authenticate"].split('resource_metadata="')[1].split('"')[0]
                 assert place == f"{BASE}{ROOT_METADATA}/api/mcp"
                 assert (await http.get(place)).json()["resource"] == f"{BASE}/api/mcp"
                 assert (await http.head(place)).status_code == 200

@@ -175,6 +175,36 @@ def verify(token: TokenArgument, config: ConfigOption = DEFAULT_CONFIG) -> None:
     _print_verdict(verdict)
 
 
+@token_app.command("issue")
+def issue(
+    scope: Annotated[list[str], typer.Option(help="A scope; once for each.")] = [],  # noqa: B006 - typer's way
+    subject: Annotated[str, typer.Option("--as", help="Whose token.")] = "alice",
+    expires: Annotated[int, typer.Option(help="Seconds until it expires, at most 3600.")] = 900,
+) -> None:
+    """Prints a token of the authorization server that `fastguard dev` runs in this folder."""
+    from mcp_fastguard.dev import workbench  # noqa: PLC0415 - needs the extra `dev`
+
+    try:
+        print(workbench.issue(scope, subject=subject, lifetime=expires))
+    except ValueError as error:
+        raise _fail(error) from error
+
+
+@app.command()
+def dev(
+    server: Annotated[str, typer.Argument(help="The server, as module:attribute.")],
+    port: Annotated[int, typer.Option(help="The server's; the authorization server takes the next one.")] = 8000,
+    config: Annotated[Path | None, typer.Option("--config", "-c", help="Whose rules and limits hold.")] = None,
+) -> None:
+    """Runs a server guarded, with an authorization server beside it, on loopback: no identity provider is needed."""
+    from mcp_fastguard.dev import workbench  # noqa: PLC0415 - needs the extra `dev`
+
+    try:
+        workbench.run(server, port=port, config=config)
+    except (ValueError, RuntimeError, GuardError) as error:
+        raise _fail(error) from error
+
+
 @app.command()
 def explain(
     tool: Annotated[str, typer.Argument(help="The tool's name, or the id of a record of the audit log.")],

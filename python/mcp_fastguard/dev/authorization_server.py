@@ -41,6 +41,9 @@ __all__ = ["LIFETIME", "AuthorizationServer"]
 #: Lifetime of access tokens, in seconds.
 LIFETIME: Final = 900
 
+#: A token that is issued by hand lives at most so long, in seconds: what guards accept by default.
+MAX_LIFETIME: Final = 3_600
+
 #: An old key stays published for so many seconds: until its last token has expired, with a minute for clocks that differ.
 OVERLAP: Final = LIFETIME + 60
 
@@ -196,6 +199,7 @@ class AuthorizationServer:
                 Route(f"{path}/token", cors_middleware(self._token, write), methods=write),
                 Route(f"{path}/authorize", self._authorize, methods=["GET", "POST"]),
                 Route(f"{path}/dev/rotate", self._rotate, methods=["POST"]),
+                Route(f"{path}/dev/issue", self._issue, methods=["POST"]),
             ],
             middleware=[Middleware(LoopbackOnly), Middleware(RequestBodyLimitMiddleware, max_body_size=MAX_BODY)],
         )
@@ -228,10 +232,27 @@ class AuthorizationServer:
         return JSONResponse(answer, status_code=400)
 
     async def _rotate(self, request: Request) -> Response:
-        presented = request.headers.get("authorization", "")
-        if not secrets.compare_digest(presented.encode(), f"Bearer {self.admin_secret}".encode()):
+        if not self._is_admin(request):
             return JSONResponse({"error": "access_denied"}, status_code=403)
         return JSONResponse({"kid": self.rotate()})
+
+    async def _issue(self, request: Request) -> Response:
+        """A token for whoever started this server, in anybody's name."""
+        if not self._is_admin(request):
+            return JSONResponse({"error": "access_denied"}, status_code=403)
+        try:
+            asked = await request.json()
+            subject, scope, lifetime = str(asked["subject"]), str(asked["scope"]), int(asked["lifetime"])
+        except (KeyError, TypeError, ValueError):
+            return JSONResponse({"error": "invalid_request"}, status_code=400)
+        if not subject or not 1 <= lifetime <= MAX_LIFETIME:
+            return JSONResponse({"error": "invalid_request"}, status_code=400)
+        token = self.issue(subject, scope, lifetime=lifetime)
+        return JSONResponse({"access_token": token, "expires_in": lifetime}, headers=_NOT_STORED)
+
+    def _is_admin(self, request: Request) -> bool:
+        presented = request.headers.get("authorization", "")
+        return secrets.compare_digest(presented.encode(), f"Bearer {self.admin_secret}".encode())
 
     async def _token(self, request: Request) -> Response:
         """Client credentials (RFC 6749 section 4.4) with a resource indicator (RFC 8707)."""

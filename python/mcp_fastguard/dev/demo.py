@@ -179,7 +179,7 @@ async def refusals(walk: Walk, stage: Stage, era: str) -> None:
         "a token of another issuer": (issue("analyst", NARROW, iss="https://evil.example"), "401 issuer_unknown"),
         "a token of another type": (issue("analyst", NARROW, header={"typ": "JWT"}), "401 type_refused"),
         "a token for 24 hours": (issue("analyst", NARROW, lifetime=86_400), "401 lifetime_too_long"),
-        "a bound token without its proof": (issue("analyst", NARROW, cnf={"jkt": "x" * 43}), "401 proof_missing"),
+        "a bound token without its proof": (issue("analyst", NARROW, cnf={"jkt": "x" * 43}), "401 bound_as_bearer"),
     }
     for tried, (token, expected) in cases.items():
         walk.row(era, tried, expected, outcome(await stage.post(era, token, "tools/call", SCHEMAS)))

@@ -27,7 +27,20 @@ if TYPE_CHECKING:
 
     from mcp.shared.auth import OAuthClientInformationFull, OAuthToken
 
-__all__ = ["ALL_SCOPES", "ERAS", "NARROW", "QUERYING", "Bearer", "Stage", "Trail", "guarded", "issuing", "outcome"]
+__all__ = [
+    "ALL_SCOPES",
+    "ERAS",
+    "NARROW",
+    "QUERYING",
+    "Bearer",
+    "Stage",
+    "Trail",
+    "bound",
+    "guarded",
+    "issuing",
+    "outcome",
+    "serving",
+]
 
 #: The two eras of MCP, without and with a handshake, and what the official client calls them.
 ERAS: Final = {"2026-07-28": "2026-07-28", "2025-11-25": "legacy"}
@@ -175,8 +188,8 @@ async def issuing() -> AsyncIterator[tuple[AuthorizationServer, dict[str, str]]]
         "analyst": issuer.add_client("analyst", [NARROW, QUERYING]),
         "engineer": issuer.add_client("engineer", ALL_SCOPES),
     }
-    with _bound(issuer.issuer) as listening:
-        async with _serving(issuer.app(), listening):
+    with bound(issuer.issuer) as listening:
+        async with serving(issuer.app(), listening):
             yield issuer, secrets
 
 
@@ -193,8 +206,8 @@ async def guarded(issuer: AuthorizationServer, secrets: Mapping[str, str]) -> As
         sys.path.insert(0, str(folder))
     from server import build_app  # noqa: PLC0415 - found in the example's folder
 
-    with _bound(issuer.resource) as listening, Guard.from_file(folder / "fastguard.toml") as guard:
-        async with _serving(build_app(guard), listening):
+    with bound(issuer.resource) as listening, Guard.from_file(folder / "fastguard.toml") as guard:
+        async with serving(build_app(guard), listening):
             await _has_keys(guard, issuer.issuer)
             yield Stage(issuer, secrets, guard)
 
@@ -214,7 +227,7 @@ def _example_folder() -> Path:
     return folder
 
 
-def _bound(url: str) -> socket.socket:
+def bound(url: str) -> socket.socket:
     """A socket on the address of a URL, before anything else is started."""
     address = urlsplit(url)
     host, port = require_loopback(address.hostname or ""), address.port or 80
@@ -235,7 +248,7 @@ class _Server(uvicorn.Server):
 
 
 @contextlib.asynccontextmanager
-async def _serving(app: Any, listening: socket.socket) -> AsyncIterator[None]:
+async def serving(app: Any, listening: socket.socket) -> AsyncIterator[None]:
     """Serves an application, and ends it."""
     server = _Server(
         uvicorn.Config(

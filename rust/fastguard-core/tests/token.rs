@@ -585,9 +585,9 @@ fn bound_tokens_never_pass_as_bearer_tokens() {
         code(call(&gate, "look", &world.token(&changes)))
     };
     assert_eq!(of(json!({})), "allowed");
-    assert_eq!(of(json!({"cnf": {"jkt": "0ZcOCORZNYy-DWpqq30jZyJGHTN0d2HglBV3uiguA4I"}})), "proof_missing");
-    assert_eq!(of(json!({"cnf": {"x5t#S256": "A4DtL2JmUMhAsvJj5tKyn64SqzmuXbMrJa0n761y5v0"}})), "proof_missing");
-    assert_eq!(of(json!({"cnf": {"jkt": "a", "x5t#S256": "b"}})), "proof_missing");
+    assert_eq!(of(json!({"cnf": {"jkt": "0ZcOCORZNYy-DWpqq30jZyJGHTN0d2HglBV3uiguA4I"}})), "bound_as_bearer");
+    assert_eq!(of(json!({"cnf": {"x5t#S256": "A4DtL2JmUMhAsvJj5tKyn64SqzmuXbMrJa0n761y5v0"}})), "certificate_missing");
+    assert_eq!(of(json!({"cnf": {"jkt": "a", "x5t#S256": "b"}})), "certificate_missing");
     assert_eq!(of(json!({"cnf": {"jku": "https://evil.example"}})), "binding_unknown");
     assert_eq!(of(json!({"cnf": {"jkt": "a", "kid": "b"}})), "binding_unknown");
     for cnf in [json!({}), json!(null), json!("jkt"), json!({"jkt": 7}), json!({"jkt": null}), json!([])] {
