@@ -53,12 +53,13 @@ class Denied(GuardError):
         code: stable, listed with cause and cure in ``docs/codes.md``.
         detail: for logs and records; the client never sees it.
         status: the HTTP status that the client sees.
-        challenge: the ``WWW-Authenticate`` value (RFC 6750 section 3, RFC 9728 section 5.1), or None.
+        challenge: the ``WWW-Authenticate`` value (RFC 6750 section 3, RFC 9449 section 7.1, RFC 9728 section 5.1), or None.
         retry_after: seconds after which a retry can succeed, or None.
         config_key: the key of ``fastguard.toml`` that decides this, or None.
+        nonce: what the client must put into its next proof (``DPoP-Nonce``, RFC 9449 section 9), or None.
     """
 
-    def __init__(  # noqa: PLR0913, PLR0917 - the binding gives them in this order
+    def __init__(  # noqa: PLR0913, PLR0917 - positional, as pickle gives them back
         self,
         code: str,
         detail: str,
@@ -66,15 +67,17 @@ class Denied(GuardError):
         challenge: str | None = None,
         retry_after: float | None = None,
         config_key: str | None = None,
+        nonce: str | None = None,
     ) -> None:
         # All go to args, so the exception survives pickling to a worker.
-        super().__init__(code, detail, status, challenge, retry_after, config_key)
+        super().__init__(code, detail, status, challenge, retry_after, config_key, nonce)
         self.code = code
         self.detail = detail
         self.status = status
         self.challenge = challenge
         self.retry_after = retry_after
         self.config_key = config_key
+        self.nonce = nonce
 
     def __str__(self) -> str:
         return f"{self.code}: {self.detail}"
@@ -89,7 +92,7 @@ class TokenDenied(Denied):
 
 
 class BindingDenied(Denied):
-    """Room ``binding``: the token is not used by its holder (401)."""
+    """Room ``binding``: the token is not used by its holder (401), or no room is left to remember its proof (429)."""
 
 
 class LimitDenied(Denied):
@@ -97,7 +100,7 @@ class LimitDenied(Denied):
 
 
 class PolicyDenied(Denied):
-    """Room ``policy``: valid, and too weak (403)."""
+    """Room ``policy``: valid, and too weak (403), or not bound to a key where a rule demands it (401)."""
 
 
 class ApprovalDenied(Denied):

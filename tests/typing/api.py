@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from mcp_fastguard import AllowedCall, Guard, ToolRequest, current_call
+from mcp_fastguard.binding import BoundToken, DPoPVerifier
 from mcp_fastguard.limits import SlidingWindow
 from mcp_fastguard.testing import FakeClock, GuardUnderTest, as_caller, denied, guard, make_token
-from mcp_fastguard.token import KeySet, TokenVerifier, verify_compact
+from mcp_fastguard.token import KeySet, TokenVerifier, VerifiedToken, verify_compact
 
 
 def direct(guard: Guard) -> str | None:
@@ -28,6 +29,12 @@ def tokens(jwks: dict[str, object]) -> tuple[str, ...]:
     header, payload = verify_compact("a.b.c", keys, algorithms=["ES256"])
     verifier = TokenVerifier(issuer="i", audience="a", keys=keys, algorithms=["ES256"])
     return verifier.verify(str(header) + payload.decode()).scopes
+
+
+def proofs(token: VerifiedToken) -> str:
+    verifier = DPoPVerifier(max_age=60, algorithms=["ES256", "EdDSA"])
+    bound: BoundToken = verifier.confirm(token, "a.b.c", method="POST", url="https://h/mcp", access_token="d.e.f")
+    return bound.thumbprint
 
 
 def windows() -> bool:

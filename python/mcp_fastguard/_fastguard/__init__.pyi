@@ -9,6 +9,8 @@ __all__ = [
     "Admission",
     "AllowedCall",
     "Attested",
+    "BoundToken",
+    "DPoPVerifier",
     "Gate",
     "KeySet",
     "ObservedCall",
@@ -200,6 +202,72 @@ class TokenVerifier:
             TokenDenied: it is not valid; ``code`` says why.
         """
 
+# --- room binding -------------------------------------------------------------------------------
+
+@final
+class BoundToken:
+    """Proof that a token is used by the holder of the key that it is bound to."""
+
+    def __new__(cls, proof: Never) -> BoundToken: ...
+    @property
+    def token(self) -> VerifiedToken: ...
+    @property
+    def thumbprint(self) -> str:
+        """The key's SHA-256 thumbprint (RFC 7638) in base64url: ``cnf.jkt`` of the token."""
+
+@final
+class DPoPVerifier:
+    """Verifies proofs of possession (RFC 9449 section 4.3) and remembers those that were used."""
+
+    def __new__(
+        cls,
+        *,
+        max_age: float = 300.0,
+        algorithms: Sequence[str] | None = None,
+        leeway: float = 30.0,
+        replay_entries: int | None = None,
+    ) -> DPoPVerifier:
+        """Checks its options and makes an empty store.
+
+        Args:
+            max_age: largest distance between ``iat`` and now, in seconds, 1 to 300. A longer one lets proofs made in advance live on.
+            algorithms: accepted names of ``ES256``, ``ES384``, ``ES512``, ``EdDSA``, ``Ed25519``, ``PS256`` and ``RS256``; default
+                ``["ES256", "EdDSA"]``. The two names of Ed25519 come together.
+            leeway: seconds of tolerance for clocks, added to ``max_age``; both together count for 300 at most.
+            replay_entries: used proofs that are remembered at once, 1024 to 100000000, default 1000000; each costs at most 40 bytes. A
+                full store refuses; it never forgets a proof that could be used again. No principal holds more than 1/64 of it.
+
+        Raises:
+            ValueError: an option is impossible.
+        """
+    def confirm(
+        self,
+        token: VerifiedToken,
+        proof: str,
+        *,
+        method: str,
+        url: str,
+        access_token: str,
+        now: float | None = None,
+    ) -> BoundToken:
+        """Confirms that a request comes from the holder of the token's key. The proof is used up by it.
+
+        Args:
+            token: the verified token, bound by ``cnf.jkt``.
+            proof: the value of the one ``DPoP`` header.
+            method: the request's method, in its exact case.
+            url: the URL that the request was made to, as clients know it; never taken from headers that clients can set.
+            access_token: the token's text as it was presented.
+            now: seconds since the epoch; left out, the system's clock is read. One or the other, never both.
+
+        Raises:
+            BindingDenied: the proof is not valid; ``code`` says why.
+            GuardFault: times of two clocks were given.
+            ValueError: ``url`` is not absolute.
+        """
+    def __len__(self) -> int:
+        """How many used proofs are remembered."""
+
 # --- room limits --------------------------------------------------------------------------------
 
 @final
@@ -288,6 +356,8 @@ class AllowedCall:
     @property
     def record(self) -> int: ...
     @property
+    def dpop_nonce(self) -> str | None: ...
+    @property
     def token(self) -> VerifiedToken: ...
 
 # --- the corridor -------------------------------------------------------------------------------
@@ -350,6 +420,8 @@ class ObservedCall:
     def request_id(self) -> str | None: ...
     @property
     def record(self) -> int: ...
+    @property
+    def dpop_nonce(self) -> str | None: ...
     @property
     def token(self) -> VerifiedToken | None: ...
 
@@ -437,6 +509,8 @@ class Gate:
     def folder(self) -> Path: ...
     @property
     def policy_digest(self) -> str: ...
+    @property
+    def dpop_algorithms(self) -> list[str]: ...
     @property
     def audit_folder(self) -> Path | None: ...
     def flush(self, timeout: float = 2.0) -> None: ...

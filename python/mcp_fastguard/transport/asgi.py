@@ -32,6 +32,7 @@ Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
+Headers = list[tuple[bytes, bytes]]
 ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 logger = logging.getLogger("mcp_fastguard")
@@ -50,7 +51,7 @@ class Proved(NamedTuple):
     """A call that the ASGI layer has proved, and the headers that it came with."""
 
     call: Call
-    headers: list[tuple[bytes, bytes]]
+    headers: Headers
 
 
 #: What the ASGI layer has proved in this context.
@@ -158,8 +159,9 @@ class GuardASGI:
             await _answer(error, body, scope, send)
             return
         scope.setdefault(CALLS, {})[self.guard] = call
+        scope["headers"] = _as_bearer(scope["headers"])
         token = proved.set(Proved(call, scope["headers"]))
-        found = self._watch.enter(call, send)
+        found = self._watch.enter(call, _with_nonce(send, proof.dpop_nonce))
         identity = _identity()
         verified = proof.token
         user = identity.as_user(scope, verified) if identity is not None and verified is not None else None
@@ -332,6 +334,33 @@ class _Watch:
                 if found.task is not None:
                     found.task.cancel()
         self._loop.call_later(RECHECK_INTERVAL / 5, self._look)
+
+
+def _as_bearer(headers: Headers) -> Headers:
+    """The headers as an app wants them that knows no DPoP: after the proof the token passes as ``Bearer``, and the proof, which
+    is used up, is left out.
+    """
+    if not any(name == b"authorization" and value[:5].lower() == b"dpop " for name, value in headers):
+        return headers
+    return [
+        (name, b"Bearer " + value[5:]) if name == b"authorization" else (name, value)
+        for name, value in headers
+        if name != b"dpop"
+    ]
+
+
+def _with_nonce(send: Send, nonce: str | None) -> Send:
+    """Gives the next nonce along where the client's is about to end (RFC 9449 section 8.2), so that no call fails for it."""
+    if nonce is None:
+        return send
+    header = (b"dpop-nonce", nonce.encode("ascii"))
+
+    async def sending(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            message = {**message, "headers": [*message.get("headers", ()), header]}
+        await send(message)
+
+    return sending
 
 
 def _is_preflight(scope: Scope) -> bool:

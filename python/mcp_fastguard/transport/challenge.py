@@ -88,6 +88,8 @@ def http_answer(
     ]
     if isinstance(error, Denied) and error.challenge is not None:
         headers.append((b"www-authenticate", error.challenge.encode("latin-1", "replace")))
+    if isinstance(error, Denied) and error.nonce is not None:
+        headers.append((b"dpop-nonce", error.nonce.encode("ascii")))
     retry_after = (
         1.0
         if status == HTTPStatus.SERVICE_UNAVAILABLE and not isinstance(error, Denied)

@@ -38,6 +38,10 @@ def metadata(guard: Guard) -> dict[str, Any]:
         "scopes_supported": sorted(scopes - {"offline_access"}),
         "bearer_methods_supported": ["header"],
     }
+    algorithms = guard.gate.dpop_algorithms
+    if algorithms:
+        document["dpop_signing_alg_values_supported"] = algorithms
+        document["dpop_bound_access_tokens_required"] = config["dpop"]["mode"] == "required"
     if resource.get("name"):
         document["resource_name"] = resource["name"]
     if resource.get("documentation"):

@@ -8,8 +8,6 @@
     reason = "tests fail by panics, and tell what they skip"
 )]
 
-#![expect(clippy::type_complexity, clippy::format_collect, clippy::unused_self, reason = "tests read best as they stand")]
-
 use std::cell::Cell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -48,12 +46,14 @@ fn now_at(seconds: i64) -> Now {
     Now { unix: UnixTime::from_seconds(seconds), tick: Tick::from_nanos(tick) }
 }
 
+type Signer = dyn Fn(&[u8]) -> Vec<u8> + Send + Sync;
+
 /// A key that signs, with its public half.
 struct Holder {
     name: &'static str,
     jwk: Value,
     thumbprint: String,
-    sign: Box<dyn Fn(&[u8]) -> Vec<u8> + Send + Sync>,
+    sign: Box<Signer>,
 }
 
 impl Holder {
@@ -509,7 +509,7 @@ fn check_12_proof_is_of_this_token() {
     let proof = Draft::new(&stage.holder, &other).sign(&stage.holder);
     assert_eq!(stage.confirm(&text, &proof).unwrap_err(), Denial::ProofTokenMismatch);
     assert!(stage.confirm(&other, &proof).is_ok());
-    let hex: String = sha256(text.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect();
+    let hex = sha256(text.as_bytes()).iter().fold(String::new(), |hex, byte| hex + &format!("{byte:02x}"));
     assert_eq!(stage.judge(|draft| draft.claim("ath", json!(hex))), Err("proof_token_mismatch"));
 }
 
@@ -668,7 +668,7 @@ impl Guarded {
         Self { stage, gate }
     }
 
-    fn request(&self, tool: &str, headers: &[(&str, &str)]) -> ToolRequest {
+    fn request(tool: &str, headers: &[(&str, &str)]) -> ToolRequest {
         let mut found = Headers::default();
         for (name, value) in headers {
             found.push(name.as_bytes(), value.as_bytes());
@@ -679,7 +679,7 @@ impl Guarded {
     }
 
     fn call(&self, tool: &str, headers: &[(&str, &str)]) -> Result<(), Denial> {
-        match self.gate.check(&self.request(tool, headers), now_at(NOW)) {
+        match self.gate.check(&Self::request(tool, headers), now_at(NOW)) {
             Ok(Decision::Allowed(_)) => Ok(()),
             Ok(Decision::Observed(_)) => panic!("nothing is observed here"),
             Ok(Decision::Waiting(_)) => panic!("nothing is to be waited for"),
@@ -792,13 +792,13 @@ fn head_of_a_long_request_does_not_use_up_its_proof() {
     let text = guarded.stage.text();
     let (dpop, proof) = (format!("DPoP {text}"), guarded.proof(&text));
     let headers = [("authorization", &*dpop), ("dpop", &*proof)];
-    let head = guarded.gate.check_head(&guarded.request("add", &headers), Answered::default(), now_at(NOW), &Attached);
+    let head = guarded.gate.check_head(&Guarded::request("add", &headers), Answered::default(), now_at(NOW), &Attached);
     assert!(head.unwrap().is_none());
     assert_eq!(guarded.code("add", &headers), "allowed");
     assert!(
         guarded
             .gate
-            .check_head(&guarded.request("add", &headers), Answered::default(), now_at(NOW), &Attached)
+            .check_head(&Guarded::request("add", &headers), Answered::default(), now_at(NOW), &Attached)
             .is_err()
     );
 }

@@ -100,6 +100,11 @@ impl AllowedCall {
     }
 
     #[getter]
+    fn dpop_nonce(&self) -> Option<&str> {
+        self.core.admitted().bound().nonce()
+    }
+
+    #[getter]
     fn token(&self) -> VerifiedToken {
         VerifiedToken { core: self.core.admitted().bound().token().clone() }
     }
@@ -198,6 +203,11 @@ impl ObservedCall {
     #[getter]
     fn record(&self) -> u64 {
         self.core.record()
+    }
+
+    #[getter]
+    fn dpop_nonce(&self) -> Option<&str> {
+        self.core.bound()?.nonce()
     }
 
     #[getter]

@@ -18,8 +18,8 @@ import_exception!(mcp_fastguard.errors, GuardConfigError);
 /// A denial, with the challenge of the resource that it belongs to.
 pub(crate) fn denied(denial: &Denial, challenge: Option<String>) -> PyErr {
     let retry_after = denial.retry_after().map(|after| after.as_secs_f64());
-    let key = denial.config_key().map(str::to_owned);
-    let arguments = (denial.code(), denial.to_string(), denial.status(), challenge, retry_after, key);
+    let (key, nonce) = (denial.config_key().map(str::to_owned), denial.nonce().map(str::to_owned));
+    let arguments = (denial.code(), denial.to_string(), denial.status(), challenge, retry_after, key, nonce);
     match denial.room() {
         Room::Request => RequestDenied::new_err(arguments),
         Room::Token => TokenDenied::new_err(arguments),

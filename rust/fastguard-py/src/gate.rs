@@ -1,12 +1,13 @@
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use fastguard_core::audit::{Audit, Settings};
 use fastguard_core::clock::Now;
-use fastguard_core::config::{Config, ConfigError, Rule, Tier};
+use fastguard_core::config::{Config, ConfigError, DpopMode, Rule, Tier};
 use fastguard_core::denial::{Denial, Fault, GateError, Room};
 use fastguard_core::gate::{Decision, Gate as Core, Outcome};
+use fastguard_core::jose::Algorithm;
 use fastguard_core::policy::CodeRule;
 use fastguard_core::request::Kind;
 use fastguard_core::token::{Answered, Identity, KeySource, LOCAL_AUDIENCE, Need, Revocation, unavailable};
@@ -18,15 +19,10 @@ use crate::request::ToolRequest;
 use crate::time;
 use crate::token::{Released, VerifiedToken};
 
-/// Which clock a gate was given first: windows that have seen both would tell lies (decision 5).
-const UNSET: u8 = 0;
-const SYSTEM: u8 = 1;
-const CALLER: u8 = 2;
-
 #[pyclass(frozen, weakref, module = "mcp_fastguard")]
 pub(crate) struct Gate {
     core: Core,
-    clock: AtomicU8,
+    clock: time::Clock,
     is_closed: AtomicBool,
     folder: PathBuf,
 }
@@ -80,6 +76,12 @@ fn read(text: &str, file: Option<&str>, is_json: bool, folder: &Path) -> PyResul
                 Some(text.map_err(|error| misconfigured(ConfigError::at(at(), format!("`{name}`: {error}"))))?.into());
         }
     }
+    if let Some(name) = config.dpop.nonce_secret_file.clone() {
+        let key = "dpop.nonce_secret_file";
+        let secret = std::fs::read(folder.join(&name));
+        let secret = secret.map_err(|error| misconfigured(ConfigError::at(key, format!("`{name}`: {error}"))))?;
+        config.set_nonce_secret(key, &secret).map_err(misconfigured)?;
+    }
     Ok(config)
 }
 
@@ -88,15 +90,7 @@ impl Gate {
         if self.is_closed.load(Ordering::Relaxed) {
             return Err(faulted(&Fault::Closed));
         }
-        let source = if given.is_some() { CALLER } else { SYSTEM };
-        let seen = self.clock.load(Ordering::Relaxed);
-        if seen != source {
-            let bound = self.clock.compare_exchange(UNSET, source, Ordering::Relaxed, Ordering::Relaxed);
-            if bound.is_err_and(|bound| bound != source) {
-                return Err(faulted(&Fault::ClockMixed));
-            }
-        }
-        time::now(given)
+        self.clock.now(given)
     }
 
     fn metadata_url(&self) -> String {
@@ -138,7 +132,7 @@ impl Gate {
         };
         let identity = if has_verifier { Identity::Outside } else { Identity::Issuers };
         let core = Core::with_identity(config, audit, identity).map_err(misconfigured)?;
-        Ok(Self { core, clock: AtomicU8::new(UNSET), is_closed: AtomicBool::new(false), folder })
+        Ok(Self { core, clock: time::Clock::default(), is_closed: AtomicBool::new(false), folder })
     }
 
     #[pyo3(signature = (request, now = None))]
@@ -386,6 +380,17 @@ impl Gate {
         self.core.state().digest().to_owned()
     }
 
+    /// The algorithms of proofs, where they are taken.
+    #[getter]
+    fn dpop_algorithms(&self) -> Vec<&'static str> {
+        let state = self.core.state();
+        let dpop = &state.config().dpop;
+        if dpop.mode == DpopMode::Off {
+            return Vec::new();
+        }
+        dpop.accepted_algorithms().iter().map(Algorithm::name).collect()
+    }
+
     /// The folder in which this process writes its log, once it does.
     #[getter]
     fn audit_folder(&self) -> Option<PathBuf> {
@@ -417,7 +422,11 @@ impl Gate {
     fn statistics(&self) -> Vec<(&'static str, u64)> {
         let state = self.core.state();
         let count = |number: usize| u64::try_from(number).unwrap_or(u64::MAX);
-        let mut figures = vec![("tokens_cached", count(state.tokens().cached())), ("windows", count(state.windows()))];
+        let mut figures = vec![
+            ("tokens_cached", count(state.tokens().cached())),
+            ("windows", count(state.windows())),
+            ("replays", count(state.replays())),
+        ];
         if let Some(audit) = &*self.core.audit() {
             let audit = audit.statistics();
             figures.extend([

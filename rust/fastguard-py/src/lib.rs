@@ -4,6 +4,7 @@
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
+mod binding;
 mod call;
 mod config;
 mod error;
@@ -18,6 +19,8 @@ mod token;
 mod _fastguard {
     use pyo3::prelude::*;
 
+    #[pymodule_export]
+    use super::binding::{BoundToken, DPoPVerifier};
     #[pymodule_export]
     use super::call::{AllowedCall, ObservedCall};
     #[pymodule_export]

@@ -1,13 +1,14 @@
 //! Reads the clocks, unless the caller brings the time.
 
 use std::sync::LazyLock;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU8, AtomicU64, Ordering};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use fastguard_core::clock::{Now, Tick, UnixTime};
+use fastguard_core::denial::Fault;
 use pyo3::PyResult;
 
-use crate::error::misused;
+use crate::error::{faulted, misused};
 
 /// Where ticks begin.
 static ORIGIN: LazyLock<Instant> = LazyLock::new(Instant::now);
@@ -55,4 +56,25 @@ pub(crate) fn wall() -> UnixTime {
 
 pub(crate) fn tick() -> Tick {
     Tick::from_nanos(u64::try_from(ORIGIN.elapsed().as_nanos()).unwrap_or(u64::MAX))
+}
+
+/// Which clock a guard or verifier was given first: a store that has seen both would tell lies (decision 5).
+#[derive(Default)]
+pub(crate) struct Clock(AtomicU8);
+
+const SYSTEM: u8 = 1;
+const CALLER: u8 = 2;
+
+impl Clock {
+    pub(crate) fn now(&self, given: Option<f64>) -> PyResult<Now> {
+        let source = if given.is_some() { CALLER } else { SYSTEM };
+        let seen = self.0.load(Ordering::Relaxed);
+        if seen != source {
+            let bound = self.0.compare_exchange(0, source, Ordering::Relaxed, Ordering::Relaxed);
+            if bound.is_err_and(|bound| bound != source) {
+                return Err(faulted(&Fault::ClockMixed));
+            }
+        }
+        now(given)
+    }
 }

@@ -6,6 +6,7 @@ mod limits;
 mod rules;
 mod url;
 
+use super::dpop::Dpop;
 use super::error::{ConfigError, Problem, Warning};
 use super::schema::{Config, Rule};
 use std::time::Duration;
@@ -54,6 +55,13 @@ pub(super) fn check(config: &Config) -> Result<(), ConfigError> {
     if let Some(observe) = &config.observe {
         findings.refuse_empty("observe.rooms", observe.rooms.is_empty());
     }
+    findings.into_result()
+}
+
+/// Checks `[dpop]` by itself.
+pub(super) fn check_dpop(dpop: &Dpop) -> Result<(), ConfigError> {
+    let mut findings = Findings::default();
+    dpop::check_table(dpop, &mut findings);
     findings.into_result()
 }
 

@@ -51,6 +51,11 @@ impl Default for Dpop {
 }
 
 impl Dpop {
+    /// Checks algorithms and sizes, for verifiers that are built without a file.
+    pub fn check(&self) -> Result<(), ConfigError> {
+        super::check::check_dpop(self)
+    }
+
     /// The algorithms of proofs that are accepted, each by every name it has.
     pub fn accepted_algorithms(&self) -> Algorithms {
         Algorithms::from_names(self.algorithms.iter().map(String::as_str)).unwrap_or_default().with_both_names()

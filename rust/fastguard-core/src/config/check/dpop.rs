@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::Findings;
 use crate::bounds::MAX_PROOF_AGE;
-use crate::config::dpop::{DpopMode, NonceMode};
+use crate::config::dpop::{Dpop, DpopMode, NonceMode};
 use crate::config::error::{Problem, Warning};
 use crate::config::schema::Config;
 
@@ -21,14 +21,7 @@ pub(super) fn check(config: &Config, findings: &mut Findings) {
     if !(Duration::from_secs(1)..=MAX_PROOF_AGE).contains(&dpop.max_age.get()) {
         findings.add("dpop.max_age", "between 1s and 5m, the most that MCP allows");
     }
-    findings.refuse_empty("dpop.algorithms", dpop.algorithms.is_empty());
-    for name in dpop.algorithms.iter().filter(|name| !ALGORITHMS.contains(&name.as_str())) {
-        let problem = Problem::new("dpop.algorithms", format!("`{name}` is no algorithm of proofs"));
-        findings.push(problem.nearest(name, ALGORITHMS));
-    }
-    if !(FEWEST_REPLAY_ENTRIES..=MOST_REPLAY_ENTRIES).contains(&dpop.replay_entries) {
-        findings.add("dpop.replay_entries", format!("between {FEWEST_REPLAY_ENTRIES} and {MOST_REPLAY_ENTRIES}"));
-    }
+    check_table(dpop, findings);
     check_nonce(config, findings);
     if dpop.mode == DpopMode::Required && config.stdio.is_some() {
         findings.add("dpop.mode", "`required` contradicts [stdio]: no proof can come over standard input");
@@ -37,6 +30,18 @@ pub(super) fn check(config: &Config, findings: &mut Findings) {
         for (table, name, _) in super::rules::all(config).filter(|(_, _, rule)| rule.binding.is_some()) {
             findings.add(format!("{table}.\"{name}\".binding"), "contradicts `dpop.mode = \"off\"`");
         }
+    }
+}
+
+/// What a verifier without a configuration checks too.
+pub(super) fn check_table(dpop: &Dpop, findings: &mut Findings) {
+    findings.refuse_empty("dpop.algorithms", dpop.algorithms.is_empty());
+    for name in dpop.algorithms.iter().filter(|name| !ALGORITHMS.contains(&name.as_str())) {
+        let problem = Problem::new("dpop.algorithms", format!("`{name}` is no algorithm of proofs"));
+        findings.push(problem.nearest(name, ALGORITHMS));
+    }
+    if !(FEWEST_REPLAY_ENTRIES..=MOST_REPLAY_ENTRIES).contains(&dpop.replay_entries) {
+        findings.add("dpop.replay_entries", format!("between {FEWEST_REPLAY_ENTRIES} and {MOST_REPLAY_ENTRIES}"));
     }
 }
 
