@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable, Iterator
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -58,3 +59,17 @@ def make_guard(config: dict[str, Any]) -> Iterator[Callable[..., Guard]]:
 @pytest.fixture
 def guard(make_guard: Callable[..., Guard]) -> Guard:
     return make_guard()
+
+
+@pytest.fixture
+def free_ports() -> int:
+    """A port that is free now, and so is the next one."""
+    while True:
+        with socket.create_server(("127.0.0.1", 0)) as first:
+            port: int = first.getsockname()[1]
+        try:
+            for number in (port, port + 1):
+                socket.create_server(("127.0.0.1", number)).close()
+        except OSError:
+            continue
+        return port

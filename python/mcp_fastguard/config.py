@@ -56,7 +56,7 @@ class GuardConfig:
             # The core names the place, and all else that is wrong.
             renamed = None
         if renamed is not None:
-            return cls(text=json.dumps(renamed), folder=folder, file=str(path), is_json=True)
+            return cls(text=json.dumps(renamed, default=_as_text), folder=folder, file=str(path), is_json=True)
         return cls(text=text, folder=folder, file=str(path))
 
     @classmethod
@@ -67,7 +67,7 @@ class GuardConfig:
             GuardConfigError: a value is not of JSON's types.
         """
         try:
-            text = json.dumps(with_new_names(config, None) or config, allow_nan=False)
+            text = json.dumps(with_new_names(config, None) or config, allow_nan=False, default=_as_text)
         except (TypeError, ValueError) as error:
             message = f"the configuration holds a value that TOML could not: {error}"
             raise GuardConfigError(message) from error
@@ -113,6 +113,18 @@ class GuardConfig:
             return self
         fresh = GuardConfig.from_file(self.folder / Path(self.file).name)
         return GuardConfig(text=fresh.text, folder=self.folder, file=self.file, is_json=fresh.is_json)
+
+
+def _as_text(value: object) -> str:
+    """TOML has dates, JSON has not.
+
+    Raises:
+        TypeError: it is no date.
+    """
+    if isinstance(value, date) and not isinstance(value, datetime):
+        return value.isoformat()
+    message = f"a value of type {type(value).__name__}"
+    raise TypeError(message)
 
 
 def json_schema() -> dict[str, Any]:

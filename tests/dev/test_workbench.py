@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import socket
 import subprocess
 import sys
 
@@ -17,24 +16,11 @@ from mcp_fastguard.dev.workbench import issue
 from test_init import SERVERS, TOOLS
 
 
-def free_port():
-    """Two ports in a row that are free now."""
-    while True:
-        with socket.create_server(("127.0.0.1", 0)) as first:
-            port = first.getsockname()[1]
-        try:
-            for number in (port, port + 1):
-                socket.create_server(("127.0.0.1", number)).close()
-        except OSError:
-            continue
-        return port
-
-
 @pytest.fixture(params=sorted(SERVERS))
-def bench(request, tmp_path):
+def bench(request, tmp_path, free_ports):
     """`fastguard dev` as a person runs it."""
     (tmp_path / "server.py").write_text(SERVERS[request.param] + TOOLS.replace("odd name\\n[tools.evil]", "odd"))
-    port = free_port()
+    port = free_ports
     command = [sys.executable, "-m", "mcp_fastguard.cli", "dev", "server:mcp", "--port", str(port)]
     process = subprocess.Popen(
         command,

@@ -176,3 +176,9 @@ def test_observed_refusals_are_told_as_such(make_guard, issuer, caplog):
     labels = {"outcome": "observed", "room": "policy", "code": "scope_insufficient", "tool": "secret"}
     assert registry.get_sample_value("fastguard_decisions_total", labels) == 1
     assert any(record.outcome == "observed" for record in caplog.records if record.name == "mcp_fastguard.decisions")
+
+
+def test_day_may_be_a_date_of_toml_or_of_python(make_guard):
+    assert make_guard(
+        observe={"rooms": ["policy"], "until": datetime.now(UTC).date() + timedelta(days=30)}
+    ).gate.is_observed("policy")
