@@ -9,6 +9,7 @@ import base64
 import hmac
 import json
 import time
+from datetime import UTC, datetime, timedelta
 
 import httpx2
 import pytest
@@ -260,3 +261,34 @@ def test_bearer_tokens_pass_as_before(open_guard, issuer):
     guard = open_guard()
     answer = answers(guard, lambda http: post(http, issuer.token(), scheme="Bearer"))
     assert json.loads(answer.json()["result"]["content"][0]["text"]) == ["Bearer", False, "alice"]
+
+
+@pytest.mark.parametrize(
+    ("room", "method", "expected"),
+    [("binding", "GET", ["DPoP", True]), ("policy", "POST", ["Bearer", False])],
+)
+def test_request_whose_proof_is_refused_and_observed_passes_as_it_came(make_guard, issuer, room, method, expected):
+    guard = make_guard(observe={"rooms": [room], "until": (datetime.now(UTC) + timedelta(days=30)).date().isoformat()})
+    guard.attached.add("http")
+    holder = Holder()
+    text = issuer.token(cnf=holder.confirmation)
+    seen = []
+
+    async def inner(scope, receive, send):
+        if scope["type"] == "lifespan":
+            for phase in ("startup", "shutdown"):
+                await receive()
+                await send({"type": f"lifespan.{phase}.complete"})
+            return
+        found = dict(scope["headers"])
+        seen.append([found[b"authorization"].split(b" ")[0].decode(), b"dpop" in found])
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b""})
+
+    body = message("tools/call", {"name": "secret", "arguments": {}})
+    answer = answers(
+        guard,
+        lambda http: post(http, text, holder.proof(text, htm=method), body=body),
+        app=lambda guard: guard.asgi(inner),
+    )
+    assert (answer.status_code, seen) == (200, [expected])

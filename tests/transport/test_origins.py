@@ -70,7 +70,7 @@ def test_page_of_a_declared_origin_can_read_refusals_and_answers(make_guard, inn
         assert answer.status_code == status
         assert answer.headers["access-control-allow-origin"] == PAGE
         assert answer.headers["vary"] == "Origin"
-        assert {"www-authenticate", "retry-after", "mcp-session-id"} <= exposed(answer)
+        assert {"www-authenticate", "dpop-nonce", "retry-after", "mcp-session-id"} <= exposed(answer)
         assert "access-control-allow-credentials" not in answer.headers
 
 

@@ -159,7 +159,9 @@ class GuardASGI:
             await _answer(error, body, scope, send)
             return
         scope.setdefault(CALLS, {})[self.guard] = call
-        scope["headers"] = _as_bearer(scope["headers"])
+        if proof.token is not None:
+            # A refusal of this room that is only observed lets the request pass as it came, never as a bearer's.
+            scope["headers"] = _as_bearer(scope["headers"])
         token = proved.set(Proved(call, scope["headers"]))
         found = self._watch.enter(call, _with_nonce(send, proof.dpop_nonce))
         identity = _identity()

@@ -29,8 +29,9 @@ _NAMES: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+(?:[ \t]*,[ \t]*[!#$%&'
 #: Seconds for which a preflight's answer holds: the most that every browser keeps one (Safari's bound is the lowest).
 _PREFLIGHT_AGE: Final = b"600"
 
-#: What a client needs of an answer, beyond the body (RFC 9728 section 5.1, RFC 9110 section 10.2.3, MCP streamable HTTP).
-_EXPOSED: Final = b"WWW-Authenticate, Retry-After, Mcp-Session-Id, Mcp-Protocol-Version"
+#: What a client needs of an answer, beyond the body (RFC 9728 section 5.1, RFC 9449 section 8.2, RFC 9110 section 10.2.3, MCP
+#: streamable HTTP).
+_EXPOSED: Final = b"WWW-Authenticate, DPoP-Nonce, Retry-After, Mcp-Session-Id, Mcp-Protocol-Version"
 
 
 class Origins:
