@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 import time
 import tomllib
+from pathlib import Path
 
 import pytest
 from joserfc import jws
 from joserfc.jwk import KeySet, RSAKey
+from typer.testing import CliRunner
 
 from mcp_fastguard import Denied, Guard, ToolRequest
+from mcp_fastguard._fastguard import config_warnings
+from mcp_fastguard.cli.commands import app
 from mcp_fastguard.cli.recipes import RECIPES
 from mcp_fastguard.cli.scaffold import scaffold
 from support import RESOURCE
@@ -224,3 +229,13 @@ def test_recipe_cites_the_providers_page():
         recipe.page.startswith("https://") and recipe.page in recipe.toml(GIVEN[name])
         for name, recipe in RECIPES.items()
     )
+
+
+def test_page_of_the_providers_has_a_command_for_each_that_writes_a_configuration():
+    page = (Path(__file__).parents[1] / "docs" / "providers.md").read_text(encoding="utf-8")
+    commands = dict(re.findall(r"^\$ fastguard (init --idp (\S+).*)$", page, re.MULTILINE))
+    assert set(commands.values()) == set(RECIPES)
+    for command in commands:
+        printed = CliRunner().invoke(app, [*command.split(), "--output", "-"])
+        assert printed.exit_code == 0, printed.output
+        assert config_warnings(printed.output) == []
