@@ -28,6 +28,7 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 from mcp_fastguard.dev.loopback import LoopbackOnly, require_loopback
+from mcp_fastguard.dev.proofs import BadProofError, bound_to
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -93,6 +94,7 @@ class AuthorizationServer:
         self._clock = clock
         self._clients: dict[str, OAuthClientInformationFull] = {}
         self._default_scopes: dict[str, str] = {}
+        self._proofs: dict[str, float] = {}
         #: The first one signs.
         self._keys: list[_PublishedKey] = []
         self.rotate()
@@ -218,7 +220,14 @@ class AuthorizationServer:
         ).model_dump(mode="json", exclude_none=True)
         # The model writes a bare origin with a slash, and issuers are compared letter by letter (RFC 8414 section 3.3); it
         # does not know `jwks_uri`, by which resource servers find the keys.
-        return JSONResponse({**metadata, "issuer": self.issuer, "jwks_uri": f"{self.issuer}/jwks"})
+        return JSONResponse(
+            {
+                **metadata,
+                "issuer": self.issuer,
+                "jwks_uri": f"{self.issuer}/jwks",
+                "dpop_signing_alg_values_supported": ["ES256"],
+            }
+        )
 
     async def _jwks(self, _: Request) -> Response:
         return JSONResponse(self.jwks)
@@ -266,9 +275,21 @@ class AuthorizationServer:
             return _refusal(TokenError("invalid_client", str(error)), status=401, headers=basic)
         except TokenError as error:
             return _refusal(error)
-        token = self.issue(client.client_id, scope)
-        answer = TokenSuccessResponse(access_token=token, expires_in=LIFETIME, scope=scope)
-        return PydanticJSONResponse(content=answer, headers=_NOT_STORED)
+        proofs = request.headers.getlist("dpop")
+        if not proofs:
+            answer = TokenSuccessResponse(
+                access_token=self.issue(client.client_id, scope), expires_in=LIFETIME, scope=scope
+            )
+            return PydanticJSONResponse(content=answer, headers=_NOT_STORED)
+        try:
+            thumbprint = bound_to(proofs, url=f"{self.issuer}/token", now=self._clock(), used=self._proofs)
+        except BadProofError as error:
+            refusal = {"error": "invalid_dpop_proof", "error_description": str(error)}
+            return JSONResponse(refusal, status_code=400, headers=_NOT_STORED)
+        token = self.issue(client.client_id, scope, cnf={"jkt": thumbprint})
+        # The SDK's model knows Bearer alone (RFC 9449 section 5: `token_type` is DPoP).
+        bound = {"access_token": token, "token_type": "DPoP", "expires_in": LIFETIME, "scope": scope}
+        return JSONResponse(bound, headers=_NOT_STORED)
 
     def _authenticate(self, request: Request, form: FormData) -> OAuthClientInformationFull:
         """The client, by HTTP Basic or by the form (RFC 6749 section 2.3.1).
