@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import logging
-import signal
 import sys
 from dataclasses import dataclass
 from itertools import pairwise
@@ -19,6 +17,8 @@ from rich.console import Console
 from rich.table import Table
 
 from mcp_fastguard.cli.records import records, table_of
+from mcp_fastguard.dev.serving import interrupted
+from mcp_fastguard.dev.serving import run as run_on_loop
 from mcp_fastguard.dev.stage import ALL_SCOPES, ERAS, NARROW, QUERYING, Bearer, Trail, guarded, issuing, outcome
 
 if TYPE_CHECKING:
@@ -314,7 +314,7 @@ async def serve_on() -> int:
         token = found.issuer.issue("visitor", " ".join(ALL_SCOPES))
         sys.stdout.write(_guidance(found, token))
         sys.stdout.flush()
-        await _interrupted()
+        await interrupted()
     return 0
 
 
@@ -352,33 +352,13 @@ Ctrl-C ends it.
 """
 
 
-async def _interrupted() -> None:
-    """Waits until this process is told to end, so that the audit log can be sealed. Told twice, it ends at once."""
-    told = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    # Windows has no handlers of this kind; there, Ctrl-C cancels the task.
-    with contextlib.suppress(NotImplementedError):
-        for number in numbers:
-            loop.add_signal_handler(number, told.set)
-    await told.wait()
-    for number in numbers:
-        loop.remove_signal_handler(number)
-
-
 def run(*, serve: bool = False) -> int:
     """Runs the demonstration; gives the exit status: 0 if every step went as expected."""
     # The official client warns of every refusal, which is what this is about.
     logging.getLogger("mcp").setLevel(logging.CRITICAL)
     main: Coroutine[Any, Any, int] = serve_on() if serve else walk_through()
     try:
-        import uvloop  # noqa: PLC0415 - not on Windows
-    except ImportError:
-        runner = asyncio.run
-    else:
-        runner = uvloop.run
-    try:
-        return runner(main)
+        return run_on_loop(main)
     except KeyboardInterrupt:
         return 0 if serve else 130
     except RuntimeError as error:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import json
-import socket
 import sys
 import tomllib
 from pathlib import Path
@@ -13,16 +11,16 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 import httpx2
-import uvicorn
 from mcp import Client
 from mcp.client.auth.extensions.client_credentials import ClientCredentialsOAuthProvider
 from mcp.client.streamable_http import streamable_http_client
 
 from mcp_fastguard.dev.authorization_server import AuthorizationServer
-from mcp_fastguard.dev.loopback import require_loopback
+from mcp_fastguard.dev.serving import bound, has_keys, serving
 from mcp_fastguard.guard import Guard
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import AsyncIterator, Iterator, Mapping
 
     from mcp.shared.auth import OAuthClientInformationFull, OAuthToken
@@ -35,11 +33,11 @@ __all__ = [
     "Bearer",
     "Stage",
     "Trail",
-    "bound",
+
     "guarded",
     "issuing",
     "outcome",
-    "serving",
+
 ]
 
 #: The two eras of MCP, without and with a handshake, and what the official client calls them.
@@ -48,12 +46,6 @@ ERAS: Final = {"2026-07-28": "2026-07-28", "2025-11-25": "legacy"}
 NARROW: Final = "warehouse:schema:read"
 QUERYING: Final = "warehouse:query:read"
 ALL_SCOPES: Final = (NARROW, QUERYING, "catalog:metadata:read", "pipeline:trigger:write")
-
-#: The guard fetches keys in the background; on loopback that takes milliseconds.
-PATIENCE: Final = 5.0
-
-#: Streams that are open at the end are cut after so many seconds.
-FAREWELL: Final = 1
 
 
 class Stage:
@@ -188,7 +180,7 @@ async def issuing() -> AsyncIterator[tuple[AuthorizationServer, dict[str, str]]]
         "analyst": issuer.add_client("analyst", [NARROW, QUERYING]),
         "engineer": issuer.add_client("engineer", ALL_SCOPES),
     }
-    with bound(issuer.issuer) as listening:
+    with _bound(issuer.issuer) as listening:
         async with serving(issuer.app(), listening):
             yield issuer, secrets
 
@@ -206,17 +198,10 @@ async def guarded(issuer: AuthorizationServer, secrets: Mapping[str, str]) -> As
         sys.path.insert(0, str(folder))
     from server import build_app  # noqa: PLC0415 - found in the example's folder
 
-    with bound(issuer.resource) as listening, Guard.from_file(folder / "fastguard.toml") as guard:
+    with _bound(issuer.resource) as listening, Guard.from_file(folder / "fastguard.toml") as guard:
         async with serving(build_app(guard), listening):
-            await _has_keys(guard, issuer.issuer)
+            await has_keys(guard, issuer.issuer)
             yield Stage(issuer, secrets, guard)
-
-
-async def _has_keys(guard: Guard, issuer: str) -> None:
-    """Waits for the first fetch. A call that came before it would have used the one look for unknown keys up."""
-    async with asyncio.timeout(PATIENCE):
-        while guard.key_status().get(issuer, {}).get("age") is None:  # noqa: ASYNC110 - it ends in another thread
-            await asyncio.sleep(0.01)
 
 
 def _example_folder() -> Path:
@@ -227,48 +212,7 @@ def _example_folder() -> Path:
     return folder
 
 
-def bound(url: str) -> socket.socket:
-    """A socket on the address of a URL, before anything else is started."""
+def _bound(url: str) -> socket.socket:
+    """A socket on the address of a URL."""
     address = urlsplit(url)
-    host, port = require_loopback(address.hostname or ""), address.port or 80
-    try:
-        return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
-    except OSError as error:
-        message = f"{host}:{port} cannot be had ({error.strerror}): is another demonstration running?"
-        raise RuntimeError(message) from error
-
-
-class _Server(uvicorn.Server):
-    """Leaves signals to the demonstration, which has two of these."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Captures none."""
-        yield
-
-
-@contextlib.asynccontextmanager
-async def serving(app: Any, listening: socket.socket) -> AsyncIterator[None]:
-    """Serves an application, and ends it."""
-    server = _Server(
-        uvicorn.Config(
-            app,
-            log_level="critical",
-            proxy_headers=False,
-            lifespan="on",
-            # A client of somebody's own may hold a stream open for ever.
-            timeout_graceful_shutdown=FAREWELL,
-        )
-    )
-    task = asyncio.create_task(server.serve(sockets=[listening]))
-    while not server.started:
-        if task.done():
-            task.result()
-            message = "a server of the demonstration ended at its start"
-            raise RuntimeError(message)
-        await asyncio.sleep(0.01)
-    try:
-        yield
-    finally:
-        server.should_exit = True
-        await task
+    return bound(address.hostname or "", address.port or 80)

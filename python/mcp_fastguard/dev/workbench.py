@@ -17,7 +17,7 @@ from mcp_fastguard.cli.scaffold import proposed_scope
 from mcp_fastguard.config import GuardConfig
 from mcp_fastguard.dev.authorization_server import LIFETIME, AuthorizationServer
 from mcp_fastguard.dev.loopback import require_loopback
-from mcp_fastguard.dev.stage import bound, serving
+from mcp_fastguard.dev.serving import bound, serving
 from mcp_fastguard.guard import Guard
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ async def opened(
         "audit": {"path": str(private.parent.resolve() / "audit")},
         **rules,
     }
-    with bound(issuer_url) as issuing, bound(url) as listening, Guard.from_dict(settings) as guard:
+    with bound("127.0.0.1", port + 1) as issuing, bound("127.0.0.1", port) as listening, Guard.from_dict(settings) as guard:
         app = _guarded(server, guard)
         async with serving(issuer.app(), issuing), serving(app, listening):
             with _found(private, issuer):
