@@ -86,7 +86,11 @@ def test_metadata_name_the_issuer_and_its_endpoints(server, secret):
     assert found["issuer"] == ISSUER
     assert found["token_endpoint"] == f"{ISSUER}/token"
     assert found["jwks_uri"] == f"{ISSUER}/jwks"
-    assert found["grant_types_supported"] == ["client_credentials"]
+    assert found["grant_types_supported"] == ["authorization_code", "refresh_token", "client_credentials"]
+    assert found["code_challenge_methods_supported"] == ["S256"]
+    assert found["registration_endpoint"] == f"{ISSUER}/register"
+    # RFC 9207 section 3.
+    assert found["authorization_response_iss_parameter_supported"] is True
     assert found["scopes_supported"] == sorted([SCHEMA, QUERY])
     assert request(server, "GET", "/authorize").status_code == 400
 
@@ -188,7 +192,8 @@ def test_client_needs_scopes_and_a_default_among_them(server):
 @pytest.mark.parametrize(
     ("grant_type", "code"),
     [
-        ("authorization_code", "unsupported_grant_type"),
+        ("authorization_code", "unauthorized_client"),
+        ("password", "unsupported_grant_type"),
         (None, "invalid_request"),
         (["client_credentials", "client_credentials"], "invalid_request"),
     ],
@@ -213,6 +218,44 @@ def test_odd_tokens_are_what_was_asked_for(server, clock):
     stranger = AuthorizationServer(ISSUER, RESOURCE)
     with pytest.raises(InvalidKeyIdError):
         decoded(server, stranger.issue("analyst", SCHEMA))
+
+
+# --- tokens for whoever knows the admin secret -------------------------------------------------------
+
+
+def issued(server, secret=None, **changes):
+    form = {"subject": "alice", "scope": f"{SCHEMA} {QUERY}", "lifetime": "60"}
+    form = {name: value for name, value in {**form, **changes}.items() if value is not None}
+    headers = {"authorization": f"Bearer {server.admin_secret if secret is None else secret}"}
+    return request(server, "POST", "/dev/token", data=form, headers=headers)
+
+
+def test_token_of_a_user_needs_the_admin_secret(server, secret, clock):
+    assert issued(server, "wrong").status_code == 403
+
+    answer = issued(server)
+
+    assert answer.headers["cache-control"] == "no-store"
+    claims = decoded(server, answer.json()["access_token"]).claims
+    assert (claims["sub"], claims["client_id"], claims["scope"]) == ("alice", "fastguard-cli", f"{SCHEMA} {QUERY}")
+    assert claims["exp"] == clock.now + 60
+
+
+def test_scope_that_the_server_does_not_know_is_issued_and_named(server, secret):
+    assert issued(server).json()["unknown_scopes"] == []
+    assert issued(server, scope=f"{SCHEMA} other").json()["unknown_scopes"] == ["other"]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"subject": None}, {"scope": None}, {"scope": 'a"b'}, {"scope": "a  b"}]
+    + [{"lifetime": lifetime} for lifetime in ("0", "-1", "86401", "15m")]
+    + [{"subject": ["alice", "bob"]}],
+)
+def test_odd_request_for_a_user_s_token_is_refused_with_the_scopes(server, secret, changes):
+    answer = issued(server, **changes)
+
+    assert (answer.status_code, answer.json()["scopes_supported"]) == (400, sorted([SCHEMA, QUERY]))
 
 
 # --- rotation -------------------------------------------------------------------------------------

@@ -72,8 +72,8 @@ def test_secret_is_needed_to_issue(bench):
     _, url, _ = bench
     port = httpx2.URL(url).port
     refused = httpx2.post(
-        f"http://127.0.0.1:{port + 1}/dev/issue",
-        json={"subject": "mallory", "scope": "order:read", "lifetime": 60},
+        f"http://127.0.0.1:{port + 1}/dev/token",
+        data={"subject": "mallory", "scope": "order:read", "lifetime": "60"},
         headers={"authorization": "Bearer guess"},
     )
     assert refused.status_code == 403

@@ -1,32 +1,35 @@
-"""An authorization server for development: client credentials, ES256 access tokens by RFC 9068, key rotation.
+"""An authorization server for development: logins by browser and client credentials, ES256 access tokens by RFC 9068.
 
-Its keys and its clients' secrets are made at the start and live in memory.
+Its keys, its clients and their secrets are made at the start or register themselves, and live in memory.
 """
 
 from __future__ import annotations
 
-import base64
-import binascii
+import re
 import secrets
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Literal
-from urllib.parse import unquote_plus, urlsplit
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlsplit
 
 from joserfc import jwt
 from joserfc.jwk import ECKey
+from mcp.server.auth.handlers.register import RegistrationErrorResponse
 from mcp.server.auth.handlers.token import TokenErrorResponse, TokenSuccessResponse
 from mcp.server.auth.json_response import PydanticJSONResponse
-from mcp.server.auth.provider import TokenError
+from mcp.server.auth.provider import RegistrationError, TokenError
 from mcp.server.auth.routes import cors_middleware
 from mcp.server.transport_security import RequestBodyLimitMiddleware
-from mcp.shared.auth import InvalidScopeError, OAuthClientInformationFull, OAuthMetadata
+from mcp.shared.auth import OAuthMetadata
 from pydantic import AnyHttpUrl
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
+from mcp_fastguard.dev.authorization import Authorization
+from mcp_fastguard.dev.clients import AUTH_METHODS, Clients, single
+from mcp_fastguard.dev.grants import Grants
 from mcp_fastguard.dev.loopback import LoopbackOnly, require_loopback
 from mcp_fastguard.dev.proofs import BadProofError, bound_to
 
@@ -37,13 +40,16 @@ if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.responses import Response
 
-__all__ = ["LIFETIME", "AuthorizationServer"]
+    from mcp_fastguard.dev.clients import Client
+    from mcp_fastguard.dev.grants import Grant
+
+__all__ = ["GRANT_TYPES", "LIFETIME", "MAX_LIFETIME", "USERS", "AuthorizationServer"]
 
 #: Lifetime of access tokens, in seconds.
 LIFETIME: Final = 900
 
-#: A token that is issued by hand lives at most so long, in seconds: what guards accept by default.
-MAX_LIFETIME: Final = 3_600
+#: Longest lifetime that may be asked for with the admin secret, in seconds: a day of development.
+MAX_LIFETIME: Final = 24 * 3600
 
 #: An old key stays published for so many seconds: until its last token has expired, with a minute for clocks that differ.
 OVERLAP: Final = LIFETIME + 60
@@ -54,8 +60,20 @@ MAX_KEYS: Final = 8
 #: Longest body of a request, in bytes: a token request with everything in it has less than one KiB.
 MAX_BODY: Final = 16 * 1024
 
+#: Who a person may log in as, unless the developer names others.
+USERS: Final = ("alice", "bob")
+
+#: The ways to a token.
+GRANT_TYPES: Final = ("authorization_code", "refresh_token", "client_credentials")
+
+#: ``client_id`` of tokens that are issued with the admin secret for a user.
+ADMIN_CLIENT: Final = "fastguard-cli"
+
 #: What RFC 6749 section 5.1 wants on every answer with a token in it, and what does no harm on the others.
 _NOT_STORED: Final = {"Cache-Control": "no-store", "Pragma": "no-cache"}
+
+#: RFC 6749 section 3.3.
+_SCOPE: Final = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]+( [\x21\x23-\x5b\x5d-\x7e]+)*")
 
 
 @dataclass(frozen=True)
@@ -65,23 +83,30 @@ class _PublishedKey:
     until: float | None = None
 
 
-class _InvalidClientError(Exception):
-    """The client could not be authenticated (RFC 6749 section 5.2, ``invalid_client``)."""
-
-
 class AuthorizationServer:
-    """Issues tokens for one resource to clients that are registered with :meth:`add_client`.
+    """Issues tokens for one resource: to clients of :meth:`add_client` by their secret, and to those that register
+    themselves (RFC 7591) where a person allows it in a browser.
 
     Args:
         issuer: its URL, on loopback, without a slash at the end.
         resource: the only audience that it issues for (RFC 8707).
+        scopes: what people may allow, besides the scopes of :meth:`add_client`.
+        users: who a person may log in as; nobody is asked for a password. Default: alice and bob.
         clock: seconds since the epoch.
 
     Raises:
         ValueError: the issuer is not on loopback, or no issuer identifier (RFC 8414 section 2).
     """
 
-    def __init__(self, issuer: str, resource: str, *, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        issuer: str,
+        resource: str,
+        *,
+        scopes: Sequence[str] = (),
+        users: Sequence[str] = USERS,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
         url = urlsplit(issuer)
         require_loopback(url.hostname or "")
         if url.scheme not in {"http", "https"} or url.query or url.fragment or issuer.endswith("/"):
@@ -92,9 +117,20 @@ class AuthorizationServer:
         #: Whoever knows it may rotate the keys over HTTP.
         self.admin_secret = secrets.token_urlsafe(24)
         self._clock = clock
-        self._clients: dict[str, OAuthClientInformationFull] = {}
-        self._default_scopes: dict[str, str] = {}
+        self._scopes = tuple(scopes)
         self._proofs: dict[str, float] = {}
+        self._clients = Clients(clock)
+        self._listeners: list[Callable[[str], None]] = []
+        self._grants = Grants(clock, self._revoked)
+        self._authorization = Authorization(
+            issuer,
+            resource,
+            clients=self._clients,
+            grants=self._grants,
+            scopes=lambda: self.scopes,
+            users=users,
+            clock=clock,
+        )
         #: The first one signs.
         self._keys: list[_PublishedKey] = []
         self.rotate()
@@ -112,20 +148,20 @@ class AuthorizationServer:
         Raises:
             ValueError: no scopes, or a default beyond them.
         """
-        default = scopes[0] if default_scope is None and scopes else default_scope
-        if default is None or not set(default.split()) <= set(scopes):
-            message = f"client `{client_id}` needs scopes, and a default among them"
-            raise ValueError(message)
-        secret = secrets.token_urlsafe(24)
-        self._default_scopes[client_id] = default
-        self._clients[client_id] = OAuthClientInformationFull(
-            client_id=client_id,
-            client_secret=secret,
-            grant_types=["client_credentials"],
-            token_endpoint_auth_method="client_secret_basic",
-            scope=" ".join(scopes),
-        )
-        return secret
+        return self._clients.add(client_id, scopes, default_scope)
+
+    @property
+    def scopes(self) -> list[str]:
+        """All scopes that this server knows, in order."""
+        return sorted({*self._scopes, *self._clients.scopes})
+
+    def on_revoked(self, listener: Callable[[str], None]) -> None:
+        """Has ``listener`` called with the ``sid`` of tokens that must not be taken any more, though they verify."""
+        self._listeners.append(listener)
+
+    def _revoked(self, session: str) -> None:
+        for listener in self._listeners:
+            listener(session)
 
     def rotate(self) -> str:
         """Signs with a new key from now on; gives its ``kid``. Older ones stay published while their tokens live."""
@@ -189,7 +225,9 @@ class AuthorizationServer:
     # --- endpoints ------------------------------------------------------------------------------
 
     def app(self) -> Starlette:
-        """The ASGI application: metadata (RFC 8414), key set, token endpoint, rotation. Answers loopback only."""
+        """The ASGI application: metadata (RFC 8414), key set, registration, login, token endpoint; and what the admin
+        secret opens. Answers loopback only.
+        """
         path = urlsplit(self.issuer).path
         read, write = ["GET", "OPTIONS"], ["POST", "OPTIONS"]
         # RFC 8414 section 3.1: the path of the issuer comes after the well-known part.
@@ -199,24 +237,28 @@ class AuthorizationServer:
                 Route(metadata_path, cors_middleware(self._metadata, read), methods=read),
                 Route(f"{path}/jwks", cors_middleware(self._jwks, read), methods=read),
                 Route(f"{path}/token", cors_middleware(self._token, write), methods=write),
-                Route(f"{path}/authorize", self._authorize, methods=["GET", "POST"]),
+                Route(f"{path}/register", cors_middleware(self._register, write), methods=write),
+                # Without CORS: people come here, and no page may read what they are shown.
+                Route(f"{path}/authorize", self._authorization.ask, methods=["GET"]),
+                Route(f"{path}/consent", self._authorization.decide, methods=["POST"]),
                 Route(f"{path}/dev/rotate", self._rotate, methods=["POST"]),
-                Route(f"{path}/dev/issue", self._issue, methods=["POST"]),
+                Route(f"{path}/dev/token", self._issue_for_admin, methods=["POST"]),
             ],
             middleware=[Middleware(LoopbackOnly), Middleware(RequestBodyLimitMiddleware, max_body_size=MAX_BODY)],
         )
 
     async def _metadata(self, _: Request) -> Response:
-        scopes = sorted({scope for client in self._clients.values() for scope in (client.scope or "").split()})
         metadata = OAuthMetadata(
             issuer=AnyHttpUrl(self.issuer),
-            # RFC 8414 does not ask for one with these grants, but the SDK's clients do; it refuses every request.
             authorization_endpoint=AnyHttpUrl(f"{self.issuer}/authorize"),
             token_endpoint=AnyHttpUrl(f"{self.issuer}/token"),
-            scopes_supported=scopes,
-            response_types_supported=[],
-            grant_types_supported=["client_credentials"],
-            token_endpoint_auth_methods_supported=["client_secret_basic", "client_secret_post"],
+            registration_endpoint=AnyHttpUrl(f"{self.issuer}/register"),
+            scopes_supported=self.scopes,
+            response_types_supported=["code"],
+            grant_types_supported=list(GRANT_TYPES),
+            token_endpoint_auth_methods_supported=list(AUTH_METHODS),
+            code_challenge_methods_supported=["S256"],
+            authorization_response_iss_parameter_supported=True,
         ).model_dump(mode="json", exclude_none=True)
         # The model writes a bare origin with a slash, and issuers are compared letter by letter (RFC 8414 section 3.3); it
         # does not know `jwks_uri`, by which resource servers find the keys.
@@ -232,121 +274,128 @@ class AuthorizationServer:
     async def _jwks(self, _: Request) -> Response:
         return JSONResponse(self.jwks)
 
-    async def _authorize(self, _: Request) -> Response:
-        # Not redirected: no client has a registered address (RFC 6749 section 4.1.2.1).
-        answer = {
-            "error": "unsupported_response_type",
-            "error_description": "this server knows client credentials only",
-        }
-        return JSONResponse(answer, status_code=400)
+    # --- for whoever knows the admin secret -----------------------------------------------------------
 
     async def _rotate(self, request: Request) -> Response:
         if not self._is_admin(request):
             return JSONResponse({"error": "access_denied"}, status_code=403)
         return JSONResponse({"kid": self.rotate()})
 
-    async def _issue(self, request: Request) -> Response:
-        """A token for whoever started this server, in anybody's name."""
+    async def _issue_for_admin(self, request: Request) -> Response:
+        """A token without a login: for ``fastguard token issue``."""
         if not self._is_admin(request):
             return JSONResponse({"error": "access_denied"}, status_code=403)
+        form = await request.form()
         try:
-            asked = await request.json()
-            subject, scope, lifetime = str(asked["subject"]), str(asked["scope"]), int(asked["lifetime"])
-        except (KeyError, TypeError, ValueError):
-            return JSONResponse({"error": "invalid_request"}, status_code=400)
-        if not subject or not 1 <= lifetime <= MAX_LIFETIME:
-            return JSONResponse({"error": "invalid_request"}, status_code=400)
-        token = self.issue(subject, scope, lifetime=lifetime)
-        return JSONResponse({"access_token": token, "expires_in": lifetime}, headers=_NOT_STORED)
+            subject, scope = single(form, "subject") or "", single(form, "scope") or ""
+            lifetime = int(single(form, "lifetime") or LIFETIME)
+        except (TokenError, ValueError):
+            subject, scope, lifetime = "", "", 0
+        if not subject or not _SCOPE.fullmatch(scope) or not 0 < lifetime <= MAX_LIFETIME:
+            answer = {"error": "invalid_request", "scopes_supported": self.scopes, "max_lifetime": MAX_LIFETIME}
+            return JSONResponse(answer, status_code=400)
+        token = self.issue(subject, scope, lifetime=lifetime, client_id=ADMIN_CLIENT)
+        unknown = [name for name in scope.split() if name not in self.scopes]
+        answer = {"access_token": token, "expires_in": lifetime, "unknown_scopes": unknown}
+        return JSONResponse({**answer, "scopes_supported": self.scopes}, headers=_NOT_STORED)
 
     def _is_admin(self, request: Request) -> bool:
         presented = request.headers.get("authorization", "")
         return secrets.compare_digest(presented.encode(), f"Bearer {self.admin_secret}".encode())
 
+    # --- registration and tokens ----------------------------------------------------------------------
+
+    async def _register(self, request: Request) -> Response:
+        """Dynamic client registration (RFC 7591 section 3), open to everybody on this machine."""
+        try:
+            answer = self._clients.register(await request.body(), " ".join(self.scopes))
+        except RegistrationError as error:
+            refusal = RegistrationErrorResponse(error=error.error, error_description=error.error_description)
+            return PydanticJSONResponse(content=refusal, status_code=400, headers=_NOT_STORED)
+        return JSONResponse(answer, status_code=201, headers=_NOT_STORED)
+
     async def _token(self, request: Request) -> Response:
-        """Client credentials (RFC 6749 section 4.4) with a resource indicator (RFC 8707)."""
+        """The token endpoint (RFC 6749 section 3.2) with a resource indicator (RFC 8707)."""
         form = await request.form()
         try:
-            client = self._authenticate(request, form)
-            scope = self._granted(client, form)
-        except _InvalidClientError as error:
-            # RFC 6749 section 5.2: the challenge names the scheme that the client used.
-            basic = {"WWW-Authenticate": 'Basic realm="token"'} if "authorization" in request.headers else {}
-            return _refusal(TokenError("invalid_client", str(error)), status=401, headers=basic)
-        except TokenError as error:
-            return _refusal(error)
-        proofs = request.headers.getlist("dpop")
-        if not proofs:
-            answer = TokenSuccessResponse(
-                access_token=self.issue(client.client_id, scope), expires_in=LIFETIME, scope=scope
-            )
-            return PydanticJSONResponse(content=answer, headers=_NOT_STORED)
-        try:
-            thumbprint = bound_to(proofs, url=f"{self.issuer}/token", now=self._clock(), used=self._proofs)
+            client = self._clients.authenticate(request, form)
+            bound = self._bound(request)
+            answer = self._granted(client, form, bound)
         except BadProofError as error:
+            # RFC 9449 section 5.
             refusal = {"error": "invalid_dpop_proof", "error_description": str(error)}
             return JSONResponse(refusal, status_code=400, headers=_NOT_STORED)
-        token = self.issue(client.client_id, scope, cnf={"jkt": thumbprint})
+        except TokenError as error:
+            if error.error != "invalid_client":
+                return _refusal(error)
+            # RFC 6749 section 5.2: the challenge names the scheme that the client used.
+            basic = {"WWW-Authenticate": 'Basic realm="token"'} if "authorization" in request.headers else {}
+            return _refusal(error, status=401, headers=basic)
         # The SDK's model knows Bearer alone (RFC 9449 section 5: `token_type` is DPoP).
-        bound = {"access_token": token, "token_type": "DPoP", "expires_in": LIFETIME, "scope": scope}
-        return JSONResponse(bound, headers=_NOT_STORED)
+        kind = {"token_type": "DPoP"} if bound else {}
+        return JSONResponse({**answer.model_dump(mode="json", exclude_none=True), **kind}, headers=_NOT_STORED)
 
-    def _authenticate(self, request: Request, form: FormData) -> OAuthClientInformationFull:
-        """The client, by HTTP Basic or by the form (RFC 6749 section 2.3.1).
+    def _bound(self, request: Request) -> dict[str, Any]:
+        """``cnf`` of the token, if the request shows a key."""
+        proofs = request.headers.getlist("dpop")
+        if not proofs:
+            return {}
+        thumbprint = bound_to(proofs, url=f"{self.issuer}/token", now=self._clock(), used=self._proofs)
+        return {"cnf": {"jkt": thumbprint}}
 
-        The SDK's own authenticator cannot serve here: it wants ``client_id`` in the form even with Basic, where neither the
-        RFC nor the SDK's client has it.
-        """
-        client_id, secret = _basic(request.headers["authorization"]) if "authorization" in request.headers else ("", "")
-        if client_id and "client_secret" in form:
-            # RFC 6749 section 2.3: not more than one method in a request.
-            raise TokenError("invalid_request", "the client authenticates in two ways")
-        if not client_id:
-            client_id, secret = _single(form, "client_id") or "", _single(form, "client_secret") or ""
-        client = self._clients.get(client_id)
-        # Compared for unknown clients too, so that the time does not tell which ones exist.
-        expected = (client.client_secret if client else None) or secrets.token_urlsafe(24)
-        if not secrets.compare_digest(secret.encode(), expected.encode()) or client is None:
-            message = "unknown client or wrong secret"
-            raise _InvalidClientError(message)
-        return client
-
-    def _granted(self, client: OAuthClientInformationFull, form: FormData) -> str:
-        """The scope of the token that a client asks for."""
-        if _single(form, "grant_type") != "client_credentials":
-            problem: Literal["invalid_request", "unsupported_grant_type"]
-            problem = "unsupported_grant_type" if "grant_type" in form else "invalid_request"
-            raise TokenError(problem, "`grant_type` must be client_credentials")
+    def _granted(self, client: Client, form: FormData, bound: Mapping[str, Any]) -> TokenSuccessResponse:
+        """The tokens that a client asks for; ``bound`` is the claim that ties them to its key, if any."""
+        grant_type = single(form, "grant_type")
+        if grant_type is None:
+            raise TokenError("invalid_request", "`grant_type` is missing")
+        if grant_type not in GRANT_TYPES:
+            raise TokenError("unsupported_grant_type", f"`grant_type` must be one of {', '.join(GRANT_TYPES)}")
+        if grant_type not in client.grant_types:
+            raise TokenError("unauthorized_client", f"this client has not registered {grant_type}")
+        if grant_type == "authorization_code":
+            return self._by_code(client, form, bound)
         # RFC 8707 allows several and a default; a token with one audience that was asked for can be misused nowhere else.
+        self._require_resource(form)
+        if grant_type == "refresh_token":
+            return self._by_refresh_token(client, form, bound)
+        scope = _within(single(form, "scope") or client.default_scope, client.scopes or ())
+        token = self.issue(client.client_id, scope, **bound)
+        return TokenSuccessResponse(access_token=token, expires_in=LIFETIME, scope=scope)
+
+    def _by_code(self, client: Client, form: FormData, bound: Mapping[str, Any]) -> TokenSuccessResponse:
+        code, verifier = single(form, "code"), single(form, "code_verifier")
+        if code is None or verifier is None:
+            raise TokenError("invalid_request", "`code` and `code_verifier` are needed")
+        # The code first: it is used up whatever else is wrong.
+        grant = self._grants.redeem(code, client.client_id, single(form, "redirect_uri"), verifier)
+        self._require_resource(form)
+        return self._tokens(client, grant, " ".join(grant.scopes), bound)
+
+    def _by_refresh_token(self, client: Client, form: FormData, bound: Mapping[str, Any]) -> TokenSuccessResponse:
+        presented = single(form, "refresh_token") or ""
+        grant = self._grants.refresh(presented, client.client_id)
+        # RFC 6749 section 6: less than was allowed may be asked for, and for this token only.
+        scope = _within(single(form, "scope") or " ".join(grant.scopes), grant.scopes)
+        self._grants.use_up(presented)
+        return self._tokens(client, grant, scope, bound)
+
+    def _tokens(self, client: Client, grant: Grant, scope: str, bound: Mapping[str, Any]) -> TokenSuccessResponse:
+        token = self.issue(grant.subject, scope, client_id=client.client_id, sid=grant.id, **bound)
+        refresh = self._grants.refresh_token(grant) if "refresh_token" in client.grant_types else None
+        return TokenSuccessResponse(access_token=token, expires_in=LIFETIME, scope=scope, refresh_token=refresh)
+
+    def _require_resource(self, form: FormData) -> None:
         if form.getlist("resource") != [self.resource]:
             raise TokenError("invalid_target", f"`resource` must be {self.resource}, once")
-        asked = " ".join((_single(form, "scope") or self._default_scopes[client.client_id]).split())
-        try:
-            client.validate_scope(asked)
-        except InvalidScopeError as error:
-            raise TokenError("invalid_scope", error.message) from None
-        return asked
 
 
-def _single(form: FormData, name: str) -> str | None:
-    """A parameter, which may not be there twice (RFC 6749 section 3.2)."""
-    values = form.getlist(name)
-    if len(values) > 1 or not all(isinstance(value, str) for value in values):
-        raise TokenError("invalid_request", f"`{name}` must be there once, as text")
-    return str(values[0]) if values else None
-
-
-def _basic(header: str) -> tuple[str, str]:
-    """Client and secret of an ``Authorization`` header. Both are form-encoded in it (RFC 6749 section 2.3.1)."""
-    scheme, _, encoded = header.partition(" ")
-    try:
-        client_id, colon, secret = base64.b64decode(encoded.strip(), validate=True).decode().partition(":")
-    except (binascii.Error, UnicodeDecodeError):
-        colon = ""
-    if scheme.lower() != "basic" or not colon:
-        message = "the Authorization header is no HTTP Basic"
-        raise _InvalidClientError(message)
-    return unquote_plus(client_id), unquote_plus(secret)
+def _within(scope: str, allowed: Sequence[str]) -> str:
+    """A scope that was asked for, if it is allowed."""
+    asked = scope.split()
+    beyond = [name for name in asked if name not in allowed]
+    if beyond or not asked:
+        raise TokenError("invalid_scope", f"the scopes that can be had are {' '.join(allowed)}")
+    return " ".join(asked)
 
 
 def _refusal(error: TokenError, *, status: int = 400, headers: Mapping[str, str] | None = None) -> Response:

@@ -33,11 +33,9 @@ __all__ = [
     "Bearer",
     "Stage",
     "Trail",
-
     "guarded",
     "issuing",
     "outcome",
-
 ]
 
 #: The two eras of MCP, without and with a handshake, and what the official client calls them.

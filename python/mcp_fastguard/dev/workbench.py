@@ -64,8 +64,9 @@ async def opened(
         message = f"`{place}` is no MCPServer or FastMCP: {type(server).__name__}"
         raise ValueError(message)
     url, issuer_url = f"http://127.0.0.1:{port}/mcp", f"http://127.0.0.1:{port + 1}"
-    issuer = AuthorizationServer(issuer_url, url)
     rules = await _rules(server, config)
+    # People who log in by browser may allow every scope that the rules name.
+    issuer = AuthorizationServer(issuer_url, url, scopes=_scopes(rules))
     settings = {
         "version": 1,
         "resource": {"url": url},
@@ -73,7 +74,11 @@ async def opened(
         "audit": {"path": str(private.parent.resolve() / "audit")},
         **rules,
     }
-    with bound("127.0.0.1", port + 1) as issuing, bound("127.0.0.1", port) as listening, Guard.from_dict(settings) as guard:
+    with (
+        bound("127.0.0.1", port + 1) as issuing,
+        bound("127.0.0.1", port) as listening,
+        Guard.from_dict(settings) as guard,
+    ):
         app = _guarded(server, guard)
         async with serving(issuer.app(), issuing), serving(app, listening):
             with _found(private, issuer):
@@ -168,9 +173,9 @@ def issue(scopes: Sequence[str], *, subject: str, lifetime: int = LIFETIME, priv
     require_loopback(httpx2.URL(found["issuer"]).host)
     try:
         answer = httpx2.post(
-            f"{found['issuer']}/dev/issue",
+            f"{found['issuer']}/dev/token",
             headers={"authorization": f"Bearer {found['secret']}"},
-            json={"subject": subject, "scope": " ".join(scopes), "lifetime": lifetime},
+            data={"subject": subject, "scope": " ".join(scopes), "lifetime": str(lifetime)},
             trust_env=False,
             timeout=10,
         )
