@@ -164,8 +164,14 @@ pub enum Denial {
     ProofReplayed,
     /// The store of used proofs is full, or the principal holds its share of it.
     ReplaysFull { retry_after: Duration },
-    /// The token is bound to a certificate, and no certificate was confirmed.
+    /// The token is bound to a certificate, and no believed peer has handed one on.
     CertificateMissing,
+    /// The certificate of the client cannot be read.
+    CertificateMalformed { what: &'static str },
+    /// The client's certificate is another than the one that the token is bound to.
+    CertificateMismatch,
+    /// The client's certificate is not valid at the time of the call.
+    CertificateExpired,
     /// `cnf` has a member whose proof cannot be checked.
     BindingUnknown { member: String },
     /// The token is not bound to a key, and the scheme or the configuration demands it.
@@ -253,6 +259,9 @@ impl Denial {
             | Self::ProofReplayed
             | Self::ReplaysFull { .. }
             | Self::CertificateMissing
+            | Self::CertificateMalformed { .. }
+            | Self::CertificateMismatch
+            | Self::CertificateExpired
             | Self::BindingUnknown { .. }
             | Self::BindingMissing { .. } => Room::Binding,
             Self::QuotaSpent { .. } | Self::WindowsFull { .. } => Room::Limits,
@@ -324,6 +333,9 @@ impl Denial {
             Self::ProofReplayed => "proof_replayed",
             Self::ReplaysFull { .. } => "replays_full",
             Self::CertificateMissing => "certificate_missing",
+            Self::CertificateMalformed { .. } => "certificate_malformed",
+            Self::CertificateMismatch => "certificate_mismatch",
+            Self::CertificateExpired => "certificate_expired",
             Self::BindingUnknown { .. } => "binding_unknown",
             Self::BindingMissing { .. } => "binding_missing",
             Self::QuotaSpent { .. } => "quota_spent",
@@ -334,50 +346,6 @@ impl Denial {
             Self::BindingRequired { .. } => "binding_required",
             Self::ApprovalRequired { .. } => "approval_required",
         }
-    }
-
-    /// The key of the configuration that decides this: where to look when the refusal was not meant.
-    pub fn config_key(&self) -> Option<&str> {
-        Some(match self {
-            Self::PathUnknown => "resource.public",
-            Self::TokenTooLarge
-            | Self::TokenMalformed { .. }
-            | Self::IssuerUnknown { .. }
-            | Self::HeaderParameterRefused { .. } => "issuers.issuer",
-            Self::AlgorithmRefused { .. } => "issuers.algorithms",
-            Self::TypeRefused { .. } => "issuers.types",
-            Self::KeyUnknown { .. } | Self::KeyAmbiguous | Self::KeysUnavailable { .. } | Self::SignatureInvalid => {
-                "issuers.jwks_uri"
-            }
-            Self::AudienceMismatch { .. } => "issuers.audiences",
-            Self::ClaimMissing { claim } | Self::ClaimRefused { claim } | Self::ClaimInvalid { claim } => {
-                match claim.as_str() {
-                    "aud" => "issuers.audiences",
-                    "iss" => "issuers.issuer",
-                    "exp" | "iat" | "nbf" => "issuers.max_lifetime",
-                    _ => "issuers.require",
-                }
-            }
-            Self::PrincipalMissing => "issuers.client_claims",
-            Self::TokenExpired { .. } | Self::TokenNotYetValid { .. } | Self::TokenFromFuture { .. } => "tokens.leeway",
-            Self::LifetimeTooLong { .. } => "issuers.max_lifetime",
-            Self::ProofMissing | Self::BoundAsBearer | Self::BindingUnknown { .. } | Self::BindingMissing { .. } => {
-                "dpop.mode"
-            }
-            Self::ProofAlgorithmRefused { .. } => "dpop.algorithms",
-            Self::ProofMethodMismatch { .. } | Self::ProofUrlMismatch { .. } => "resource.url",
-            Self::ProofExpired { .. } | Self::ProofFromFuture { .. } => "dpop.max_age",
-            Self::NonceRequired { .. } => "dpop.nonce",
-            Self::ReplaysFull { .. } => "dpop.replay_entries",
-            Self::QuotaSpent { .. } => "limits.rules",
-            Self::WindowsFull { .. } => "limits.max_keys",
-            Self::TargetUnknown { .. } => "tools",
-            Self::ScopeInsufficient { rule, .. }
-            | Self::TierBlocked { rule }
-            | Self::ApprovalRequired { rule }
-            | Self::BindingRequired { rule } => rule,
-            _ => return None,
-        })
     }
 
     /// The scopes that the caller lacks.

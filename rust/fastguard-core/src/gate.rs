@@ -470,6 +470,12 @@ fn identify(
     trail: &mut Trail,
     detach: &impl Detach,
 ) -> Result<BoundToken, Stop> {
+    let presented = |scheme| Presented {
+        scheme,
+        proof: received.proof(),
+        certificate: received.certificate(),
+        method: received.http_method(),
+    };
     let Some((scheme, text)) = received.credentials() else {
         let local = answered.attested.ok_or(Denial::TokenMissing)?.as_ref().map_err(Denial::clone)?;
         if !Tokens::is_local(local) {
@@ -477,11 +483,9 @@ fn identify(
         }
         state.tokens.recheck(local, now.unix)?;
         trail.caller = Some(Arc::clone(local.caller()));
-        let presented = Presented { scheme: Scheme::Bearer, proof: received.proof(), method: received.http_method() };
-        return Ok(state.bindings.confirm(local.clone(), &presented, now, usage, detach)?);
+        return Ok(state.bindings.confirm(local.clone(), &presented(Scheme::Bearer), now, usage, detach)?);
     };
     let token = state.tokens.verify(text, answered, now, detach)?;
     trail.caller = Some(Arc::clone(token.caller()));
-    let presented = Presented { scheme, proof: received.proof(), method: received.http_method() };
-    Ok(state.bindings.confirm(token, &presented, now, usage, detach)?)
+    Ok(state.bindings.confirm(token, &presented(scheme), now, usage, detach)?)
 }

@@ -1,5 +1,6 @@
 //! Room 2: confirms that whoever presents a token is its holder.
 
+mod certificate;
 mod dpop;
 mod nonce;
 mod replay;
@@ -7,6 +8,7 @@ mod replay;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use certificate::ClientCertificate;
 pub use dpop::{ProofOptions, RequestUrl};
 pub use nonce::{Judged, Nonces};
 pub use replay::{Replays, Used};
@@ -16,7 +18,7 @@ use crate::clock::Now;
 use crate::config::{Config, ConfigError, DpopMode, NonceMode};
 use crate::denial::Denial;
 use crate::jose::random;
-use crate::request::{ProofHeader, Scheme};
+use crate::request::{CertificateHeader, ProofHeader, Scheme};
 use crate::token::{Confirmation, Detach};
 
 /// Proof that a token is used by its holder, as far as the token is bound to one.
@@ -50,6 +52,8 @@ pub struct Presented<'a> {
     pub scheme: Scheme,
     /// The `DPoP` header.
     pub proof: ProofHeader<'a>,
+    /// The client's certificate.
+    pub certificate: CertificateHeader<'a>,
     /// The request's method.
     pub method: &'a str,
 }
@@ -111,7 +115,22 @@ impl DpopVerifier {
         usage: Use,
         detach: &impl Detach,
     ) -> Result<BoundToken, Denial> {
-        let thumbprint = thumbprint(&token)?.ok_or(Denial::BindingMissing { demanded_by: "the DPoP scheme" })?;
+        if members(&token)?.certificate.is_some() {
+            return Err(Denial::CertificateMissing);
+        }
+        self.prove(token, presented, now, usage, detach)
+    }
+
+    /// The same where all other members of `cnf` have been confirmed.
+    fn prove(
+        &self,
+        token: VerifiedToken,
+        presented: &PresentedProof<'_>,
+        now: Now,
+        usage: Use,
+        detach: &impl Detach,
+    ) -> Result<BoundToken, Denial> {
+        let thumbprint = token.thumbprint().ok_or(Denial::BindingMissing { demanded_by: "the DPoP scheme" })?;
         let found = detach.detached(|| dpop::verify(&self.options, presented, &token, now.unix))?;
         let judged = self.nonces.as_ref().map(|nonces| nonces.judge(found.nonce.as_deref(), now.unix));
         let nonce = match judged {
@@ -134,17 +153,26 @@ fn lifetime(options: &ProofOptions) -> Duration {
     options.window() * 2
 }
 
-/// The thumbprint that a token is bound to, if it is. Every member of `cnf` must be one that is confirmed (D16).
-fn thumbprint(token: &VerifiedToken) -> Result<Option<&str>, Denial> {
-    let confirmations = token.confirmations();
-    let unknown = confirmations.iter().find(|confirmation| matches!(confirmation, Confirmation::Unknown(_)));
-    if let Some(unknown) = unknown {
-        return Err(Denial::BindingUnknown { member: unknown.member().to_owned() });
+/// The members of `cnf` that can be confirmed.
+#[derive(Default)]
+struct Members<'a> {
+    /// `jkt`.
+    key: Option<&'a str>,
+    /// `x5t#S256`.
+    certificate: Option<&'a str>,
+}
+
+/// What a token is bound to. A member that is not known must not be passed over (D16).
+fn members(token: &VerifiedToken) -> Result<Members<'_>, Denial> {
+    let mut found = Members::default();
+    for confirmation in token.confirmations() {
+        match confirmation {
+            Confirmation::Key(thumbprint) => found.key = Some(thumbprint),
+            Confirmation::Certificate(thumbprint) => found.certificate = Some(thumbprint),
+            Confirmation::Unknown(member) => return Err(Denial::BindingUnknown { member: member.to_string() }),
+        }
     }
-    if confirmations.iter().any(|confirmation| matches!(confirmation, Confirmation::Certificate(_))) {
-        return Err(Denial::CertificateMissing);
-    }
-    Ok(token.thumbprint())
+    Ok(found)
 }
 
 /// Room 2, compiled from one configuration. The used proofs outlive it.
@@ -203,9 +231,13 @@ impl Bindings {
         usage: Use,
         detach: &impl Detach,
     ) -> Result<BoundToken, Denial> {
-        let is_bound = thumbprint(&token)?.is_some();
+        let members = members(&token)?;
+        let is_bound = members.key.is_some();
         if is_bound && self.mode == DpopMode::Off {
             return Err(Denial::BindingUnknown { member: "jkt".to_owned() });
+        }
+        if let Some(thumbprint) = members.certificate {
+            read_certificate(presented.certificate)?.confirm(thumbprint, now.unix)?;
         }
         match presented.scheme {
             Scheme::Bearer if is_bound => Err(Denial::BoundAsBearer),
@@ -217,7 +249,7 @@ impl Bindings {
             Scheme::Dpop => {
                 let proof = one_proof(presented.proof)?;
                 let proved = PresentedProof { proof, method: presented.method, url: &self.url };
-                self.dpop.confirm(token, &proved, now, usage, detach)
+                self.dpop.prove(token, &proved, now, usage, detach)
             }
         }
     }
@@ -231,6 +263,16 @@ impl Bindings {
 fn options(config: &Config) -> ProofOptions {
     let dpop = &config.dpop;
     ProofOptions::new(dpop.accepted_algorithms(), dpop.max_age.get(), config.tokens.leeway.get())
+}
+
+fn read_certificate(header: CertificateHeader<'_>) -> Result<ClientCertificate, Denial> {
+    match header {
+        CertificateHeader::Missing => Err(Denial::CertificateMissing),
+        CertificateHeader::One(source, value) => ClientCertificate::read(source, value),
+        CertificateHeader::Unreadable => {
+            Err(Denial::CertificateMalformed { what: "the header came more than once, or is not visible ASCII" })
+        }
+    }
 }
 
 fn one_proof(header: ProofHeader<'_>) -> Result<&str, Denial> {

@@ -1,5 +1,6 @@
 //! Reads `fastguard.toml`: one schema for Rust and Python.
 
+mod certificates;
 mod check;
 mod dpop;
 mod error;
@@ -8,6 +9,7 @@ mod read;
 mod schema;
 mod values;
 
+pub use certificates::{CertificateSource, Certificates};
 pub use dpop::{Dpop, DpopMode, NonceMode, NonceSecret};
 pub use error::{ConfigError, Problem, Warning};
 pub use glob::Glob;

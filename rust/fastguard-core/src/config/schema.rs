@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::certificates::Certificates;
 use super::dpop::Dpop;
 use super::error::ConfigError;
 use super::values::{Date, Network, Quota, Required, Span};
@@ -26,6 +27,9 @@ pub struct Config {
     /// Tokens bound to a key (RFC 9449).
     #[serde(default)]
     pub dpop: Dpop,
+    /// Tokens bound to a client's certificate (RFC 8705).
+    #[serde(default)]
+    pub certificates: Certificates,
     /// Peers that are believed about addresses and certificates.
     #[serde(default)]
     pub proxies: Proxies,

@@ -4,6 +4,53 @@ use std::fmt;
 
 use super::Denial;
 
+impl Denial {
+    /// The key of the configuration that decides this: where to look when the refusal was not meant.
+    pub fn config_key(&self) -> Option<&str> {
+        Some(match self {
+            Self::PathUnknown => "resource.public",
+            Self::TokenTooLarge
+            | Self::TokenMalformed { .. }
+            | Self::IssuerUnknown { .. }
+            | Self::HeaderParameterRefused { .. } => "issuers.issuer",
+            Self::AlgorithmRefused { .. } => "issuers.algorithms",
+            Self::TypeRefused { .. } => "issuers.types",
+            Self::KeyUnknown { .. } | Self::KeyAmbiguous | Self::KeysUnavailable { .. } | Self::SignatureInvalid => {
+                "issuers.jwks_uri"
+            }
+            Self::AudienceMismatch { .. } => "issuers.audiences",
+            Self::ClaimMissing { claim } | Self::ClaimRefused { claim } | Self::ClaimInvalid { claim } => {
+                match claim.as_str() {
+                    "aud" => "issuers.audiences",
+                    "iss" => "issuers.issuer",
+                    "exp" | "iat" | "nbf" => "issuers.max_lifetime",
+                    _ => "issuers.require",
+                }
+            }
+            Self::PrincipalMissing => "issuers.client_claims",
+            Self::TokenExpired { .. } | Self::TokenNotYetValid { .. } | Self::TokenFromFuture { .. } => "tokens.leeway",
+            Self::LifetimeTooLong { .. } => "issuers.max_lifetime",
+            Self::ProofMissing | Self::BoundAsBearer | Self::BindingUnknown { .. } | Self::BindingMissing { .. } => {
+                "dpop.mode"
+            }
+            Self::ProofAlgorithmRefused { .. } => "dpop.algorithms",
+            Self::ProofMethodMismatch { .. } | Self::ProofUrlMismatch { .. } => "resource.url",
+            Self::ProofExpired { .. } | Self::ProofFromFuture { .. } => "dpop.max_age",
+            Self::NonceRequired { .. } => "dpop.nonce",
+            Self::CertificateMissing | Self::CertificateMalformed { .. } => "certificates.source",
+            Self::ReplaysFull { .. } => "dpop.replay_entries",
+            Self::QuotaSpent { .. } => "limits.rules",
+            Self::WindowsFull { .. } => "limits.max_keys",
+            Self::TargetUnknown { .. } => "tools",
+            Self::ScopeInsufficient { rule, .. }
+            | Self::TierBlocked { rule }
+            | Self::ApprovalRequired { rule }
+            | Self::BindingRequired { rule } => rule,
+            _ => return None,
+        })
+    }
+}
+
 impl fmt::Display for Denial {
     /// The detail for records and logs. Lower case, no full stop, input in backticks.
     #[expect(clippy::too_many_lines, reason = "a line for every reason")]
@@ -78,7 +125,10 @@ impl fmt::Display for Denial {
             Self::NonceRequired { .. } => f.write_str("the proof has no nonce of the last minutes"),
             Self::ProofReplayed => f.write_str("the proof was used before"),
             Self::ReplaysFull { .. } => f.write_str("no room is left to remember the proof"),
-            Self::CertificateMissing => f.write_str("the token is bound to a certificate, and none was confirmed"),
+            Self::CertificateMissing => f.write_str("the token is bound to a certificate, and none was handed on"),
+            Self::CertificateMalformed { what } => write!(f, "the client's certificate cannot be read: {what}"),
+            Self::CertificateMismatch => f.write_str("the token is bound to another certificate than the client's"),
+            Self::CertificateExpired => f.write_str("the client's certificate is not valid now"),
             Self::BindingUnknown { member } => write!(f, "`cnf` member `{}` cannot be confirmed", Shown(member)),
             Self::BindingMissing { demanded_by } => {
                 write!(f, "the token is not bound to a key, which {demanded_by} demands")

@@ -1,6 +1,7 @@
 //! The few headers that decide something, kept apart from all others.
 
 use crate::bounds::{MAX_HEADERS, MAX_TOKEN_BYTES};
+use crate::config::CertificateSource;
 use crate::denial::Denial;
 
 /// A header that decides something.
@@ -8,6 +9,8 @@ use crate::denial::Denial;
 pub enum Header {
     /// RFC 9110 §11.6.2
     Authorization,
+    /// RFC 9440
+    ClientCert,
     /// RFC 9110 §8.4
     ContentEncoding,
     /// RFC 9449 §4.1
@@ -22,13 +25,18 @@ pub enum Header {
     ProtocolVersion,
     /// MCP before 2026-07-28.
     SessionId,
+    /// By custom of nginx: the client's certificate.
+    SslClientCert,
+    /// Of Envoy: the client's certificate.
+    XForwardedClientCert,
     /// By custom: the addresses that a request passed.
     XForwardedFor,
 }
 
 impl Header {
-    const ALL: [Self; 9] = [
+    const ALL: [Self; 12] = [
         Self::Authorization,
+        Self::ClientCert,
         Self::ContentEncoding,
         Self::Dpop,
         Self::Forwarded,
@@ -36,6 +44,8 @@ impl Header {
         Self::McpName,
         Self::ProtocolVersion,
         Self::SessionId,
+        Self::SslClientCert,
+        Self::XForwardedClientCert,
         Self::XForwardedFor,
     ];
 
@@ -43,6 +53,7 @@ impl Header {
     pub const fn name(self) -> &'static str {
         match self {
             Self::Authorization => "authorization",
+            Self::ClientCert => "client-cert",
             Self::ContentEncoding => "content-encoding",
             Self::Dpop => "dpop",
             Self::Forwarded => "forwarded",
@@ -50,8 +61,18 @@ impl Header {
             Self::McpName => "mcp-name",
             Self::ProtocolVersion => "mcp-protocol-version",
             Self::SessionId => "mcp-session-id",
+            Self::SslClientCert => "ssl-client-cert",
+            Self::XForwardedClientCert => "x-forwarded-client-cert",
             Self::XForwardedFor => "x-forwarded-for",
         }
+    }
+
+    /// Whether only a declared proxy is believed about it.
+    const fn is_of_proxies(self) -> bool {
+        matches!(
+            self,
+            Self::ClientCert | Self::Forwarded | Self::SslClientCert | Self::XForwardedClientCert | Self::XForwardedFor
+        )
     }
 
     fn from_name(name: &[u8]) -> Option<Self> {
@@ -63,7 +84,10 @@ impl Header {
             10 => Self::McpMethod,
             13 => Self::Authorization,
             14 => Self::SessionId,
+            11 => Self::ClientCert,
+            15 if matches!(name.first(), Some(b's' | b'S')) => Self::SslClientCert,
             15 => Self::XForwardedFor,
+            23 => Self::XForwardedClientCert,
             16 => Self::ContentEncoding,
             20 => Self::ProtocolVersion,
             _ => return None,
@@ -93,6 +117,17 @@ pub enum ProofHeader<'a> {
         /// Whether it came more than once.
         is_repeated: bool,
     },
+}
+
+/// What a declared proxy says of its client's certificate.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum CertificateHeader<'a> {
+    /// Nothing, or the peer is not believed.
+    Missing,
+    /// The value of the source's header.
+    One(CertificateSource, &'a str),
+    /// It came more than once, or is no text.
+    Unreadable,
 }
 
 /// The headers that decide something, each with its first value and whether it came again.
@@ -135,9 +170,9 @@ impl Headers {
             return Ok(());
         }
         for header in Header::ALL {
-            // Proxies append to two of these by adding lines; they are read only when a declared proxy sent them. The room of
-            // bindings refuses a second proof, with the challenge that RFC 9449 §7.1 wants.
-            if matches!(header, Header::Forwarded | Header::XForwardedFor | Header::Dpop) {
+            // What proxies add is read only when a declared one sent it. The room of bindings refuses a second proof, with the
+            // challenge that RFC 9449 §7.1 wants, and a second certificate.
+            if header.is_of_proxies() || header == Header::Dpop {
                 continue;
             }
             if self.is_repeated(header) {
@@ -176,6 +211,25 @@ impl Headers {
             Ok(None) => ProofHeader::Missing,
             Ok(Some(proof)) => ProofHeader::One(proof),
             Err(_) => ProofHeader::Unreadable { is_repeated: false },
+        }
+    }
+
+    /// The client's certificate, where the source hands one on. Whether the peer is believed, the caller knows.
+    pub(super) fn certificate(&self, source: CertificateSource) -> CertificateHeader<'_> {
+        let header = match source {
+            CertificateSource::Off => return CertificateHeader::Missing,
+            CertificateSource::ClientCert => Header::ClientCert,
+            CertificateSource::Envoy => Header::XForwardedClientCert,
+            CertificateSource::Nginx => Header::SslClientCert,
+        };
+        if self.is_repeated(header) {
+            return CertificateHeader::Unreadable;
+        }
+        match self.text(header) {
+            // nginx sends an empty value for a client without a certificate.
+            Ok(None | Some("")) => CertificateHeader::Missing,
+            Ok(Some(value)) => CertificateHeader::One(source, value),
+            Err(_) => CertificateHeader::Unreadable,
         }
     }
 

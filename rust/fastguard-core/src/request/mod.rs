@@ -12,11 +12,11 @@ use std::borrow::Cow;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use crate::config::{Config, DpopMode, Network};
+use crate::config::{CertificateSource, Config, DpopMode, Network};
 use crate::denial::{Challenger, Denial};
 use crate::jose::Algorithm;
 
-pub use headers::{Header, Headers, ProofHeader, Scheme};
+pub use headers::{CertificateHeader, Header, Headers, ProofHeader, Scheme};
 pub use target::{Kind, Target};
 
 /// One request, as it came: raw HTTP in wire order, or a message that an SDK has parsed.
@@ -152,6 +152,7 @@ pub struct Receiver {
     metadata_url: Box<str>,
     challenger: Challenger,
     proxies: Vec<Network>,
+    certificates: CertificateSource,
 }
 
 impl Receiver {
@@ -169,7 +170,8 @@ impl Receiver {
             proof_algorithms: takes_proofs.then(|| names.join(" ").into()),
             takes_bearer: config.dpop.mode != DpopMode::Required,
         };
-        Self { path: path.into(), metadata_url, challenger, proxies: config.proxies.addresses.clone() }
+        let (proxies, certificates) = (config.proxies.addresses.clone(), config.certificates.source);
+        Self { path: path.into(), metadata_url, challenger, proxies, certificates }
     }
 
     /// The path that is guarded.
@@ -191,7 +193,8 @@ impl Receiver {
     pub fn receive<'a>(&self, request: &'a ToolRequest) -> Result<Received<'a>, Denial> {
         let Source::Http { method, path, headers, .. } = &request.source else {
             let credentials = request.credentials.as_ref().map(|(scheme, token)| (*scheme, &**token));
-            return Ok(Received { request, credentials, session: request.session.as_deref(), peer: request.peer });
+            let (session, certificate) = (request.session.as_deref(), CertificateHeader::Missing);
+            return Ok(Received { request, credentials, session, peer: request.peer, certificate });
         };
         if **path != *self.path {
             return Err(Denial::PathUnknown);
@@ -203,7 +206,21 @@ impl Receiver {
         let credentials = headers.credentials()?;
         let session = headers.text(Header::SessionId)?;
         let peer = forwarded::client_address(request.peer, headers, &self.proxies)?;
-        Ok(Received { request, credentials, session, peer })
+        let certificate = match request.peer {
+            Some(direct) if self.is_proxy(direct) => headers.certificate(self.certificates),
+            _ => CertificateHeader::Missing,
+        };
+        Ok(Received { request, credentials, session, peer, certificate })
+    }
+
+    /// Whether what a peer says of its client's certificate may reach the app: a declared proxy's word, or nobody asks.
+    pub fn passes_certificates_of(&self, peer: Option<IpAddr>) -> bool {
+        self.certificates == CertificateSource::Off || peer.is_some_and(|peer| self.is_proxy(peer))
+    }
+
+    /// Whether an address is a declared proxy's, whose word is taken.
+    pub fn is_proxy(&self, peer: IpAddr) -> bool {
+        self.proxies.iter().any(|network| network.contains(peer))
     }
 
     /// The address that the request came from as far as it can be told before `receive` has passed.
@@ -231,6 +248,7 @@ pub struct Received<'a> {
     credentials: Option<(Scheme, &'a str)>,
     session: Option<&'a str>,
     peer: Option<IpAddr>,
+    certificate: CertificateHeader<'a>,
 }
 
 impl<'a> Received<'a> {
@@ -245,6 +263,11 @@ impl<'a> Received<'a> {
             Source::Http { headers, .. } => headers.proof(),
             _ => ProofHeader::Missing,
         }
+    }
+
+    /// The client's certificate, as a declared proxy hands it on.
+    pub const fn certificate(&self) -> CertificateHeader<'a> {
+        self.certificate
     }
 
     /// The request's method; empty for a message that an SDK has parsed.

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::Findings;
 use crate::bounds::MAX_PROOF_AGE;
+use crate::config::certificates::CertificateSource;
 use crate::config::dpop::{Dpop, DpopMode, NonceMode};
 use crate::config::error::{Problem, Warning};
 use crate::config::schema::Config;
@@ -59,6 +60,15 @@ fn check_nonce(config: &Config, findings: &mut Findings) {
 }
 
 pub(super) fn warnings(config: &Config) -> Vec<Warning> {
+    let mut warnings = nonce_warnings(config);
+    if config.certificates.source != CertificateSource::Off && config.proxies.addresses.is_empty() {
+        let message = "no certificate will be believed: name the proxies in `proxies.addresses`".to_owned();
+        warnings.push(Warning { key: "certificates.source".to_owned(), message });
+    }
+    warnings
+}
+
+fn nonce_warnings(config: &Config) -> Vec<Warning> {
     let dpop = &config.dpop;
     let has_secret = dpop.nonce_secret_file.is_some() || dpop.nonce_secret.bytes().is_some();
     if dpop.nonce == NonceMode::Off || has_secret {
