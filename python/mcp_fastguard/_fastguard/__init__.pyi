@@ -234,7 +234,7 @@ class DPoPVerifier:
             algorithms: accepted names of ``ES256``, ``ES384``, ``ES512``, ``EdDSA``, ``Ed25519``, ``PS256`` and ``RS256``; default
                 ``["ES256", "EdDSA"]``. The two names of Ed25519 come together.
             leeway: seconds of tolerance for clocks, added to ``max_age``; both together count for 300 at most.
-            replay_entries: used proofs that are remembered at once, 1024 to 100000000, default 1000000; each costs at most 40 bytes. A
+            replay_entries: used proofs that are remembered at once, 1024 to 100000000, default 1000000; each costs about 40 bytes. A
                 full store refuses; it never forgets a proof that could be used again. No principal holds more than 1/64 of it.
 
         Raises:
@@ -509,6 +509,7 @@ class Gate:
     def folder(self) -> Path: ...
     @property
     def policy_digest(self) -> str: ...
+    def passes_certificates_of(self, peer: str | None) -> bool: ...
     @property
     def dpop_algorithms(self) -> list[str]: ...
     @property

@@ -47,6 +47,10 @@ RECHECK_INTERVAL: Final = 5.0
 _LISTS: Final = frozenset({"tools/list", "prompts/list", "resources/list", "resources/templates/list"})
 
 
+#: Headers in which proxies hand on what they know of the client's certificate.
+_CERTIFICATES: Final = frozenset({b"client-cert", b"client-cert-chain", b"ssl-client-cert", b"x-forwarded-client-cert"})
+
+
 class Proved(NamedTuple):
     """A call that the ASGI layer has proved, and the headers that it came with."""
 
@@ -159,6 +163,7 @@ class GuardASGI:
             await _answer(error, body, scope, send)
             return
         scope.setdefault(CALLS, {})[self.guard] = call
+        scope["headers"] = self._without_strange_certificates(scope)
         if proof.token is not None:
             # A refusal of this room that is only observed lets the request pass as it came, never as a bearer's.
             scope["headers"] = _as_bearer(scope["headers"])
@@ -207,6 +212,15 @@ class GuardASGI:
             body=body,
             peer=_peer(scope),
         )
+
+    def _without_strange_certificates(self, scope: Scope) -> Headers:
+        """The headers without the certificates of peers that are no declared proxies: an app could believe them (RFC 9440)."""
+        headers: Headers = scope["headers"]
+        if all(name not in _CERTIFICATES for name, _ in headers):
+            return headers
+        if self.guard.gate.passes_certificates_of(_peer(scope)):
+            return headers
+        return [(name, value) for name, value in headers if name not in _CERTIFICATES]
 
     def _require_layer(self, method: str) -> None:
         if method in _LISTS and "http" not in self.guard.attached:

@@ -42,6 +42,8 @@ def metadata(guard: Guard) -> dict[str, Any]:
     if algorithms:
         document["dpop_signing_alg_values_supported"] = algorithms
         document["dpop_bound_access_tokens_required"] = config["dpop"]["mode"] == "required"
+    if config["certificates"]["source"] != "off":
+        document["tls_client_certificate_bound_access_tokens"] = True
     if resource.get("name"):
         document["resource_name"] = resource["name"]
     if resource.get("documentation"):

@@ -65,7 +65,7 @@ pub const MAX_URI_BYTES: usize = 2 * 1024;
 /// Largest distance between a proof's `iat` and now, leeway included (MCP's DPoP extension, SEP-1932: five minutes).
 pub const MAX_PROOF_AGE: std::time::Duration = std::time::Duration::from_secs(300);
 
-/// Used proofs that are remembered; each costs at most 40 bytes.
+/// Used proofs that are remembered; each costs at most 40 bytes, and each principal among them 300 more.
 pub const REPLAY_ENTRIES: usize = 1_000_000;
 
 /// Shortest secret of nonces: as many bytes as HMAC-SHA256 gives (RFC 2104 §3).

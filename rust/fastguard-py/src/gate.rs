@@ -15,7 +15,7 @@ use pyo3::prelude::*;
 
 use crate::call::{AllowedCall, ObservedCall, Proof};
 use crate::error::{caught, denied, faulted, misconfigured, misused};
-use crate::request::ToolRequest;
+use crate::request::{ToolRequest, address};
 use crate::time;
 use crate::token::{Released, VerifiedToken};
 
@@ -378,6 +378,12 @@ impl Gate {
     #[getter]
     fn policy_digest(&self) -> String {
         self.core.state().digest().to_owned()
+    }
+
+    /// Whether what a peer says of its client's certificate may reach the app.
+    #[pyo3(signature = (peer))]
+    fn passes_certificates_of(&self, peer: Option<&str>) -> PyResult<bool> {
+        Ok(self.core.state().receiver().passes_certificates_of(address(peer)?))
     }
 
     /// The algorithms of proofs, where they are taken.

@@ -85,7 +85,7 @@ fn push(headers: &mut Headers, pair: &Bound<'_, PyAny>) -> PyResult<()> {
     Ok(())
 }
 
-fn address(peer: Option<&str>) -> PyResult<Option<IpAddr>> {
+pub(crate) fn address(peer: Option<&str>) -> PyResult<Option<IpAddr>> {
     let parse = |text: &str| {
         // A link-local address may carry the interface it was seen on (RFC 4007 §11).
         let text = text.split('%').next().unwrap_or(text);
