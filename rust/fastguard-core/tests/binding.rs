@@ -529,6 +529,24 @@ fn check_12_key_is_the_one_that_the_token_is_bound_to() {
 }
 
 #[test]
+fn key_that_one_verifier_has_taken_is_judged_anew_by_another() {
+    let stage = Stage::of(Holder::edwards("EdDSA"), options(&["EdDSA"]));
+    let strict = DpopVerifier::new(options(&["ES256"]), 1_000_000);
+    let text = stage.text();
+    let token = stage.verified(&text);
+    let url = RequestUrl::new(AUDIENCE).unwrap();
+    let judge = |verifier: &DpopVerifier| {
+        let proof = Draft::new(&stage.holder, &text).sign(&stage.holder);
+        let presented = PresentedProof { proof: &proof, method: "POST", url: &url };
+        let judged = verifier.confirm(token.clone(), &presented, now_at(NOW), Use::Once, &Attached);
+        judged.map(drop).map_err(|denial| denial.code())
+    };
+    assert_eq!(judge(&stage.verifier), Ok(()));
+    assert_eq!(judge(&strict), Err("proof_algorithm_refused"));
+    assert_eq!(judge(&stage.verifier), Ok(()));
+}
+
+#[test]
 fn key_whose_private_half_is_published_is_refused() {
     let jwk = json!({
         "crv": "P-256", "kty": "EC",

@@ -31,6 +31,15 @@ impl ProofOptions {
         Self { algorithms, max_age, leeway, dangerous_allow_published_keys: false }
     }
 
+    /// Whether a key that was confirmed before passes here too: another verifier of the same token may have taken it.
+    fn takes(&self, known: &HeaderKey) -> bool {
+        self.algorithms.contains(known.algorithm()) && self.takes_key(known.thumbprint())
+    }
+
+    fn takes_key(&self, thumbprint: &str) -> bool {
+        self.dangerous_allow_published_keys || !is_published(thumbprint)
+    }
+
     /// How far `iat` may be from now, on either side.
     pub(super) fn window(&self) -> Duration {
         (self.max_age + self.leeway).min(MAX_PROOF_AGE)
@@ -91,7 +100,7 @@ pub(super) fn verify(
     }
     let compact = Compact::split(text.as_bytes()).map_err(of_proof)?;
     // A client writes the same header into all its proofs, so its key is prepared once for a token.
-    let known = token.proof_key().filter(|known| known.segment() == compact.header_segment());
+    let known = token.proof_key().filter(|known| known.segment() == compact.header_segment() && options.takes(known));
     let read = match known {
         Some(known) => Cow::Borrowed(known),
         None => Cow::Owned(read_key(options, &compact, token)?),
@@ -122,7 +131,7 @@ fn read_key(options: &ProofOptions, compact: &Compact<'_>, token: &VerifiedToken
         return Err(Denial::ProofAlgorithmRefused { algorithm: algorithm.name().to_owned() });
     }
     let key = key_of(&members, algorithm)?;
-    if !options.dangerous_allow_published_keys && is_published(key.thumbprint()) {
+    if !options.takes_key(key.thumbprint()) {
         let reason = "its private half stands in an RFC or a test vector".to_owned();
         return Err(Denial::ProofKeyRefused { reason });
     }

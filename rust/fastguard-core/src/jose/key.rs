@@ -167,6 +167,16 @@ impl HeaderKey {
         &self.0.0
     }
 
+    /// The header's algorithm.
+    pub(crate) fn algorithm(&self) -> Algorithm {
+        self.0.1
+    }
+
+    /// The key's thumbprint.
+    pub(crate) fn thumbprint(&self) -> &str {
+        self.0.2.thumbprint()
+    }
+
     /// Whether the signature matches, by the header's own algorithm.
     pub(crate) fn verify(&self, signing_input: &[u8], signature: &[u8]) -> bool {
         let (_, algorithm, key) = &*self.0;
