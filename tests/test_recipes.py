@@ -33,6 +33,7 @@ GIVEN = {
     "cognito": {"region": "eu-west-1", "pool": POOL, "client": CLIENT},
     "keycloak": {"url": "https://id.example.com", "realm": "main", "audience": RESOURCE},
     "google": {"audience": RESOURCE},
+    "github": {"repository": "acme/shop", "audience": RESOURCE},
     "ping": {"domain": "auth.pingone.eu", "environment": TENANT, "audience": RESOURCE},
 }
 
@@ -93,6 +94,15 @@ ACCESS = {
             "email": "robot@example.iam.gserviceaccount.com",
         },
     ),
+    "github": (
+        {"typ": "JWT", "x5t": "k"},
+        {
+            "jti": "1", "sub": "repo:acme/shop:ref:refs/heads/main", "aud": RESOURCE, "ref": "refs/heads/main",
+            "repository": "acme/shop", "repository_owner": "acme", "actor": "alice", "event_name": "push",
+            "workflow_ref": "acme/shop/.github/workflows/ci.yml@refs/heads/main", "runner_environment": "github-hosted",
+            "iss": "https://token.actions.githubusercontent.com",
+        },
+    ),
     "ping": (
         {},
         {
@@ -125,6 +135,8 @@ IDENTITY = {
     "cognito": ({}, {**ACCESS["cognito"][1], "token_use": "id", "aud": CLIENT}),
     "keycloak": ({"typ": "JWT"}, {**ACCESS["keycloak"][1], "typ": "ID"}),
     "google": ({"typ": "JWT"}, {**ACCESS["google"][1], "aud": f"{CLIENT}.apps.googleusercontent.com"}),
+    # A workflow of another repository.
+    "github": ({"typ": "JWT"}, {**ACCESS["github"][1], "repository": "evil/shop"}),
     "ping": (
         {},
         {"iss": f"https://auth.pingone.eu/{TENANT}/as", "aud": [RESOURCE], "sub": "alice", "acr": "Single_Factor"},
@@ -137,7 +149,9 @@ KEY = RSAKey.generate_key(2048, {"kid": "k", "use": "sig", "alg": "RS256"})
 def token(shape, **claims):
     header, payload = shape
     now = int(time.time())
-    found = {"iat": now, "nbf": now, "exp": now + 3_600, **payload, **claims}
+    # GitHub's live for five minutes.
+    lifetime = 300 if "workflow_ref" in payload else 3_600
+    found = {"iat": now, "nbf": now, "exp": now + lifetime, **payload, **claims}
     # Not `jwt.encode`, which writes `typ` into a header that has none.
     return jws.serialize_compact({"alg": "RS256", "kid": "k", **header}, json.dumps(found).encode(), KEY)
 
@@ -169,10 +183,11 @@ def test_every_recipe_has_its_shapes():
 
 @pytest.mark.parametrize("name", sorted(ACCESS))
 def test_access_token_of_a_provider_is_accepted_by_its_recipe(guards, name):
-    # Google's tokens have no scopes.
-    allowed = decide(guards[name], token(ACCESS[name]), "open" if name == "google" else "query")
+    # Those of services have no scopes.
+    allowed = decide(guards[name], token(ACCESS[name]), "open" if name in {"github", "google"} else "query")
 
-    assert (allowed.subject, allowed.client_id) == ("alice", CLIENT)
+    claims = ACCESS[name][1]
+    assert (allowed.subject, allowed.client_id) == (claims["sub"], claims.get("workflow_ref", CLIENT))
 
 
 @pytest.mark.parametrize(
@@ -195,6 +210,7 @@ def test_identity_token_of_a_provider_is_refused_by_its_recipe(guards, name):
         "cognito": "claim_refused",
         "keycloak": "claim_refused",
         "google": "audience_mismatch",
+        "github": "claim_refused",
     }
     assert denied.value.code == expected.get(name, "claim_missing")
 

@@ -94,6 +94,7 @@ def init(
     region: Annotated[str, typer.Option(help="For cognito.")] = "",
     pool: Annotated[str, typer.Option(help="For cognito: the user pool's id.")] = "",
     client: Annotated[str, typer.Option(help="For cognito: the app client's id.")] = "",
+    repository: Annotated[str, typer.Option(help="For github: owner/name.")] = "",
     environment: Annotated[str, typer.Option(help="For ping: the environment's id.")] = "",
     audience: Annotated[
         str, typer.Option(help="What the provider writes into `aud`. Default: the resource's URL.")
@@ -124,6 +125,7 @@ def init(
         "pool": pool,
         "client": client,
         "environment": environment,
+        "repository": repository,
         "audience": audience or resource_url,
     }
     try:

@@ -204,6 +204,29 @@ organisation_claim = "hd"
 max_lifetime = "1h"
 """,
     ),
+    "github": Recipe(
+        "GitHub Actions, ID tokens of workflows",
+        "https://docs.github.com/en/actions/reference/security/oidc",
+        {"repository": "owner/name", "audience": "https://mcp.example.com/mcp"},
+        """\
+[[issuers]]
+# A workflow asks for a token that is made for one audience: no secret has to be kept in CI.
+issuer = "https://token.actions.githubusercontent.com"
+jwks_uri = "https://token.actions.githubusercontent.com/.well-known/jwks"
+algorithms = ["RS256"]
+audiences = ["{audience}"]
+# Workflows of everybody have tokens of this issuer: the repository must be named.
+types = ["JWT"]
+require = { repository = "{repository}" }
+# These tokens have no scopes: rules are `open`, or name none of this issuer's callers.
+scope_claims = ["scope"]
+# The workflow acts for itself.
+client_claims = ["workflow_ref"]
+organisation_claim = "repository_owner"
+# Five minutes by GitHub's default.
+max_lifetime = "15m"
+""",
+    ),
     "ping": Recipe(
         "PingOne, a custom resource",
         "https://docs.pingidentity.com/pingone/applications/p1_access_tokens.html",
