@@ -21,7 +21,9 @@ use aws_lc_rs::signature::{
 };
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use fastguard_core::binding::{BoundToken, DpopVerifier, Nonces, PresentedProof, ProofOptions, RequestUrl, Use};
+use fastguard_core::binding::{
+    BoundToken, DpopVerifier, Nonces, PresentedProof, ProofOptions, Replays, RequestUrl, Use, Used,
+};
 use fastguard_core::clock::{Now, Tick, UnixTime};
 use fastguard_core::denial::{Denial, GateError};
 use fastguard_core::gate::{Decision, Gate};
@@ -625,6 +627,46 @@ fn ten_thousand_proofs_shown_by_two_threads_pass_exactly_once_each() {
     });
     assert!(passed.iter().all(|count| count.load(Ordering::Relaxed) == 1));
     assert_eq!(stage.verifier.replays().len(), 10_000);
+}
+
+fn used<'a>(thumbprint: &'a str, id: &'a str, principal: u32) -> Used<'a> {
+    Used { thumbprint, id, issued_at: UnixTime::from_seconds(NOW), principal: u128::from(principal) }
+}
+
+/// Bytes of this process that lie in memory.
+fn resident() -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/self/statm").ok()?;
+    text.split(' ').nth(1)?.parse::<u64>().ok().map(|pages| pages * 4_096)
+}
+
+#[test]
+#[ignore = "a soak: ten million proofs"]
+fn ten_million_proofs_are_refused_beyond_the_cap_and_none_is_forgotten() {
+    const CAP: usize = 1_000_000;
+    let replays = Replays::new(CAP, Duration::from_secs(600));
+    let before = resident();
+    let ids: Vec<String> = (0..100).map(|n| format!("{n:08}")).collect();
+    let tick = now_at(NOW).tick;
+    let mut passed = 0;
+    for number in 0..100_000_u32 {
+        let thumbprint = number.to_string();
+        for id in &ids {
+            match replays.record(&used(&thumbprint, id, number % 200), tick) {
+                Ok(()) => passed += 1,
+                Err(denial) => assert_eq!(denial.code(), "replays_full"),
+            }
+        }
+    }
+    assert_eq!((passed, replays.len()), (CAP, CAP));
+    for number in 0..1_000_u32 {
+        let again = replays.record(&used(&number.to_string(), &ids[0], number % 200), tick);
+        assert_eq!(again, Err(Denial::ProofReplayed));
+    }
+    // 40 bytes for each that is remembered, and 64 MiB for the allocator.
+    if let (Some(before), Some(after)) = (before, resident()) {
+        let most = CAP as u64 * 40 + 64 * 1024 * 1024;
+        assert!(after.saturating_sub(before) <= most, "{} of {most} bytes", after - before);
+    }
 }
 
 // --- the examples of RFC 9449 -----------------------------------------------------------------------

@@ -28,6 +28,8 @@ pub struct Replays {
     span: Duration,
     /// The number of the present span. It never goes back, whatever the clock does.
     present: AtomicU64,
+    /// The span in which all shards were last freed of what is over.
+    swept: AtomicU64,
     /// Proofs made at this time or before may have been forgotten.
     floor: Floor,
     used: Shards<HashTable<u128>>,
@@ -59,6 +61,7 @@ impl Replays {
             // At least a millisecond, so that it divides.
             span: (lifetime / spans).max(Duration::from_millis(1)),
             present: AtomicU64::new(0),
+            swept: AtomicU64::new(0),
             floor: Floor::default(),
             used: (0..SHARDS).map(|_| Mutex::default()).collect(),
             holders: (0..SHARDS).map(|_| Mutex::default()).collect(),
@@ -92,7 +95,9 @@ impl Replays {
         let present = self.present(now);
         let capacity = self.capacity.load(Ordering::Relaxed);
         // Before any lock is taken: it takes them all, one by one.
-        if self.count.load(Ordering::Relaxed) >= capacity {
+        let is_full = self.count.load(Ordering::Relaxed) >= capacity;
+        // Once in a span: what is over does not become more before the next one.
+        if is_full && self.swept.swap(present, Ordering::AcqRel) != present {
             self.sweep(present);
         }
         // INVARIANT: holders are locked before proofs, everywhere.
