@@ -10,6 +10,7 @@ use aws_lc_rs::signature::{
     ECDSA_P256_SHA256_FIXED, ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair, ParsedPublicKey,
     RSA_PKCS1_2048_8192_SHA256, RSA_PKCS1_SHA256, RsaKeyPair, RsaPublicKeyComponents,
 };
+use fastguard_benches::base64url;
 use fastguard_core::clock::{Now, Tick, UnixTime};
 use fastguard_core::jose::KeySet;
 use fastguard_core::token::{Answered, Attached, IssuerOptions, Tokens};
@@ -17,18 +18,6 @@ use fastguard_core::token::{Answered, Attached, IssuerOptions, Tokens};
 const NOW: i64 = 1_800_000_000;
 const BLOCKS: usize = 60;
 const CALLS: u32 = 200;
-
-fn base64url(bytes: &[u8]) -> String {
-    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
-    let mut text = String::new();
-    for chunk in bytes.chunks(3) {
-        let word = chunk.iter().fold(0_u32, |word, byte| word << 8 | u32::from(*byte)) << (8 * (3 - chunk.len()));
-        for place in 0..=chunk.len() {
-            text.push(ALPHABET[(word >> (18 - 6 * place) & 63) as usize] as char);
-        }
-    }
-    text
-}
 
 fn signing_input(algorithm: &str) -> String {
     let header = format!(r#"{{"alg":"{algorithm}","kid":"key-1","typ":"at+jwt"}}"#);
