@@ -1,159 +1,17 @@
-"""The authorization code flow of the embedded authorization server, rule by rule. Chromium walks it in test_browser.py."""
+"""The authorization endpoint and its page, rule by rule. Chromium walks them in test_browser.py."""
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import hashlib
-import json
 import re
-from html import unescape
-from urllib.parse import parse_qs, urlsplit
 
-import httpx2
 import pytest
-from joserfc import jwt
-from joserfc.jwk import KeySet
 
-from mcp_fastguard.dev import AuthorizationServer
+from login_support import CALLBACK, ISSUER, READ, RESOURCE, WRITE, Browser, answered, claims
 from mcp_fastguard.dev.authorization import MAX_WAITING, PATIENCE
-from mcp_fastguard.dev.clients import MAX_REGISTERED
-from mcp_fastguard.dev.grants import CODE_LIFETIME, REFRESH_LIFETIME
 
-ISSUER = "http://127.0.0.1:8765"
-RESOURCE = "http://127.0.0.1:8766/mcp"
-CALLBACK = "http://127.0.0.1:4000/callback"
-READ, WRITE = "notes:read", "notes:write"
-VERIFIER = "v" * 64
-CHALLENGE = base64.urlsafe_b64encode(hashlib.sha256(VERIFIER.encode()).digest()).decode().rstrip("=")
-METADATA = {
-    "redirect_uris": [CALLBACK],
-    "client_name": "Probe",
-    "token_endpoint_auth_method": "none",
-    "grant_types": ["authorization_code", "refresh_token"],
-}
-
-
-class FakeClock:
-    def __init__(self):
-        self.now = 1_800_000_000.0
-
-    def __call__(self):
-        return self.now
-
-
-class Browser:
-    """One browser and one client before a server, by hand."""
-
-    def __init__(self, server):
-        self.server = server
-        self.app = server.app()
-        self.cookies = {}
-        self.client_id = None
-
-    def send(self, method, path, **options):
-        async def send():
-            transport = httpx2.ASGITransport(self.app, client=("127.0.0.1", 1234))
-            async with httpx2.AsyncClient(transport=transport, base_url=ISSUER, cookies=self.cookies) as client:
-                response = await client.request(method, path, **options)
-                self.cookies = dict(client.cookies)
-                return response
-
-        return asyncio.run(send())
-
-    def register(self, **changes):
-        metadata = {name: value for name, value in {**METADATA, **changes}.items() if value is not None}
-        answer = self.send("POST", "/register", json=metadata)
-        self.client_id = answer.json().get("client_id")
-        return answer
-
-    def open(self, **changes):
-        parameters = {
-            "response_type": "code",
-            "client_id": self.client_id,
-            "redirect_uri": CALLBACK,
-            "state": "st&te",
-            "scope": f"{READ} {WRITE}",
-            "code_challenge": CHALLENGE,
-            "code_challenge_method": "S256",
-            "resource": RESOURCE,
-        }
-        parameters = {name: value for name, value in {**parameters, **changes}.items() if value is not None}
-        return self.send("GET", "/authorize", params=parameters)
-
-    def answer(self, page, *, headers=None, **changes):
-        assert page.status_code == 200, page.text
-        hidden = dict(re.findall(r'type="hidden" name="(\w+)" value="([^"]*)"', page.text))
-        scopes = [unescape(scope) for scope in re.findall(r'name="scope" value="([^"]*)"', page.text)]
-        form = {**hidden, "scope": scopes, "subject": "alice", "decision": "allow", **changes}
-        return self.send("POST", "/consent", data=form, headers=headers)
-
-    def code(self, **changes):
-        return answered(self.answer(self.open(), **changes))["code"]
-
-    def redeem(self, code, /, **changes):
-        form = {
-            "grant_type": "authorization_code",
-            "code": code,
-            "code_verifier": VERIFIER,
-            "redirect_uri": CALLBACK,
-            "client_id": self.client_id,
-            "resource": RESOURCE,
-        }
-        return self.token(form, changes)
-
-    def refresh(self, token, **changes):
-        form = {"grant_type": "refresh_token", "refresh_token": token, "client_id": self.client_id}
-        return self.token({**form, "resource": RESOURCE}, changes)
-
-    def token(self, form, changes):
-        headers = changes.pop("headers", None)
-        form = {name: value for name, value in {**form, **changes}.items() if value is not None}
-        return self.send("POST", "/token", data=form, headers=headers)
-
-
-def answered(response):
-    """What the client's callback is told."""
-    assert response.status_code == 303, response.text
-    location = urlsplit(response.headers["location"])
-    assert response.headers["location"].startswith(CALLBACK + "?")
-    return {name: value for name, (value,) in parse_qs(location.query, strict_parsing=True).items()}
-
-
-def error(response):
-    return response.status_code, response.json()["error"]
-
-
-@pytest.fixture
-def clock():
-    return FakeClock()
-
-
-@pytest.fixture
-def server(clock):
-    return AuthorizationServer(ISSUER, RESOURCE, scopes=[READ, WRITE], clock=clock)
-
-
-@pytest.fixture
-def revoked(server):
-    found = []
-    server.on_revoked(found.append)
-    return found
-
-
-@pytest.fixture
-def browser(server):
-    found = Browser(server)
-    assert found.register().status_code == 201
-    return found
-
-
-def claims(server, answer):
-    token = answer.json()["access_token"]
-    return jwt.decode(token, KeySet.import_key_set(server.jwks), algorithms=["ES256"]).claims
-
-
-# --- the whole way ----------------------------------------------------------------------------------
+# --- the whole way --------------------------------------------------------------------------------
 
 
 def test_allowed_login_gives_a_token_of_the_user_for_the_client(server, browser, clock):
@@ -203,7 +61,7 @@ def test_answer_without_a_scope_or_of_an_unknown_user_is_asked_again(browser, ch
     assert "code" in answered(browser.answer(again))
 
 
-# --- the page ---------------------------------------------------------------------------------------
+# --- the page -------------------------------------------------------------------------------------
 
 
 def test_page_runs_no_script_and_leads_only_to_the_client(browser):
@@ -260,7 +118,7 @@ def test_name_of_a_client_cannot_turn_the_text_round_it(browser):
     assert "x" * 100 not in page
 
 
-# --- who may be answered ----------------------------------------------------------------------------
+# --- who may be answered --------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -354,7 +212,7 @@ def test_request_without_a_scope_offers_all(browser):
     assert re.findall(r'name="scope" value="([^"]*)"', browser.open(scope=None).text) == [READ, WRITE]
 
 
-# --- who may answer ---------------------------------------------------------------------------------
+# --- who may answer -------------------------------------------------------------------------------
 
 
 def test_answer_counts_once(browser):
@@ -415,218 +273,3 @@ def test_waiting_pages_are_bounded(browser, server):
 
     assert browser.answer(first).status_code == 400
     assert "code" in answered(browser.answer(last))
-
-
-# --- codes ------------------------------------------------------------------------------------------
-
-
-def test_second_use_of_a_code_revokes_what_it_gave(server, browser, revoked):
-    # RFC 6749 section 4.1.2.
-    code = browser.code()
-    first = browser.redeem(code)
-    assert revoked == []
-
-    assert error(browser.redeem(code)) == (400, "invalid_grant")
-
-    assert revoked == [claims(server, first)["sid"]]
-    assert error(browser.refresh(first.json()["refresh_token"])) == (400, "invalid_grant")
-
-
-def test_code_lives_for_a_minute(browser, clock):
-    in_time, too_late = browser.code(), browser.code()
-    clock.now += CODE_LIFETIME - 1
-    assert browser.redeem(in_time).status_code == 200
-
-    clock.now += 1
-    assert error(browser.redeem(too_late)) == (400, "invalid_grant")
-
-
-@pytest.mark.parametrize(
-    ("changes", "code"),
-    [
-        ({"code_verifier": "w" * 64}, "invalid_grant"),
-        ({"code_verifier": CHALLENGE}, "invalid_grant"),
-        ({"code_verifier": "short"}, "invalid_grant"),
-        ({"code_verifier": None}, "invalid_request"),
-        ({"redirect_uri": "http://127.0.0.1:4001/callback"}, "invalid_grant"),
-        ({"resource": None}, "invalid_target"),
-        ({"resource": "https://elsewhere.example/mcp"}, "invalid_target"),
-        ({"code": "x"}, "invalid_grant"),
-        ({"code": None}, "invalid_request"),
-        ({"client_id": "nobody"}, "invalid_client"),
-    ],
-)
-def test_code_that_is_presented_wrongly_gives_nothing(browser, changes, code):
-    answer = browser.redeem(browser.code(), **changes)
-
-    assert error(answer) == (401 if code == "invalid_client" else 400, code)
-
-
-def test_code_is_used_up_by_a_wrong_verifier(browser, revoked):
-    code = browser.code()
-
-    assert error(browser.redeem(code, code_verifier="w" * 64)) == (400, "invalid_grant")
-
-    assert error(browser.redeem(code)) == (400, "invalid_grant")
-    assert len(revoked) == 1
-
-
-def test_code_of_another_client_is_refused_and_stays_good(browser, server, revoked):
-    code = browser.code()
-    other = Browser(server)
-    other.register()
-
-    assert error(other.redeem(code)) == (400, "invalid_grant")
-
-    assert browser.redeem(code).status_code == 200
-    assert revoked == []
-
-
-def test_code_may_come_without_its_redirect_uri(browser):
-    # OAuth 2.1 section 10.2: PKCE binds it.
-    assert browser.redeem(browser.code(), redirect_uri=None).status_code == 200
-
-
-# --- refresh tokens ---------------------------------------------------------------------------------
-
-
-def test_refresh_token_is_replaced_at_each_use(server, browser):
-    first = browser.redeem(browser.code())
-
-    second = browser.refresh(first.json()["refresh_token"])
-
-    assert second.status_code == 200
-    assert claims(server, second)["sid"] == claims(server, first)["sid"]
-    assert second.json()["refresh_token"] != first.json()["refresh_token"]
-    assert browser.refresh(second.json()["refresh_token"]).status_code == 200
-
-
-def test_second_use_of_a_refresh_token_revokes_its_login(server, browser, revoked):
-    # RFC 9700 section 4.14.2.
-    first = browser.redeem(browser.code())
-    second = browser.refresh(first.json()["refresh_token"])
-
-    assert error(browser.refresh(first.json()["refresh_token"])) == (400, "invalid_grant")
-
-    assert revoked == [claims(server, first)["sid"]]
-    assert error(browser.refresh(second.json()["refresh_token"])) == (400, "invalid_grant")
-
-
-def test_refresh_may_ask_for_less_but_not_for_more(server, browser):
-    token = browser.redeem(browser.code(scope=[READ])).json()["refresh_token"]
-
-    assert error(browser.refresh(token, scope=f"{READ} {WRITE}")) == (400, "invalid_scope")
-    assert error(browser.refresh(token, resource=None)) == (400, "invalid_target")
-
-    assert claims(server, browser.refresh(token, scope=READ))["scope"] == READ
-
-
-def test_refresh_token_expires_and_belongs_to_its_client(browser, server, clock):
-    token = browser.redeem(browser.code()).json()["refresh_token"]
-    other = Browser(server)
-    other.register()
-
-    assert error(other.refresh(token)) == (400, "invalid_grant")
-    clock.now += REFRESH_LIFETIME
-    assert error(browser.refresh(token)) == (400, "invalid_grant")
-
-
-def test_client_that_did_not_register_for_refresh_tokens_has_none(browser):
-    browser.register(grant_types=None)
-
-    answer = browser.redeem(browser.code())
-
-    assert "refresh_token" not in answer.json()
-    assert error(browser.refresh("x")) == (400, "unauthorized_client")
-
-
-# --- registration -----------------------------------------------------------------------------------
-
-
-def test_registration_gives_back_what_was_registered(browser, clock):
-    # RFC 7591 section 3.2.1.
-    found = browser.register().json()
-
-    assert found["redirect_uris"] == [CALLBACK]
-    assert (found["client_name"], found["token_endpoint_auth_method"]) == ("Probe", "none")
-    assert (found["grant_types"], found["response_types"]) == (["authorization_code", "refresh_token"], ["code"])
-    assert found["client_id_issued_at"] == clock.now
-    assert "client_secret" not in found
-
-
-def test_client_with_a_secret_must_show_it(browser):
-    # RFC 7591 section 2: client_secret_basic is the default.
-    found = browser.register(token_endpoint_auth_method=None).json()
-    assert (found["token_endpoint_auth_method"], found["client_secret_expires_at"]) == ("client_secret_basic", 0)
-
-    assert error(browser.redeem(browser.code())) == (401, "invalid_client")
-
-    basic = base64.b64encode(f"{found['client_id']}:{found['client_secret']}".encode()).decode()
-    answer = browser.redeem(browser.code(), client_id=None, headers={"authorization": f"Basic {basic}"})
-    assert answer.status_code == 200
-
-
-def test_public_client_that_shows_a_secret_is_refused(browser):
-    assert error(browser.redeem(browser.code(), client_secret="x")) == (401, "invalid_client")
-
-
-def test_client_that_registered_itself_acts_for_people_only(browser):
-    browser.register(grant_types=["authorization_code", "client_credentials"])
-
-    answer = browser.token({"grant_type": "client_credentials", "client_id": browser.client_id}, {"resource": RESOURCE})
-
-    assert error(answer) == (400, "unauthorized_client")
-
-
-@pytest.mark.parametrize(
-    "uri",
-    [
-        "javascript:alert(1)",
-        "data:text/html,x",
-        "file:///etc/passwd",
-        "http://client.example/cb",
-        "http://192.0.2.1/cb",
-        "https://client.example/cb#fragment",
-        "https://user@client.example/cb",
-        "https://client.example:port/cb",
-        "https:///cb",
-        "https://client.example/c b",
-        "https://client.example/;\r\nx",
-        "https://client.example/\"'><script>",
-        "/cb",
-    ],
-)
-def test_redirect_uri_that_no_client_may_have_is_not_registered(browser, uri):
-    answer = browser.register(redirect_uris=[CALLBACK, uri])
-
-    assert answer.status_code == 400
-    assert answer.json()["error"] in {"invalid_redirect_uri", "invalid_client_metadata"}
-
-
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"redirect_uris": []},
-        {"redirect_uris": None},
-        {"redirect_uris": "x"},
-        {"token_endpoint_auth_method": "private_key_jwt"},
-        {"grant_types": ["client_credentials"]},
-        {"response_types": ["token"]},
-        {"client_name": 5},
-    ],
-)
-def test_metadata_that_cannot_be_served_are_refused(browser, changes):
-    assert browser.register(**changes).status_code == 400
-
-
-def test_registration_that_is_no_json_is_refused(browser):
-    for body in (b"", b"[]", b"{", b"\xff"):
-        assert error(browser.send("POST", "/register", content=body)) == (400, "invalid_client_metadata")
-
-
-def test_registered_clients_are_bounded(server, browser):
-    first = browser.client_id
-    for _ in range(MAX_REGISTERED):
-        server._clients.register(json.dumps(METADATA).encode(), READ)
-
-    assert browser.open(client_id=first).status_code == 400

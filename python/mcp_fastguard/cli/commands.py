@@ -18,7 +18,14 @@ from mcp_fastguard.errors import GuardConfigError, GuardError
 
 __all__ = ["app"]
 
-app = typer.Typer(name="fastguard", no_args_is_help=True, add_completion=False, help="The guard of an MCP server.")
+app = typer.Typer(
+    name="fastguard",
+    no_args_is_help=True,
+    add_completion=False,
+    # Values of variables could be secrets.
+    pretty_exceptions_show_locals=False,
+    help="The guard of an MCP server.",
+)
 token_app = typer.Typer(no_args_is_help=True, help="Looks at access tokens.")
 audit_app = typer.Typer(no_args_is_help=True, help="Looks at audit logs.")
 app.add_typer(token_app, name="token")

@@ -71,10 +71,11 @@ def consent_page(  # noqa: PLR0913 - what the person is shown
         for scope in scopes
     )
     options = "".join(f'<option value="{escape(user)}">{escape(user)}</option>' for user in users)
-    name = escape(_shown(client_name) or "A client without a name")
+    # In quotation marks, which end what others have said.
+    name = f"“{escape(_shown(client_name))}”" if _shown(client_name) else "A client without a name"
     told = f'<p class="notice" role="alert">{escape(notice)}</p>' if notice else ""
     body = f"""<p class="badge">Development login: nobody is asked for a password</p>
-<h1><strong>{name}</strong> wants to use your MCP server</h1>
+<h1>{name} wants to use your MCP server</h1>
 <dl><dt>MCP server</dt><dd><code>{escape(resource)}</code></dd>
 <dt>Answer goes to</dt><dd><strong>{escape(_host(redirect_uri))}</strong><br><code>{escape(redirect_uri)}</code></dd></dl>
 {told}<form method="post" action="{escape(action)}">{fields}

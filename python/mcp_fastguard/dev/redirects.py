@@ -22,6 +22,10 @@ _OWN_SCHEMES: Final = frozenset(
 #: RFC 3986 section 2: what a URI is made of. Anything else could be read in two ways, or end a header.
 _URI: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:[A-Za-z0-9\-._~:/?\[\]@!$&'()*+,;=%]+")
 
+#: Hosts and ports. RFC 3986 section 3.2.2 has names of other characters too, which no host has and which would end a
+#: directive of Content Security Policy.
+_AUTHORITY: Final = re.compile(r"(?:[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
+
 #: A loopback address as a literal, and its port apart (RFC 8252 section 7.3). `localhost` is none: it may be resolved elsewhere.
 _LOOPBACK: Final = re.compile(r"(http://(?:127\.0\.0\.1|\[::1\]))(?::[0-9]{1,5})?((?:[/?].*)?)", re.DOTALL)
 
@@ -42,8 +46,8 @@ def require_redirect_uri(uri: str) -> None:
     if scheme in _OWN_SCHEMES:
         message = f"a redirect URI cannot have the scheme `{scheme}`"
         raise ValueError(message)
-    if scheme in {"http", "https"} and not host:
-        message = "a redirect URI over http(s) names a host"
+    if scheme in {"http", "https"} and not _AUTHORITY.fullmatch(urlsplit(uri).netloc):
+        message = "a redirect URI over http(s) names a host, by letters, digits, dots and hyphens or by its address"
         raise ValueError(message)
     if scheme == "http" and not is_loopback(host):
         message = "a redirect URI over http is on loopback"

@@ -80,6 +80,8 @@ async def opened(
         Guard.from_dict(settings) as guard,
     ):
         app = _guarded(server, guard)
+        # A code or refresh token that came twice was stolen: the login's access tokens die with it.
+        issuer.on_revoked(lambda session: guard.revoke(issuer=issuer_url, session=session))
         async with serving(issuer.app(), issuing), serving(app, listening):
             with _found(private, issuer):
                 yield Workbench(url, issuer, guard, _scopes(rules))
