@@ -6,6 +6,8 @@ use std::fmt;
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::Number;
 
+use crate::clock::UnixTime;
+
 /// A parsed value. Objects keep their order and hold each name once.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Json<'a> {
@@ -114,6 +116,12 @@ impl<'a> Json<'a> {
             Self::Number(number) => number.as_f64(),
             _ => None,
         }
+    }
+
+    /// The number as a `NumericDate` (RFC 7519 §2), if it is one. Nothing was issued before the epoch; other readers refuse
+    /// what is below it.
+    pub fn as_numeric_date(&self) -> Option<UnixTime> {
+        self.as_f64().filter(|seconds| *seconds >= 0.0).and_then(UnixTime::from_seconds_f64)
     }
 }
 

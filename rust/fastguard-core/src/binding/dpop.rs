@@ -198,7 +198,5 @@ fn text<'a>(claims: &'a Json<'_>, name: &str, what: &'static str) -> Result<&'a 
 
 fn time(claims: &Json<'_>, name: &str) -> Result<Option<UnixTime>, Denial> {
     let Some(value) = claims.member(name) else { return Ok(None) };
-    let seconds = value.as_f64().filter(|seconds| *seconds >= 0.0);
-    let found = seconds.and_then(UnixTime::from_seconds_f64);
-    found.map(Some).ok_or(malformed("`iat`, `exp` or `nbf` is no time"))
+    value.as_numeric_date().map(Some).ok_or(malformed("`iat`, `exp` or `nbf` is no time"))
 }

@@ -246,9 +246,7 @@ fn audience(claims: &Json<'_>, claim: &str, accepted: &[Box<str>]) -> Result<Vec
 /// A `NumericDate` (RFC 7519 §2). Present but no finite number is refused, never passed over (CVE-2026-25537).
 fn time(claims: &Json<'_>, claim: &str) -> Result<Option<UnixTime>, Denial> {
     let Some(value) = claims.member(claim) else { return Ok(None) };
-    // No token was issued before the epoch; other readers refuse what is below it.
-    let seconds = value.as_f64().filter(|seconds| *seconds >= 0.0);
-    seconds.and_then(UnixTime::from_seconds_f64).map(Some).ok_or_else(|| invalid(claim))
+    value.as_numeric_date().map(Some).ok_or_else(|| invalid(claim))
 }
 
 /// A claim that names somebody: a string that is not empty and not too long.
