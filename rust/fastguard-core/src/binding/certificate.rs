@@ -6,7 +6,7 @@ use base64::engine::general_purpose::STANDARD;
 use crate::clock::UnixTime;
 use crate::config::CertificateSource;
 use crate::denial::Denial;
-use crate::jose::{encode_segment, sha256};
+use crate::jose::{encode_segment, is_same, sha256};
 
 /// A certificate, or what a proxy says of it.
 #[derive(Debug, Eq, PartialEq)]
@@ -34,9 +34,7 @@ impl ClientCertificate {
     /// Confirms that a token's `x5t#S256` names this certificate, and that the certificate is valid now.
     pub fn confirm(&self, thumbprint: &str, now: UnixTime) -> Result<(), Denial> {
         // M1: in constant time, though both are known to whoever presents them.
-        let pairs = self.thumbprint.bytes().zip(thumbprint.bytes());
-        let difference = pairs.fold(0, |sum, (one, other)| sum | (one ^ other));
-        if self.thumbprint.len() != thumbprint.len() || std::hint::black_box(difference) != 0 {
+        if !is_same(self.thumbprint.as_bytes(), thumbprint.as_bytes()) {
             return Err(Denial::CertificateMismatch);
         }
         match self.validity {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::clock::UnixTime;
-use crate::jose::{Mac, decode_segment, encode_segment};
+use crate::jose::{Mac, decode_segment, encode_segment, is_same};
 
 /// How long one nonce is given out. It is accepted one step longer, so that no call fails for the change, and one step earlier, by
 /// processes whose clocks are behind: a proof made in advance is good for two minutes and not for five.
@@ -76,12 +76,6 @@ fn step_of(now: UnixTime) -> u64 {
 
 const fn mark_of(step: u64) -> u8 {
     step.to_be_bytes()[7]
-}
-
-/// Takes as long whatever the bytes are.
-fn is_same(one: &[u8], other: &[u8]) -> bool {
-    let difference = one.iter().zip(other).fold(0, |sum, (one, other)| sum | (one ^ other));
-    one.len() == other.len() && std::hint::black_box(difference) == 0
 }
 
 #[cfg(test)]

@@ -97,6 +97,12 @@ impl std::fmt::Debug for Mac {
     }
 }
 
+/// Whether two texts are the same; takes as long whatever their bytes are.
+pub(crate) fn is_same(one: &[u8], other: &[u8]) -> bool {
+    let difference = one.iter().zip(other).fold(0, |sum, (one, other)| sum | (one ^ other));
+    one.len() == other.len() && std::hint::black_box(difference) == 0
+}
+
 /// Bytes that nobody can foretell.
 pub fn random<const N: usize>() -> Option<[u8; N]> {
     let mut bytes = [0; N];

@@ -9,6 +9,7 @@ mod roca;
 mod thumbprint;
 
 pub use algorithm::{Algorithm, Algorithms};
+pub(crate) use backend::is_same;
 pub use backend::{Hasher, Mac, random, sha256};
 pub(crate) use compact::encode_segment;
 pub use compact::{Compact, Header, decode_segment, verify_compact};
