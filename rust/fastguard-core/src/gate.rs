@@ -7,9 +7,9 @@ use std::sync::Arc;
 
 use arc_swap::{ArcSwap, ArcSwapOption, Guard};
 
-use crate::audit::Audit;
+use crate::audit::{Audit, Event};
 use crate::binding::{Bindings, Presented, Use};
-use crate::call::{AllowedCall, BoundToken, Received, ToolRequest, VerifiedToken};
+use crate::call::{AllowedCall, BoundToken, Received, Target, ToolRequest, VerifiedToken};
 use crate::clock::{Now, UnixTime};
 use crate::config::{Config, ConfigError};
 use crate::denial::{Denial, Fault, GateError, Room};
@@ -314,24 +314,12 @@ impl Gate {
 
     /// Records the ending of a call that was allowed.
     pub fn finish(&self, call: &AllowedCall, outcome: Outcome, at: UnixTime) -> Result<(), Fault> {
-        let audit = self.audit();
-        let Some(audit) = &*audit else { return Ok(()) };
-        let caller = Arc::clone(call.admitted().bound().token().caller());
-        audit.record(trail::ended(call.target(), Some(caller), call.record(), outcome, at))
+        self.ended(call.target(), Some(call.admitted().bound()), call.record(), outcome, at)
     }
 
     /// Records the ending of a call that was only observed.
     pub fn finish_observed(&self, call: &ObservedCall, outcome: Outcome, at: UnixTime) -> Result<(), Fault> {
-        let audit = self.audit();
-        let Some(audit) = &*audit else { return Ok(()) };
-        let caller = call.bound().map(|bound| Arc::clone(bound.token().caller()));
-        let is_known = caller.is_some();
-        let event = trail::ended(call.target(), caller, call.record(), outcome, at);
-        if is_known {
-            return audit.record(event);
-        }
-        audit.record_unverified(event);
-        Ok(())
+        self.ended(call.target(), call.bound(), call.record(), outcome, at)
     }
 
     /// Refuses from the next call on the tokens that a revocation hits.
@@ -393,33 +381,47 @@ impl Gate {
         let record = audit.as_ref().map_or(0, |audit| audit.next_id());
         if let Some(audit) = &*audit {
             let is_known = trail.caller.is_some();
-            let event = trail.denied(&denial, request, &state.digest, record, now.unix);
-            if is_known {
-                audit.record(event)?;
-            } else {
-                audit.record_unverified(event);
-            }
+            keep(audit, trail.denied(&denial, request, &state.digest, record, now.unix), is_known)?;
         }
         Ok(ObservedCall::new(bound, target, denial, record))
     }
 
-    /// Has a refusal recorded. One of a verified caller that cannot be recorded becomes a fault; those before it are
-    /// counted where they cannot be written, so that strangers cannot stop the callers who are known.
+    fn ended(
+        &self,
+        target: &Target,
+        bound: Option<&BoundToken>,
+        decision: u64,
+        outcome: Outcome,
+        at: UnixTime,
+    ) -> Result<(), Fault> {
+        let audit = self.audit();
+        let Some(audit) = &*audit else { return Ok(()) };
+        let caller = bound.map(|bound| Arc::clone(bound.token().caller()));
+        keep(audit, trail::ended(target, caller, decision, outcome, at), bound.is_some())
+    }
+
+    /// Has a refusal recorded. One of a verified caller that cannot be recorded becomes a fault.
     fn refuse(&self, state: &State, request: &ToolRequest, mut trail: Trail, denial: Denial, now: Now) -> GateError {
         let audit = self.audit();
         let Some(audit) = &*audit else { return denial.into() };
         trail.peer = trail.peer.or_else(|| state.receiver().address(request));
         let is_known = trail.caller.is_some();
         let event = trail.denied(&denial, request, &state.digest, audit.next_id(), now.unix);
-        if !is_known {
-            audit.record_unverified(event);
-            return denial.into();
-        }
-        match audit.record(event) {
+        match keep(audit, event, is_known) {
             Ok(()) => denial.into(),
             Err(fault) => fault.into(),
         }
     }
+}
+
+/// Has an event of a known caller recorded. A stranger's is counted where it cannot be written, so that strangers cannot
+/// stop the callers who are known.
+fn keep(audit: &Audit, event: Event, is_known: bool) -> Result<(), Fault> {
+    if is_known {
+        return audit.record(event);
+    }
+    audit.record_unverified(event);
+    Ok(())
 }
 
 /// Walks the hot rooms in order. Each takes the proof that the one before it gave.
