@@ -18,7 +18,7 @@ from mcp_fastguard.renamed import with_new_names
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["GuardConfig", "json_schema"]
+__all__ = ["GuardConfig", "json_schema", "scopes_of_rules"]
 
 logger = logging.getLogger("mcp_fastguard")
 
@@ -74,28 +74,29 @@ class GuardConfig:
         return cls(text=text, folder=Path(folder).resolve(), is_json=True)
 
     @cached_property
-    def _parsed(self) -> dict[str, Any]:
+    def tables(self) -> dict[str, Any]:
+        """What is written, as a dict of the file's shape, without defaults."""
         parsed: dict[str, Any] = json.loads(self.text) if self.is_json else tomllib.loads(self.text)
         return parsed
 
     @property
     def resource_url(self) -> str:
         """The public URL of the MCP endpoint."""
-        url: str = self._parsed["resource"]["url"]
+        url: str = self.tables["resource"]["url"]
         return url
 
     @cached_property
     def public_paths(self) -> frozenset[str]:
         """Paths that pass unguarded."""
-        return frozenset(self._parsed["resource"].get("public", ()))
+        return frozenset(self.tables["resource"].get("public", ()))
 
     def without_audit(self) -> dict[str, Any]:
         """The same as a dict, without its log: for looking at rules where nothing should be recorded."""
-        return {**self._parsed, "audit": {"enabled": False}}
+        return {**self.tables, "audit": {"enabled": False}}
 
     def warn_of_observation(self) -> None:
         """Says which rooms are only observed, and until when; nothing is said where all is enforced."""
-        observe = self._parsed.get("observe")
+        observe = self.tables.get("observe")
         if not observe:
             return
         until = observe["until"] if isinstance(observe["until"], date) else date.fromisoformat(observe["until"])
@@ -113,6 +114,18 @@ class GuardConfig:
             return self
         fresh = GuardConfig.from_file(self.folder / Path(self.file).name)
         return GuardConfig(text=fresh.text, folder=self.folder, file=self.file, is_json=fresh.is_json)
+
+
+def scopes_of_rules(tables: Mapping[str, Any]) -> set[str]:
+    """The scopes that the rules of a configuration name.
+
+    Args:
+        tables: a dict of the file's shape, with its defaults or without.
+    """
+    rules = [
+        rule for kind in ("tools", "prompts", "resources", "methods") for rule in (tables.get(kind) or {}).values()
+    ]
+    return {scope for rule in rules for key in ("scopes", "any_scopes") for scope in rule.get(key) or ()}
 
 
 def _as_text(value: object) -> str:

@@ -6,7 +6,6 @@ import asyncio
 import base64
 import json
 import re
-import tomllib
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from mcp_fastguard._fastguard import ToolRequest, config_warnings
@@ -110,9 +109,7 @@ def explain_record(path: Path | None, record: dict[str, Any]) -> Verdict:
 def _decide(path: Path, request: ToolRequest, rooms: tuple[str, ...]) -> Verdict:
     found = read(path).config
     # The same configuration without its log: explaining leaves no record, and the windows are this process's own.
-    table = tomllib.loads(found.text)
-    table["audit"] = {"enabled": False}
-    with Guard.from_dict(table, folder=found.folder) as guard:
+    with Guard.from_dict(found.without_audit(), folder=found.folder) as guard:
         try:
             allowed = asyncio.run(guard.authorize(request))
         except Denied as denied:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING
 
 from mcp_fastguard.cli.inventory import load_inventory
 from mcp_fastguard.cli.scaffold import bad_scopes
+from mcp_fastguard.config import scopes_of_rules
 from mcp_fastguard.guard import Guard
 
 if TYPE_CHECKING:
@@ -29,14 +29,8 @@ def gaps_of(config: GuardConfig, app: str) -> list[str]:
             *guard.rule_gaps("prompt", [prompt.name for prompt in inventory.prompts]),
             *guard.rule_gaps("resource", [resource.name for resource in inventory.resources]),
         ]
-        rules = json.loads(guard.gate.config_json())
-    scopes = {
-        scope
-        for table in ("tools", "prompts", "resources", "methods")
-        for rule in (rules.get(table) or {}).values()
-        for scope in (*(rule.get("scopes") or ()), *(rule.get("any_scopes") or ()))
-    }
     found += [
-        f"scope `{scope}` says nothing of what it allows: name it resource:action" for scope in bad_scopes(scopes)
+        f"scope `{scope}` says nothing of what it allows: name it resource:action"
+        for scope in bad_scopes(scopes_of_rules(config.tables))
     ]
     return found

@@ -14,7 +14,7 @@ import httpx2
 
 from mcp_fastguard.cli.inventory import inventory_of, load_server
 from mcp_fastguard.cli.scaffold import proposed_scope
-from mcp_fastguard.config import GuardConfig
+from mcp_fastguard.config import GuardConfig, scopes_of_rules
 from mcp_fastguard.dev.authorization_server import LIFETIME, AuthorizationServer
 from mcp_fastguard.dev.loopback import require_loopback
 from mcp_fastguard.dev.serving import bound, serving
@@ -66,7 +66,8 @@ async def opened(
     url, issuer_url = f"http://127.0.0.1:{port}/mcp", f"http://127.0.0.1:{port + 1}"
     rules = await _rules(server, config)
     # People who log in by browser may allow every scope that the rules name.
-    issuer = AuthorizationServer(issuer_url, url, scopes=_scopes(rules))
+    scopes = sorted(scopes_of_rules(rules))
+    issuer = AuthorizationServer(issuer_url, url, scopes=scopes)
     settings = {
         "version": 1,
         "resource": {"url": url},
@@ -84,12 +85,12 @@ async def opened(
         issuer.on_revoked(lambda session: guard.revoke(issuer=issuer_url, session=session))
         async with serving(issuer.app(), issuing), serving(app, listening):
             with _found(private, issuer):
-                yield Workbench(url, issuer, guard, _scopes(rules))
+                yield Workbench(url, issuer, guard, scopes)
 
 
 async def _rules(server: Any, config: Path | None) -> dict[str, Any]:
     if config is not None:
-        parsed = GuardConfig.from_file(config).without_audit()
+        parsed = GuardConfig.from_file(config).tables
         return {name: parsed[name] for name in _RULES if name in parsed}
     inventory = await inventory_of(server)
     opened_to_all = {
@@ -98,18 +99,6 @@ async def _rules(server: Any, config: Path | None) -> dict[str, Any]:
     }
     tools = {tool.name: {"scopes": [proposed_scope(tool)]} for tool in inventory.tools}
     return {"tools": tools, **opened_to_all}
-
-
-def _scopes(rules: dict[str, Any]) -> list[str]:
-    """All scopes that the rules name."""
-    tables = (rules.get(name) or {} for name in ("tools", "prompts", "resources", "methods"))
-    found = {
-        scope
-        for table in tables
-        for rule in table.values()
-        for scope in (*rule.get("scopes", ()), *rule.get("any_scopes", ()))
-    }
-    return sorted(found)
 
 
 def _guarded(server: Any, guard: Guard) -> Any:

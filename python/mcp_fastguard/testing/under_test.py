@@ -7,7 +7,6 @@ import json
 import logging
 import shutil
 import tempfile
-import tomllib
 import weakref
 from collections.abc import Mapping
 from contextvars import ContextVar
@@ -283,7 +282,7 @@ def _with_test_keys(config: GuardConfig, issuer: Issuer, folder: Path) -> GuardC
     if not config.is_json:
         # Raises for the text as it was written, so that the error names its file and line.
         config_warnings(config.text, config.file)
-    parsed: dict[str, Any] = json.loads(config.text) if config.is_json else tomllib.loads(config.text)
+    parsed = config.tables
     issuers = parsed.get("issuers") or [{"issuer": ISSUER}]
     tested = {
         **parsed,

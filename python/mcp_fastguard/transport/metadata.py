@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+from mcp_fastguard.config import scopes_of_rules
 from mcp_fastguard.errors import RequestDenied
 from mcp_fastguard.transport.bodies import drain
 from mcp_fastguard.transport.challenge import http_answer
@@ -28,14 +29,11 @@ def metadata(guard: Guard) -> dict[str, Any]:
     """The document (RFC 9728 section 2)."""
     config = json.loads(guard.gate.config_json())
     resource = config["resource"]
-    tables = (config.get(name) or {} for name in ("tools", "prompts", "resources", "methods"))
-    rules = [rule for table in tables for rule in table.values()]
-    scopes = {scope for rule in rules for key in ("scopes", "any_scopes") for scope in rule.get(key) or ()}
     document: dict[str, Any] = {
         "resource": resource["url"],
         "authorization_servers": resource.get("authorization_servers")
         or [issuer["issuer"] for issuer in config["issuers"]],
-        "scopes_supported": sorted(scopes - {"offline_access"}),
+        "scopes_supported": sorted(scopes_of_rules(config) - {"offline_access"}),
         "bearer_methods_supported": ["header"],
     }
     algorithms = guard.gate.dpop_algorithms
