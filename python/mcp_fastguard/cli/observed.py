@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rich.table import Table
 
+from mcp_fastguard.cli.toml import printable, toml_key, toml_text
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["Group", "groups", "printable", "table_of_groups", "toml_for", "toml_key", "toml_text"]
-
-#: What TOML allows as a key without quotes.
-_BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
+__all__ = ["Group", "groups", "table_of_groups", "toml_for"]
 
 _TABLES = {"tool": "tools", "prompt": "prompts", "resource": "resources", "method": "methods"}
 
@@ -120,22 +118,3 @@ def _comments(group: Group) -> list[str]:
             return [f'{who}: its tier refuses them. If they should run: [{group.config_key}] tier = "log"']
         case _:
             return [f"{who}: {group.code}; see {group.config_key or 'docs/codes.md'}"]
-
-
-def printable(text: str) -> str:
-    """A text without characters that would end a comment."""
-    return "".join(character if character.isprintable() else f"\\u{ord(character):04x}" for character in text)
-
-
-def toml_key(name: str) -> str:
-    """A name as a TOML key."""
-    return name if _BARE_KEY.fullmatch(name) else toml_text(name)
-
-
-def toml_text(text: str) -> str:
-    """A TOML basic string; names of tools come from a server, and may be anything."""
-    escaped = "".join(
-        {"\\": "\\\\", '"': '\\"'}.get(character, character) if character.isprintable() else f"\\U{ord(character):08x}"
-        for character in text
-    )
-    return f'"{escaped}"'

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Final
 
-from mcp_fastguard.cli.observed import printable, toml_key, toml_text
+from mcp_fastguard.cli.toml import printable, toml_key, toml_text
 
 if TYPE_CHECKING:
     from mcp_fastguard.cli.inventory import Inventory, Offer
