@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import json
 import os
-import signal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -17,7 +15,8 @@ from mcp_fastguard.cli.scaffold import proposed_scope
 from mcp_fastguard.config import GuardConfig, scopes_of_rules
 from mcp_fastguard.dev.authorization_server import LIFETIME, AuthorizationServer
 from mcp_fastguard.dev.loopback import require_loopback
-from mcp_fastguard.dev.serving import bound, serving
+from mcp_fastguard.dev.serving import bound, interrupted, serving
+from mcp_fastguard.dev.serving import run as run_on_loop
 from mcp_fastguard.guard import Guard
 
 if TYPE_CHECKING:
@@ -129,7 +128,7 @@ def _found(private: Path, issuer: AuthorizationServer) -> Any:
 def run(place: str, *, port: int, config: Path | None) -> None:
     """Runs until it is interrupted, and says how to go on."""
 
-    async def forever() -> None:
+    async def forever() -> int:
         async with opened(place, port=port, config=config) as bench:
             scopes = " ".join(f"--scope {scope}" for scope in bench.scopes) or "--scope any"
             print(f"guarded server        {bench.url}")
@@ -140,14 +139,12 @@ def run(place: str, *, port: int, config: Path | None) -> None:
             )
             print('                        --header "Authorization: Bearer $TOKEN" --method tools/list')
             print("records               fastguard audit show .fastguard/audit")
-            ended = asyncio.Event()
-            with contextlib.suppress(NotImplementedError):
-                # Where the platform has it: the private file goes with the server that is told to end.
-                asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, ended.set)
-            await ended.wait()
+            # The private file goes with the server that is told to end.
+            await interrupted()
+        return 0
 
     with contextlib.suppress(KeyboardInterrupt):
-        asyncio.run(forever())
+        run_on_loop(forever())
 
 
 def issue(scopes: Sequence[str], *, subject: str, lifetime: int = LIFETIME, private: Path = PRIVATE) -> str:
