@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import time
 from typing import Any
 
@@ -22,6 +23,15 @@ def skip_aloud(reason: str) -> None:
     if os.environ.get("CI") == "true":
         pytest.fail(f"CI must have it: {reason}")
     pytest.skip(reason)
+
+
+def chromium() -> str:
+    """Where Chromium is; skips aloud without it."""
+    found = shutil.which("chromium")
+    if found is None:
+        skip_aloud("chromium is not installed")
+    assert found is not None
+    return found
 
 
 class Issuer:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
 from urllib.parse import parse_qs, urlsplit
 
 import httpx2
@@ -16,7 +15,7 @@ from mcp.shared.auth import OAuthClientMetadata
 from playwright.async_api import async_playwright
 
 from mcp_fastguard.dev.workbench import opened
-from support import skip_aloud
+from support import chromium
 from test_init import SERVERS, TOOLS
 
 CALLBACK = "http://127.0.0.1:49152/callback"
@@ -74,9 +73,7 @@ class Person:
 
 
 def logged_in(folder, port, monkeypatch, *, decision, unticked=(), use):
-    chromium = shutil.which("chromium")
-    if chromium is None:
-        skip_aloud("chromium is not installed")
+    executable = chromium()
     name = f"server_of_port_{port}"
     (folder / f"{name}.py").write_text(SERVERS["fastmcp"] + TOOLS.replace("odd name\\n[tools.evil]", "odd"))
     monkeypatch.syspath_prepend(str(folder))
@@ -86,7 +83,7 @@ def logged_in(folder, port, monkeypatch, *, decision, unticked=(), use):
             opened(f"{name}:mcp", port=port, private=folder / ".fastguard" / "dev.json") as bench,
             async_playwright() as playwright,
         ):
-            browser = await playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+            browser = await playwright.chromium.launch(executable_path=executable, args=["--no-sandbox"])
             person = Person(browser, decision, unticked=unticked)
             metadata = OAuthClientMetadata(
                 client_name="Notes <b>app</b>",

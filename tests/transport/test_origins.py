@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
-
 import httpx2
 import pytest
 from starlette.middleware.cors import CORSMiddleware
 
 from mcp_fastguard.transport.origins import Origins
 from servers_support import SERVERS, running
-from support import RESOURCE, skip_aloud
+from support import RESOURCE, chromium
 from transport_support import BASE, headers, message, run
 
 PAGE = "https://app.example.com"
@@ -223,9 +221,7 @@ def test_own_origin_is_that_of_the_resource(resource, own):
 @pytest.mark.parametrize("server", SERVERS)
 def test_browser_reads_the_challenge_of_a_401(make_guard, inner, server):
     """In Chromium, from a page of another origin: the preflight, the refusal, and its WWW-Authenticate."""
-    chromium = shutil.which("chromium")
-    if chromium is None:
-        skip_aloud("chromium is not installed")
+    executable = chromium()
     from playwright.sync_api import sync_playwright
 
     async def page(scope, receive, send):
@@ -243,7 +239,7 @@ def test_browser_reads_the_challenge_of_a_401(make_guard, inner, server):
     with running("uvicorn", page, lifespan="off") as own, sync_playwright() as playwright:
         declared = guard.asgi(inner, cors_origins=[f"http://127.0.0.1:{own}"])
         with running(server, declared) as one, running(server, guard.asgi(inner, cors_origins=[])) as other:
-            browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+            browser = playwright.chromium.launch(executable_path=executable, args=["--no-sandbox"])
             try:
                 opened = browser.new_page()
                 opened.goto(f"http://127.0.0.1:{own}/")
