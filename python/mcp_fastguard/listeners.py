@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from time import perf_counter_ns
-from typing import TYPE_CHECKING, NamedTuple, Self, TypeVar
+from typing import TYPE_CHECKING, Final, NamedTuple, Self, TypeVar
 
 from mcp_fastguard._fastguard import Waiting
 from mcp_fastguard.errors import ApprovalDenied, GuardError, LimitDenied, PolicyDenied
@@ -69,7 +69,7 @@ class Listeners:
             caller: an earlier call by the same caller.
             proof: the decision of this very call, where it was allowed before.
         """
-        return Telling(self, asked, caller or proof, proof)
+        return Telling(self, asked, caller or proof, proof) if self else _NOBODY
 
 
 class Telling:
@@ -120,8 +120,6 @@ class Telling:
 
     def tell(self, decision: Ran | GuardError) -> None:
         """Tells it now; for what is answered and not raised."""
-        if not self._listeners:
-            return
         if isinstance(decision, GuardError):
             self._told(lambda: self._describe(decision))
         for listener in self._listeners.plain:
@@ -155,6 +153,27 @@ class Telling:
         elif error.method is None and self._asked is not None and isinstance(error, _AFTER_TOKEN):
             method, error.target = self._asked()
             error.method = method or None
+
+
+class _Silence(Telling):
+    """What is told where nobody listens: nothing. One serves every call, so that they pay for none of their own."""
+
+    __slots__ = ()
+
+    def measured(self, work: Callable[[], T]) -> T:
+        return work()
+
+    def decided(self, decision: T) -> T:
+        return decision
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        pass
+
+    def tell(self, decision: Ran | GuardError) -> None:
+        pass
+
+
+_NOBODY: Final = _Silence(Listeners(), None, None, None)
 
 
 def asked_by(method: str, params: Mapping[str, Any] | None) -> tuple[str, str | None]:
