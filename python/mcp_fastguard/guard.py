@@ -683,13 +683,13 @@ class Call:
             proof = telling.decided(telling.measured(look))
         return Call(self._guard, request, proof, observes=self._observes)
 
-    def take(self, method: str, params: Mapping[str, Any] | None) -> bool:
+    def take(self, method: str, params: dict[str, Any] | None) -> bool:
         """Whether this call is the proof for a message, and was not spent before. Taking spends it."""
         if self.is_taken or self._proof is None:
             return False
         if self.is_closed and not self._is_notification:
             return False
-        if not self.request.is_message(method, dict(params) if params is not None else None):
+        if not self.request.is_message(method, params):
             return False
         self.is_taken = True
         return True

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, MutableMapping, Sequence
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from functools import cache, lru_cache, partial
@@ -62,7 +62,7 @@ class Proved(NamedTuple):
 proved: ContextVar[Proved | None] = ContextVar("fastguard_proved", default=None)
 
 
-def proved_call(guard: Guard, scope: Scope | None) -> Call | None:
+def proved_call(guard: Guard, scope: Mapping[str, Any] | None) -> Call | None:
     """The call that this guard's ASGI layer left in a request's scope."""
     calls: dict[Guard, Call] = (scope or {}).get(CALLS, {})
     return calls.get(guard)

@@ -58,26 +58,22 @@ class MessageLayer:
         """
         asked = partial(asked_by, method, params)
         stand_in = self.guard.stand_in_token() if scope is None else None
-        if stand_in is not None or self._stdio is not None:
-            given = dict(params) if params is not None else None
-            attested = None
-            if stand_in is not None or self._stdio is None:
-                request = ToolRequest.message(method=method, params=given, id=request_id, token=stand_in)
-            else:
-                request, attested = await self._stdio.request(method, given, request_id)
-            call = Call(self.guard, request, observes=True, attested=attested, asked=asked)
-            await call.authorize()
-            call.is_taken = True
+        given = dict(params) if params is not None else None
+        if stand_in is not None:
+            request = ToolRequest.message(method=method, params=given, id=request_id, token=stand_in)
+            call = await self._decided(Call(self.guard, request, observes=True, asked=asked))
+        elif self._stdio is not None:
+            request, attested = await self._stdio.request(method, given, request_id)
+            call = await self._decided(Call(self.guard, request, observes=True, attested=attested, asked=asked))
         else:
-            parent = proved_call(self.guard, dict(scope) if scope is not None else None)
+            parent = proved_call(self.guard, scope)
             if parent is None:
                 with self.guard.listeners.telling():
                     raise GuardFault("call_unproved", f"no ASGI layer of this guard has seen `{method}`")
             if _is_synthetic(parent, method, request_id):
                 return None
             call = parent
-            if not parent.take(method, params):
-                given = dict(params) if params is not None else None
+            if not parent.take(method, given):
                 call = parent.nested(ToolRequest.message(method=method, params=given, id=request_id), asked=asked)
                 call.is_taken = True
         try:
@@ -87,6 +83,13 @@ class MessageLayer:
             call.fail(error)
             call.close()
             raise
+        return call
+
+    @staticmethod
+    async def _decided(call: Call) -> Call:
+        """A call that no other message can take."""
+        await call.authorize()
+        call.is_taken = True
         return call
 
     def warn_of_gaps(self, kind: str, names: Iterable[str]) -> None:
