@@ -45,8 +45,7 @@ class ToolLabels:
         self._tools = tuple(tools)
         self._max_tools = max_tools
         self._read: tuple[GuardConfig, int] | None = None
-        self._names: dict[str, str] = {}
-        self._patterns: list[tuple[tuple[str, ...], str]] = []
+        self._labels: dict[str, str] = {}
 
     def of(self, decision: Decision) -> str:
         """The label of a decision's tool; empty where it is about none, or none is known."""
@@ -54,10 +53,12 @@ class ToolLabels:
         if tool is None:
             return ""
         self._refresh()
-        exact = self._names.get(tool)
+        exact = self._labels.get(tool)
         if exact is not None:
             return exact
-        return next((label for parts, label in self._patterns if _matches(parts, tool)), OTHER)
+        # The gate says which rule speaks of it: the configuration's comes first.
+        rule = next(iter(self._guard.gate.rule_keys("tool", tool)), "")
+        return self._labels.get(rule.removeprefix('tools."').removesuffix('"'), OTHER)
 
     def _refresh(self) -> None:
         guard = self._guard
@@ -67,23 +68,5 @@ class ToolLabels:
         ruled = [*json.loads(guard.gate.config_json())["tools"], *sorted(guard.ruled_tools)]
         exact = [name for name in ruled if "*" not in name]
         ordered = list(dict.fromkeys([*self._tools, *exact, *(name for name in ruled if "*" in name)]))
-        labels = {name: name if place < self._max_tools else OTHER for place, name in enumerate(ordered)}
-        self._names = {name: label for name, label in labels.items() if "*" not in name}
-        # The longest literal prefix decides, as in the gate.
-        patterns = sorted((name for name in labels if "*" in name), key=lambda name: -name.index("*"))
-        self._patterns = [(tuple(name.split("*")), labels[name]) for name in patterns]
+        self._labels = {name: name if place < self._max_tools else OTHER for place, name in enumerate(ordered)}
         self._read = read
-
-
-def _matches(parts: tuple[str, ...], name: str) -> bool:
-    """Whether a name is of a pattern, given as what stands between its stars. Never goes back, so long names cost little."""
-    first, *middle, last = parts
-    if not name.startswith(first):
-        return False
-    place = len(first)
-    for part in middle:
-        found = name.find(part, place)
-        if found < 0:
-            return False
-        place = found + len(part)
-    return len(name) - place >= len(last) and name.endswith(last)
