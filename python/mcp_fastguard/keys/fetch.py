@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 import httpx2
 
 from mcp_fastguard._fastguard import MAX_KEY_SET_BYTES
+from mcp_fastguard.keys.addresses import AddressRefusedError, addresses_of, in_turn
 from mcp_fastguard.keys.discovery import MetadataError, jwks_uri_of, metadata_places
 
 if TYPE_CHECKING:
@@ -35,12 +36,14 @@ class KeySource(NamedTuple):
     Args:
         issuer: as tokens spell it.
         jwks_uri: of its key set; None: found in the issuer's metadata.
-        allow_http_loopback: lets `http` pass for a host on loopback. Elsewhere, who is on the way would choose the keys.
+        allow_http_loopback: lets a host on loopback pass, and `http` there. Elsewhere, who is on the way would choose the keys.
+        allow_networks: in CIDR form, that the hosts may be in beside the Internet.
     """
 
     issuer: str
     jwks_uri: str | None
     allow_http_loopback: bool
+    allow_networks: tuple[str, ...] = ()
 
 
 async def fetch_keys(source: KeySource, *, deadline: float = DEADLINE) -> bytes:
@@ -54,18 +57,59 @@ async def fetch_keys(source: KeySource, *, deadline: float = DEADLINE) -> bytes:
         FetchError: it did not come.
     """
     try:
-        async with asyncio.timeout(deadline), _client(deadline) as client:
+        async with asyncio.timeout(deadline), _client(source, deadline) as client:
             uri = source.jwks_uri or await _discover(client, source)
             return await _read(client, uri, source)
     except TimeoutError as error:
         raise FetchError(f"no key set within {deadline:g} s") from error
 
 
-def _client(deadline: float) -> httpx2.AsyncClient:
+def _client(source: KeySource, deadline: float) -> httpx2.AsyncClient:
     """A client for one fetch, so that no cookie outlives it."""
-    # No connection is used twice: servers may close one unannounced while the next request is on its way.
-    limits = httpx2.Limits(max_keepalive_connections=0)
-    return httpx2.AsyncClient(verify=_tls(), trust_env=False, follow_redirects=False, timeout=deadline, limits=limits)
+    return httpx2.AsyncClient(
+        transport=_CheckedTransport(source), trust_env=False, follow_redirects=False, timeout=deadline
+    )
+
+
+class _CheckedTransport(httpx2.AsyncHTTPTransport):
+    """Resolves the host itself, checks every address, and connects to one of those: nothing is resolved a second time (F4).
+
+    The name stays in the `Host` header, which is made before this, and in TLS, which checks the certificate against it.
+    """
+
+    def __init__(self, source: KeySource) -> None:
+        # No connection is used twice: servers may close one unannounced while the next request is on its way.
+        limits = httpx2.Limits(max_keepalive_connections=0)
+        super().__init__(verify=_tls(), trust_env=False, limits=limits)
+        self._source = source
+
+    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+        url = request.url
+        host = url.raw_host.decode("ascii")
+        is_local = self._source.allow_http_loopback and is_loopback(url.host)
+        try:
+            addresses = await addresses_of(
+                host, url.port or 443, networks=self._source.allow_networks, is_loopback=is_local
+            )
+        except AddressRefusedError as error:
+            raise _failed(url, str(error)) from error
+        except (OSError, UnicodeError) as error:
+            raise httpx2.ConnectError(f"the name has no address: {error}") from error
+        chosen = in_turn(addresses)
+        timeout = request.extensions["timeout"]
+        # One address that swallows packets must not use up the time of the others, nor that of the answer.
+        timeout = {**timeout, "connect": timeout["connect"] / (len(chosen) + 1)}
+        request.extensions = {**request.extensions, "timeout": timeout, "sni_hostname": host}
+        failure: httpx2.HTTPError | None = None
+        for address in chosen:
+            request.url = url.copy_with(host=address)
+            try:
+                return await super().handle_async_request(request)
+            except (httpx2.ConnectError, httpx2.ConnectTimeout) as error:
+                failure = error
+            finally:
+                request.url = url
+        raise failure or httpx2.ConnectError("the name has no address")
 
 
 async def _discover(client: httpx2.AsyncClient, source: KeySource) -> str:

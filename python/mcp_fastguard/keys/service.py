@@ -51,7 +51,7 @@ class KeyService:
         self._is_closed = False
         _services.add(self)
 
-    def watch(self, sources: Iterable[KeySource | tuple[str, str | None, bool]], sink: KeySink) -> Watch:
+    def watch(self, sources: Iterable[KeySource | tuple[Any, ...]], sink: KeySink) -> Watch:
         """Begins to fetch the sources in the background, for a sink that is held weakly.
 
         Sources that are watched already are not fetched again: the sink gets the set at hand.
