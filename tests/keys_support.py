@@ -9,7 +9,7 @@ import http.server
 import queue
 import threading
 
-from mcp_fastguard.keys import FetchError, KeySource
+from mcp_fastguard.keys import Fetched, FetchError, KeySource
 
 ISSUER = "https://auth.example.com"
 SOURCE = KeySource(ISSUER, "https://auth.example.com/jwks", allow_http_loopback=False)
@@ -33,17 +33,20 @@ class Sink:
 
     def __init__(self, refuses=None):
         self.sets = []
+        #: For how long each set holds.
+        self.fresh = []
         self.failures = []
         self.threads = set()
         self.refuses = refuses
         self._changed = threading.Condition()
 
-    def replace_keys(self, issuer, jwks):
+    def replace_keys(self, issuer, jwks, fresh):
         with self._changed:
             self.threads.add(threading.current_thread().name)
             if self.refuses is not None:
                 raise self.refuses
             self.sets.append((issuer, jwks))
+            self.fresh.append(fresh)
             self._changed.notify_all()
 
     def keys_failed(self, issuer, reason, retry_after):
@@ -61,8 +64,9 @@ class Sink:
 class Asked:
     """One fetch that waits for its answer."""
 
-    def __init__(self, source):
+    def __init__(self, source, known):
         self.source = source
+        self.known = known
         self.cancelled = threading.Event()
         self._answer = concurrent.futures.Future()
 
@@ -73,8 +77,8 @@ class Asked:
             self.cancelled.set()
             raise
 
-    def answer(self, content=SET):
-        self._answer.set_result(content)
+    def answer(self, content=SET, validator=None, fresh=None):
+        self._answer.set_result(Fetched(content, validator, fresh))
 
     def fail(self, reason="down"):
         self._answer.set_exception(reason if isinstance(reason, Exception) else FetchError(reason))
@@ -87,9 +91,9 @@ class ToldIssuer:
         self.count = 0
         self._asked = queue.Queue()
 
-    async def __call__(self, source):
+    async def __call__(self, source, known):
         self.count += 1
-        asked = Asked(source)
+        asked = Asked(source, known)
         self._asked.put(asked)
         return await asked()
 

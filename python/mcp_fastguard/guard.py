@@ -327,10 +327,18 @@ class Guard:
             self._watch.refresh()
 
     def key_status(self) -> dict[str, dict[str, Any]]:
-        """Figures of the key set of each issuer that is fetched: ``age`` in seconds, ``failures`` in a row, ``fetches`` that
-        ended, ``last_error``.
+        """Figures of the key set of each issuer that is fetched.
+
+        ``age``: seconds since the set came or was confirmed; ``stale``: seconds since it should have been replaced; ``usable``:
+        whether it is not older than ``max_stale`` allows; ``fetches`` that ended, ``confirmed``: how many of these brought no
+        new set; ``failures`` in a row, ``last_error``; ``due_in``: seconds to the next fetch; ``misses``: tokens whose key
+        was not there.
         """
-        return {} if self._watch is None else self._watch.status()
+        status: dict[str, dict[str, Any]] = {} if self._watch is None else self._watch.status()
+        for issuer, misses, is_usable in self._gate.key_figures():
+            if issuer in status:
+                status[issuer] |= {"misses": misses, "usable": is_usable}
+        return status
 
     def reload(self) -> None:
         """Reads the configuration again. It is swapped whole; on any error the old one stays in force.

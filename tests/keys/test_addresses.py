@@ -132,7 +132,6 @@ def test_f4_address_of_the_internet_passes(address):
     [
         ("10.1.2.3", ["10.0.0.0/8"]),
         ("10.1.2.3", ["10.1.2.3"]),
-        ("10.1.2.3", ["10.1.2.99/24"]),
         ("127.0.0.1", ["192.168.0.0/16", "127.0.0.0/8"]),
         ("::1", ["::1/128"]),
         ("fd00::1", ["fc00::/7"]),
@@ -170,6 +169,7 @@ def test_f4_address_in_a_named_network_passes(address, networks):
         ("2600:1f18::5efe:7f00:1", ["2600:1f18::/32"]),
         ("fe80::1%eth0", ["fe80::/10"]),
         ("10.1.2.3", ["nonsense"]),
+        ("10.1.2.3", ["10.1.2.99/24"]),
     ],
 )
 def test_f4_address_outside_the_named_networks_is_refused(address, networks):
@@ -313,7 +313,7 @@ def test_second_address_is_tried_where_the_first_refuses(loopback, resolver):
 
     source = at(loopback, "localhost", "http", allow_http_loopback=True)
 
-    assert asyncio.run(fetch_keys(source)) == SET
+    assert asyncio.run(fetch_keys(source)).content == SET
 
 
 def test_name_is_kept_in_the_host_header(loopback, resolver):

@@ -29,7 +29,7 @@ def discovered(issuer, *, allowed=True):
 
 
 def fetch(source, deadline=10.0):
-    return asyncio.run(fetch_keys(source, deadline=deadline))
+    return asyncio.run(fetch_keys(source, deadline=deadline)).content
 
 
 def reason(source, deadline=10.0):
@@ -248,7 +248,7 @@ def test_place_that_is_neither_https_nor_loopback_is_refused(uri):
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.8.9.1", "localhost", "LOCALHOST", "[::1]", "[::ffff:127.0.0.1]"])
 def test_loopback_is_known_in_its_spellings(host):
-    from mcp_fastguard.keys.fetch import checked_url
+    from mcp_fastguard.keys.client import checked_url
 
     assert checked_url(f"http://{host}:1/jwks", allow_http_loopback=True).scheme == "http"
 

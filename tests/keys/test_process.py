@@ -24,14 +24,14 @@ def look():
     if left:
         print("left running", left, file=sys.stderr)
 
-from mcp_fastguard.keys import KeyService, KeySource, Pace, key_service
+from mcp_fastguard.keys import Fetched, KeyService, KeySource, Pace, key_service
 
 ISSUER = "https://auth.example.com"
 
 class Sink:
     def __init__(self):
         self.sets, self.came = [], threading.Event()
-    def replace_keys(self, issuer, jwks):
+    def replace_keys(self, issuer, jwks, fresh):
         self.sets.append(jwks)
         self.came.set()
     def keys_failed(self, issuer, reason, retry_after):
@@ -201,12 +201,12 @@ def test_child_leaves_the_sockets_of_a_fetch_under_way_to_its_parent(loopback):
 def test_fork_waits_for_a_step_of_the_fetch_so_that_no_lock_is_copied_held():
     script = """
     lock, is_held = threading.Lock(), threading.Event()
-    async def fetch(source):
+    async def fetch(source, known):
         # As an import or the reading of certificates does: all in one step, and not at once.
         with lock:
             is_held.set()
             threading.Event().wait(0.2)
-        return b"{}"
+        return Fetched(b"{}")
     watch = KeyService(fetch=fetch).watch([source], sink)
     is_held.wait()
     child = os.fork()

@@ -416,7 +416,9 @@ def test_guards_built_during_an_outage_do_not_ask_more_often_than_unknown_keys(m
 
 def test_status_tells_age_fetches_and_failures(service, told, clock):
     watch = service.watch([SOURCE], sink := Sink())
-    empty = {"age": None, "failures": 0, "fetches": 0, "last_error": None, "due_in": None}
+    empty = dict.fromkeys(("age", "stale", "last_error", "due_in")) | dict.fromkeys(
+        ("failures", "fetches", "confirmed"), 0
+    )
     assert watch.status() == {ISSUER: empty}
 
     told.next().answer()

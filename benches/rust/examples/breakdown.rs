@@ -60,7 +60,7 @@ fn main() {
     let input = format!("{header}.{claims}");
     let signature = pair.sign(&SystemRandom::new(), input.as_bytes()).expect("signed");
     let token = format!("{input}.{}", base64url(signature.as_ref()));
-    let now = Now { unix: UnixTime::from_seconds(NOW + 1), tick: Tick::from_nanos(1) };
+    let now = Now { unix: UnixTime::from_seconds(NOW + 1), tick: Tick::from_nanos(1), own: Tick::from_nanos(1) };
     let arguments: &[u8] = br#"{"sql":"select 1"}"#;
     let build = || ToolRequest::tool("run_query", Some(arguments.into()), Some(token.as_str().into()), None);
     let request = build();

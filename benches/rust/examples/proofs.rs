@@ -53,7 +53,7 @@ impl Stage {
         let input = format!("{}.{}", base64url(br#"{"alg":"ES256","typ":"at+jwt"}"#), base64url(claims.as_bytes()));
         let signature = issuer.sign(&random, input.as_bytes()).expect("signed");
         let text = format!("{input}.{}", base64url(signature.as_ref()));
-        let now = Now { unix: UnixTime::from_seconds(NOW + 1), tick: Tick::from_nanos(1) };
+        let now = Now { unix: UnixTime::from_seconds(NOW + 1), tick: Tick::from_nanos(1), own: Tick::from_nanos(1) };
         let token = tokens.verify(&text, Answered::default(), now, &Attached).expect("valid");
         let algorithms = Algorithms::from_names([algorithm]).expect("known");
         let options = ProofOptions::new(algorithms, Duration::from_secs(270), Duration::from_secs(30));

@@ -46,7 +46,7 @@ fn compare(name: &str, jwk: &str, raw: &ParsedPublicKey, input: &str, signature:
     let keys = Arc::new(KeySet::from_jwks(jwk.as_bytes(), false).expect("a key"));
     let options = IssuerOptions::new("https://auth.example.com", "https://mcp.example.com/mcp");
     let tokens = Tokens::single(options, keys, Duration::from_secs(30), 0);
-    let now = Now { unix: UnixTime::from_seconds(NOW + 1), tick: Tick::from_nanos(1) };
+    let now = Now { unix: UnixTime::from_seconds(NOW + 1), tick: Tick::from_nanos(1), own: Tick::from_nanos(1) };
     let (mut bare, mut whole, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..BLOCKS {
         let one = block(|| raw.verify_sig(input.as_bytes(), signature).expect("valid"));

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mcp_fastguard.keys.feed import KeySink, Pace
-from mcp_fastguard.keys.fetch import FetchError, KeySource
 from mcp_fastguard.keys.service import KeyService, Watch, key_service
+from mcp_fastguard.keys.source import Fetched, FetchError, KeySource
 
-__all__ = ["FetchError", "KeyService", "KeySink", "KeySource", "Pace", "Watch", "key_service"]
+__all__ = ["FetchError", "Fetched", "KeyService", "KeySink", "KeySource", "Pace", "Watch", "key_service"]

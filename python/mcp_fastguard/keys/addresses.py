@@ -193,5 +193,4 @@ def _tables() -> dict[int, tuple[tuple[Network, str], ...]]:
 
 @functools.lru_cache(maxsize=64)
 def _parsed(networks: tuple[str, ...]) -> tuple[Network, ...]:
-    # As the core reads them: bits beyond the prefix do not count.
-    return tuple(ipaddress.ip_network(text, strict=False) for text in networks)
+    return tuple(ipaddress.ip_network(text) for text in networks)

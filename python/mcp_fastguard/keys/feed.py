@@ -8,11 +8,12 @@ import logging
 import random
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from mcp_fastguard.keys.fetch import DEADLINE, FetchError, KeySource
+from mcp_fastguard.keys.fetch import DEADLINE
+from mcp_fastguard.keys.source import Fetched, FetchError, KeySource, Validator
 
 if TYPE_CHECKING:
     import weakref
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Sequence
 
 __all__ = ["Feed", "Figures", "KeySink", "Pace"]
 
@@ -22,8 +23,8 @@ logger = logging.getLogger("mcp_fastguard")
 class KeySink(Protocol):
     """Who takes key sets in: the gate of a guard. Called on the thread of the service."""
 
-    def replace_keys(self, issuer: str, jwks: bytes) -> None:
-        """Takes a set in. ValueError: it is none, and the old one stays."""
+    def replace_keys(self, issuer: str, jwks: bytes, fresh: float) -> None:
+        """Takes a set in, to be replaced in `fresh` seconds; negative: so long ago. ValueError: it is none, the old one stays."""
         ...
 
     def keys_failed(self, issuer: str, reason: str, retry_after: float) -> None:
@@ -36,42 +37,57 @@ class Pace:
     """When keys are fetched. All times are seconds.
 
     Args:
-        fresh: for so long a set is not fetched again unless asked for (F1). Longer keeps keys that were withdrawn.
+        fresh: for so long a set need not be replaced, where its server does not say (F1). Longer keeps keys that were withdrawn.
+        fresh_least: the shortest that a server may say. Shorter has it asked all the time.
+        fresh_most: the longest that a server may say.
         ahead: the part of `fresh` after which the next set is fetched, so that none is waited for.
         early: the most that a refresh comes earlier by chance, as a part of its wait, so that a fleet does not ask at once.
         cool_down: unknown keys begin at most one fetch in this time (F6). Shorter lets callers send us to the issuer.
         soon: an unknown key waits for the end of a cool-down that is at most so near.
         back_off_first: the wait after the first failure; each failure doubles it.
         back_off_most: the longest wait after a failure.
+        asked_most: the longest wait that a server may ask for.
         deadline: for one fetch as a whole.
         chance: draws from 0 to 1.
     """
 
     fresh: float = 600.0
+    fresh_least: float = 60.0
+    fresh_most: float = 86_400.0
     ahead: float = 0.8
     early: float = 0.1
     cool_down: float = 30.0
     soon: float = 1.0
     back_off_first: float = 1.0
     back_off_most: float = 60.0
+    asked_most: float = 300.0
     deadline: float = DEADLINE
     chance: Callable[[], float] = random.random
 
-    def wait(self, failures: int) -> float:
-        """From the end of a fetch to the beginning of the next, after so many failures in a row."""
-        if failures == 0:
-            return self.fresh * self.ahead * (1.0 - self.early * self.chance())
+    def freshness(self, said: float | None) -> float:
+        """For how long a set need not be replaced whose server said so, or nothing."""
+        return self.fresh if said is None else min(max(said, self.fresh_least), self.fresh_most)
+
+    def wait(self, fresh: float) -> float:
+        """From the end of a fetch that brought a set to the beginning of the next."""
+        return fresh * self.ahead * (1.0 - self.early * self.chance())
+
+    def back_off(self, failures: int, asked: float | None = None) -> float:
+        """The same after so many failures in a row, and what the server asked for."""
         # The exponent is bounded, for 2.0 ** 1024 is an error; 2 ** 16 is past every sensible bound.
         bound = min(self.back_off_most, self.back_off_first * 2.0 ** min(failures - 1, 16))
-        return max(min(self.back_off_first, bound), bound * (0.5 + 0.5 * self.chance()))
+        own = max(min(self.back_off_first, bound), bound * (0.5 + 0.5 * self.chance()))
+        return max(own, min(asked or 0.0, self.asked_most))
 
 
 class Figures(NamedTuple):
     """What is known of a feed. Replaced whole, so that other threads read one moment."""
 
     fetches: int = 0
+    confirmed: int = 0
     failures: int = 0
     fetched_at: float | None = None
+    fresh_until: float | None = None
     last_error: str | None = None
     due_at: float | None = None
 
@@ -83,7 +99,7 @@ class Feed:
         self,
         source: KeySource,
         *,
-        fetch: Callable[[KeySource], Awaitable[bytes]],
+        fetch: Callable[[KeySource, Validator | None], Awaitable[Fetched]],
         pace: Pace,
         clock: Callable[[], float],
         retire: Callable[[Feed], None],
@@ -96,17 +112,20 @@ class Feed:
         self._retire = retire
         self._seats: dict[object, weakref.ref[KeySink]] = {}
         self._content: bytes | None = None
+        self._validator: Validator | None = None
         self._task: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._ended_at: float | None = None
         self._asked_at: float | None = None
+        self._not_before: float | None = None
         self._must_repeat = False
 
     def seat(self, watch: object, sink: weakref.ref[KeySink]) -> None:
         """Takes a sink in. It gets the set at hand at once; without one a fetch begins."""
         self._seats[watch] = sink
         if self._content is not None:
-            reason = self._hand_over(sink, self._content)
+            fresh_until = self.figures.fresh_until or 0.0
+            reason = self._hand_over(sink, self._content, fresh_until - self._clock())
             if reason is not None:
                 self._tell((sink,), reason)
         elif self._ended_at is None:
@@ -129,7 +148,8 @@ class Feed:
         if self._ended_at is not None and self._ended_at > after:
             return None
         now = self._clock()
-        wait = 0.0 if self._asked_at is None else max(0.0, self._asked_at + self._pace.cool_down - now)
+        ends = [0.0 if self._asked_at is None else self._asked_at + self._pace.cool_down, self._not_before or 0.0]
+        wait = max(0.0, max(ends) - now)
         # Every guard counts a cool-down of its own, from a moment before this one, and has one turn in it. A turn that is
         # refused here would leave its keys unknown for another cool-down: so a near end is awaited, a far one is planned for.
         if wait > self._pace.soon:
@@ -171,43 +191,53 @@ class Feed:
         try:
             if wait:
                 await asyncio.sleep(wait)
-            content = await self._fetch(self.source)
+            self._arrived(await self._fetch(self.source, self._validator))
         except FetchError as error:
-            self._failed(str(error), tuple(self._seats.values()))
+            self._failed(str(error), tuple(self._seats.values()), error.retry_after)
         except Exception as error:
             # Whatever fails, the old set stays and the fetch is tried again.
             logger.exception("fetching the keys of %s failed", self.source.issuer)
             self._failed(type(error).__name__, tuple(self._seats.values()))
-        else:
-            self._arrived(content)
         self._task, self._ended_at = None, self._clock()
         if self._must_repeat:
             self._must_repeat = False
             self._begin()
 
-    def _arrived(self, content: bytes) -> None:
+    def _arrived(self, fetched: Fetched) -> None:
         """Hands a set to every sink. One that is refused counts as not fetched: it is tried again, and not kept for others."""
+        content = self._content if fetched.content is None else fetched.content
+        if content is None:
+            self._failed("a set was confirmed that is not at hand", tuple(self._seats.values()))
+            return
+        fresh = self._pace.freshness(fetched.fresh)
         refused: list[weakref.ref[KeySink]] = []
         reason = None
         for sink in tuple(self._seats.values()):
-            found = self._hand_over(sink, content)
+            # A set that is confirmed is handed over as well: it is fresh again.
+            found = self._hand_over(sink, content, fresh)
             if found is not None:
                 refused.append(sink)
                 reason = found
         if reason is not None:
             self._failed(reason, refused)
             return
-        self._content = content
-        due_at = self._plan(0)
-        self.figures = Figures(self.figures.fetches + 1, 0, self._clock(), None, due_at)
+        self._content, self._validator, self._not_before = content, fetched.validator, None
+        now = self._clock()
+        self.figures = Figures(
+            fetches=self.figures.fetches + 1,
+            confirmed=self.figures.confirmed + (fetched.content is None),
+            fetched_at=now,
+            fresh_until=now + fresh,
+            due_at=self._plan(self._pace.wait(fresh)),
+        )
 
-    def _hand_over(self, sink: weakref.ref[KeySink], content: bytes) -> str | None:
+    def _hand_over(self, sink: weakref.ref[KeySink], content: bytes, fresh: float) -> str | None:
         """Gives the reason if the sink refuses."""
         found = sink()
         if found is None:
             return None
         try:
-            found.replace_keys(self.source.issuer, content)
+            found.replace_keys(self.source.issuer, content, fresh)
         except ValueError as error:
             return str(error)
         except Exception as error:
@@ -216,16 +246,18 @@ class Feed:
             return type(error).__name__
         return None
 
-    def _failed(self, reason: str, sinks: list[weakref.ref[KeySink]] | tuple[weakref.ref[KeySink], ...]) -> None:
+    def _failed(self, reason: str, sinks: Sequence[weakref.ref[KeySink]], asked: float | None = None) -> None:
         failures = self.figures.failures + 1
-        due_at = self._plan(failures)
+        due_at = self._plan(self._pace.back_off(failures, asked))
+        # Who asks for time gets it from unknown keys as well.
+        self._not_before = due_at if asked else None
         self.figures = self.figures._replace(
             fetches=self.figures.fetches + 1, failures=failures, last_error=reason, due_at=due_at
         )
         logger.warning("keys of %s: %s; the set at hand stays in use", self.source.issuer, reason)
         self._tell(sinks, reason)
 
-    def _tell(self, sinks: list[weakref.ref[KeySink]] | tuple[weakref.ref[KeySink], ...], reason: str) -> None:
+    def _tell(self, sinks: Sequence[weakref.ref[KeySink]], reason: str) -> None:
         due_at = self.figures.due_at
         retry_after = 0.0 if due_at is None else max(0.0, due_at - self._clock())
         for sink in sinks:
@@ -236,8 +268,9 @@ class Feed:
                 except Exception:
                     logger.exception("a guard could not be told of the keys of %s", self.source.issuer)
 
-    def _plan(self, failures: int) -> float:
-        wait = self._pace.wait(failures)
+    def _plan(self, wait: float) -> float:
+        if self._timer is not None:
+            self._timer.cancel()
         self._timer = asyncio.get_running_loop().call_later(wait, self._due)
         return self._clock() + wait
 

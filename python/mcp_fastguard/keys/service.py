@@ -12,13 +12,16 @@ import weakref
 from typing import TYPE_CHECKING, Final
 
 from mcp_fastguard.keys.feed import Figures, KeySink, Pace
-from mcp_fastguard.keys.fetch import KeySource, fetch_keys
+from mcp_fastguard.keys.fetch import fetch_keys
+from mcp_fastguard.keys.source import KeySource
 from mcp_fastguard.keys.worker import Worker
 
 if TYPE_CHECKING:
     import concurrent.futures
     from collections.abc import Awaitable, Callable, Coroutine, Iterable
     from typing import Any
+
+    from mcp_fastguard.keys.source import Fetched, Validator
 
 __all__ = ["KeyService", "Watch", "key_service"]
 
@@ -38,7 +41,7 @@ class KeyService:
     def __init__(
         self,
         *,
-        fetch: Callable[[KeySource], Awaitable[bytes]] | None = None,
+        fetch: Callable[[KeySource, Validator | None], Awaitable[Fetched]] | None = None,
         pace: Pace | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -68,8 +71,8 @@ class KeyService:
         if worker is not None:
             worker.end(timeout)
 
-    async def _fetch_over_network(self, source: KeySource) -> bytes:
-        return await fetch_keys(source, deadline=self._pace.deadline)
+    async def _fetch_over_network(self, source: KeySource, known: Validator | None) -> Fetched:
+        return await fetch_keys(source, known, deadline=self._pace.deadline)
 
     def enter(self, watch: Watch) -> Worker | None:
         """The worker, started if need be, with the watch in it; None after the end of either."""
@@ -164,9 +167,10 @@ class Watch:
         if not self._service.holds(self):
             self._service.enter(self)
 
-    def status(self) -> dict[str, dict[str, float | str | None]]:
-        """Figures of each issuer: `age` in seconds of the set at hand, `failures` in a row, `fetches` that ended,
-        `last_error`, and `due_in`: seconds to the next fetch.
+    def status(self) -> dict[str, dict[str, Any]]:
+        """Figures of each issuer: `age` in seconds since the set at hand came or was confirmed, `stale`: for how many seconds
+        it should have been replaced, `failures` in a row, `fetches` that ended, `confirmed`: how many of these brought no new
+        set, `last_error`, and `due_in`: seconds to the next fetch.
         """
         now = self._service.clock()
         worker = self.worker
@@ -180,11 +184,13 @@ class Watch:
         self._service.leave(self)
 
 
-def _status(figures: Figures, now: float) -> dict[str, float | str | None]:
+def _status(figures: Figures, now: float) -> dict[str, Any]:
     return {
         "age": None if figures.fetched_at is None else now - figures.fetched_at,
+        "stale": None if figures.fresh_until is None else max(0.0, now - figures.fresh_until),
         "failures": figures.failures,
         "fetches": figures.fetches,
+        "confirmed": figures.confirmed,
         "last_error": figures.last_error,
         "due_in": None if figures.due_at is None else max(0.0, figures.due_at - now),
     }

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
     from typing import Any
 
-    from mcp_fastguard.keys.fetch import KeySource
+    from mcp_fastguard.keys.source import Fetched, KeySource, Validator
 
 __all__ = ["Worker"]
 
@@ -27,7 +27,9 @@ PARK_WITHIN: Final = 1.0
 class Worker:
     """The thread, its loop and its feeds: all that a child process must leave alone. Coroutines run on the loop."""
 
-    def __init__(self, fetch: Callable[[KeySource], Awaitable[bytes]], pace: Pace, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, fetch: Callable[[KeySource, Validator | None], Awaitable[Fetched]], pace: Pace, clock: Callable[[], float]
+    ) -> None:
         self._fetch = fetch
         self._pace = pace
         self._clock = clock

@@ -111,6 +111,9 @@ pub struct Now {
     pub unix: UnixTime,
     /// For windows and cool-downs.
     pub tick: Tick,
+    /// For the age of what others store beside the calls, such as key sets: the clock of the process, also where the caller
+    /// brings the time of a call (decision 5).
+    pub own: Tick,
 }
 
 /// A clock for tests: stands still until it is told to move.
@@ -123,7 +126,7 @@ impl FakeClock {
     /// Starts at `seconds` since the epoch.
     pub const fn at(seconds: i64) -> Self {
         let unix = UnixTime::from_seconds(seconds);
-        Self { now: Now { unix, tick: Tick::from_nanos(1) } }
+        Self { now: Now { unix, tick: Tick::from_nanos(1), own: Tick::from_nanos(1) } }
     }
 
     /// The time it shows.
@@ -131,10 +134,11 @@ impl FakeClock {
         self.now
     }
 
-    /// Moves both clocks forward.
+    /// Moves all clocks forward.
     pub fn advance(&mut self, by: Duration) {
         self.now.unix = self.now.unix.plus(by);
         self.now.tick = self.now.tick.plus(by);
+        self.now.own = self.now.own.plus(by);
     }
 
     /// Moves the wall clock alone, as NTP or an operator would.

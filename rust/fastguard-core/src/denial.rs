@@ -100,6 +100,8 @@ pub enum Denial {
     IssuerUnknown { found: String },
     /// No key of the issuer's set has this `kid`, or none fits.
     KeyUnknown { key_id: String },
+    /// The configuration refuses this key, whatever its issuer publishes.
+    KeyDenied { key_id: String },
     /// The token has no `kid` and more than one key fits.
     KeyAmbiguous,
     /// The issuer's keys are not known (yet), or it cannot be known whether this one is new.
@@ -227,6 +229,7 @@ impl Denial {
             | Self::TypeRefused { .. }
             | Self::IssuerUnknown { .. }
             | Self::KeyUnknown { .. }
+            | Self::KeyDenied { .. }
             | Self::KeyAmbiguous
             | Self::KeysUnavailable { .. }
             | Self::SignatureInvalid
@@ -301,6 +304,7 @@ impl Denial {
             Self::TypeRefused { .. } => "type_refused",
             Self::IssuerUnknown { .. } => "issuer_unknown",
             Self::KeyUnknown { .. } => "key_unknown",
+            Self::KeyDenied { .. } => "key_denied",
             Self::KeyAmbiguous => "key_ambiguous",
             Self::KeysUnavailable { .. } => "keys_unavailable",
             Self::SignatureInvalid => "signature_invalid",

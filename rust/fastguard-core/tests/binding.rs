@@ -45,7 +45,7 @@ fn base64url(bytes: impl AsRef<[u8]>) -> String {
 
 fn now_at(seconds: i64) -> Now {
     let tick = u64::try_from(seconds).unwrap() * 1_000_000_000;
-    Now { unix: UnixTime::from_seconds(seconds), tick: Tick::from_nanos(tick) }
+    Now { unix: UnixTime::from_seconds(seconds), tick: Tick::from_nanos(tick), own: Tick::from_nanos(tick) }
 }
 
 type Signer = dyn Fn(&[u8]) -> Vec<u8> + Send + Sync;

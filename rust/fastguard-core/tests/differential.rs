@@ -83,7 +83,7 @@ impl Stage {
     }
 
     fn we_accept(&self, token: &str) -> bool {
-        let now = Now { unix: UnixTime::from_seconds(self.now), tick: Tick::from_nanos(1) };
+        let now = Now { unix: UnixTime::from_seconds(self.now), tick: Tick::from_nanos(1), own: Tick::from_nanos(1) };
         self.ours.verify(token, Answered::default(), now, &Attached).is_ok()
     }
 

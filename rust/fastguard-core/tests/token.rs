@@ -48,7 +48,8 @@ fn without(name: &str) -> Value {
 }
 
 fn at_millis(millis: i64) -> Now {
-    Now { unix: UnixTime::from_millis(millis), tick: Tick::from_nanos(1_000_000_000) }
+    let tick = Tick::from_nanos(1_000_000_000);
+    Now { unix: UnixTime::from_millis(millis), tick, own: tick }
 }
 
 fn at(seconds: i64) -> Now {
@@ -712,16 +713,20 @@ fn fetched() -> Gate {
     Gate::new(Config::from_toml(&text, None).unwrap(), None).unwrap()
 }
 
+/// A set that need not be replaced within these tests.
+const FRESH: Tick = Tick::from_nanos(u64::MAX);
+
 fn later(seconds: u64) -> Now {
     let now = at(NOW);
-    Now { tick: now.tick.plus(Duration::from_secs(seconds)), ..now }
+    let tick = now.tick.plus(Duration::from_secs(seconds));
+    Now { tick, own: tick, ..now }
 }
 
 #[test]
 fn key_that_is_taken_away_ends_cached_verdicts_and_one_that_comes_does_not() {
     let gate = fetched();
     let (old, new) = (Signer::elliptic(), Signer::elliptic());
-    let replace = |keys: &[(&Signer, &str)]| gate.state().tokens().replace_keys(ISSUER, jwks(keys).as_bytes());
+    let replace = |keys: &[(&Signer, &str)]| gate.state().tokens().replace_keys(ISSUER, jwks(keys).as_bytes(), FRESH);
     replace(&[(&old, "old")]).unwrap();
     let token = old.token("old", &claims(&json!({"scope": "read"})));
     let held = verify(gate.state().tokens(), &token, at(NOW)).unwrap();
@@ -734,7 +739,7 @@ fn key_that_is_taken_away_ends_cached_verdicts_and_one_that_comes_does_not() {
     assert_eq!(code(call(&gate, "look", &token)), "key_unknown");
     // A bad document changes nothing.
     assert!(replace(&[]).is_err());
-    assert!(gate.state().tokens().replace_keys(ISSUER, b"<html>").is_err());
+    assert!(gate.state().tokens().replace_keys(ISSUER, b"<html>", FRESH).is_err());
     assert_eq!(code(call(&gate, "look", &new.token("new", &claims(&json!({"scope": "read"}))))), "allowed");
     // Another key under an old name is another key.
     replace(&[(&old, "new")]).unwrap();
@@ -760,14 +765,14 @@ fn unknown_kid_waits_once_then_is_refused_then_cools_down() {
     let Decision::Waiting(second) = gate.check(&request(&known, "k"), later(1)).unwrap() else {
         panic!("does not wait")
     };
-    gate.state().tokens().replace_keys(ISSUER, jwks(&[(&known, "k")]).as_bytes()).unwrap();
+    gate.state().tokens().replace_keys(ISSUER, jwks(&[(&known, "k")]).as_bytes(), FRESH).unwrap();
     assert!(matches!(gate.resume(&request(&known, "k"), first, later(1)).unwrap(), Decision::Allowed(_)));
     assert!(matches!(gate.resume(&request(&known, "k"), second, later(1)).unwrap(), Decision::Allowed(_)));
     // The first set used up nobody's turn to ask: a fetch, and then the key is known not to be there.
     let Decision::Waiting(third) = gate.check(&request(&stranger, "x"), later(10)).unwrap() else {
         panic!("does not wait")
     };
-    gate.state().tokens().replace_keys(ISSUER, jwks(&[(&known, "k")]).as_bytes()).unwrap();
+    gate.state().tokens().replace_keys(ISSUER, jwks(&[(&known, "k")]).as_bytes(), FRESH).unwrap();
     let unknown = denial(gate.resume(&request(&stranger, "x"), third, later(11)));
     assert_eq!((unknown.code(), unknown.status()), ("key_unknown", 401));
     // The same name again: known to be unknown, no fetch. Another: nobody can tell whether it is new, so 503, not 401.
@@ -788,11 +793,11 @@ fn failed_fetch_refuses_with_503_and_keeps_the_old_keys() {
     let good = claims(&json!({"scope": "read"}));
     let request = |key_id: &str| ToolRequest::tool("look", None, Some(signer.token(key_id, &good).into()), None);
     let Decision::Waiting(waiting) = gate.check(&request("k"), later(0)).unwrap() else { panic!("does not wait") };
-    gate.state().tokens().keys_failed(ISSUER);
-    let refused = gate.resume(&request("k"), waiting, later(5)).unwrap_err();
-    assert_eq!(refused, Denial::KeysUnavailable { retry_after: Duration::from_secs(10) }.into());
-    gate.state().tokens().replace_keys(ISSUER, jwks(&[(&signer, "k")]).as_bytes()).unwrap();
-    gate.state().tokens().keys_failed(ISSUER);
+    gate.state().tokens().keys_failed(ISSUER, later(5).own);
+    let refused = gate.resume(&request("k"), waiting, later(3)).unwrap_err();
+    assert_eq!(refused, Denial::KeysUnavailable { retry_after: Duration::from_secs(2) }.into());
+    gate.state().tokens().replace_keys(ISSUER, jwks(&[(&signer, "k")]).as_bytes(), FRESH).unwrap();
+    gate.state().tokens().keys_failed(ISSUER, later(5).own);
     assert!(matches!(gate.check(&request("k"), later(6)).unwrap(), Decision::Allowed(_)));
 }
 

@@ -12,6 +12,7 @@ use fastguard_core::policy::CodeRule;
 use fastguard_core::request::Kind;
 use fastguard_core::token::{Answered, Identity, KeySource, LOCAL_AUDIENCE, Need, Revocation, unavailable};
 use pyo3::prelude::*;
+use pyo3::types::PyTuple;
 
 use crate::call::{AllowedCall, ObservedCall, Proof};
 use crate::error::{caught, denied, faulted, misconfigured, misused};
@@ -26,6 +27,18 @@ pub(crate) struct Gate {
     is_closed: AtomicBool,
     folder: PathBuf,
 }
+
+/// What Python's `KeySource` is made of, in its order.
+type KeySourceFields<'py> = (
+    String,
+    Option<String>,
+    bool,
+    Bound<'py, PyTuple>,
+    Option<PathBuf>,
+    Option<PathBuf>,
+    Option<PathBuf>,
+    Option<PathBuf>,
+);
 
 #[pyclass(frozen, module = "mcp_fastguard")]
 pub(crate) struct Waiting {
@@ -74,6 +87,11 @@ fn read(text: &str, file: Option<&str>, is_json: bool, folder: &Path) -> PyResul
             let at = || format!("issuers[{index}].jwks_file");
             issuer.jwks =
                 Some(text.map_err(|error| misconfigured(ConfigError::at(at(), format!("`{name}`: {error}"))))?.into());
+        }
+        for (key, name) in issuer.files() {
+            std::fs::File::open(folder.join(name)).map_err(|error| {
+                misconfigured(ConfigError::at(format!("issuers[{index}].{key}"), format!("`{name}`: {error}")))
+            })?;
         }
     }
     if let Some(name) = config.dpop.nonce_secret_file.clone() {
@@ -298,25 +316,47 @@ impl Gate {
         self.core.revoke(revocation, at).map_err(misused)
     }
 
-    fn key_sources(&self) -> Vec<(String, Option<String>, bool)> {
+    fn key_sources<'py>(&self, py: Python<'py>) -> PyResult<Vec<KeySourceFields<'py>>> {
         let state = self.core.state();
-        let fetched = state.tokens().sources().filter_map(|(issuer, source)| match source {
-            KeySource::Given => None,
-            KeySource::Fetched { jwks_uri, allow_http_loopback } => {
-                Some((issuer.to_owned(), jwks_uri.clone(), *allow_http_loopback))
-            }
-        });
-        fetched.collect()
+        let path = |name: &Option<String>| name.as_ref().map(|name| self.folder.join(name));
+        let mut sources = Vec::new();
+        for (issuer, source) in state.tokens().sources() {
+            let KeySource::Fetched(place) = source else { continue };
+            sources.push((
+                issuer.to_owned(),
+                place.jwks_uri.clone(),
+                place.allow_http_loopback,
+                PyTuple::new(py, place.allow_networks.iter().map(ToString::to_string))?,
+                path(&place.ca_file),
+                path(&place.client_certificate),
+                path(&place.client_key),
+                path(&place.bearer_file),
+            ));
+        }
+        Ok(sources)
     }
 
-    fn replace_keys(&self, issuer: &str, jwks: &[u8]) -> PyResult<()> {
-        self.core.state().tokens().replace_keys(issuer, jwks).map_err(misused)
+    /// `fresh`: in how many seconds the set should be replaced; negative where that is past.
+    #[pyo3(signature = (issuer, jwks, fresh = 600.0))]
+    fn replace_keys(&self, issuer: &str, jwks: &[u8], fresh: f64) -> PyResult<()> {
+        let fresh_until = time::from_now(fresh).map_err(misused)?;
+        self.core.state().tokens().replace_keys(issuer, jwks, fresh_until).map_err(misused)
     }
 
     #[pyo3(signature = (issuer, reason = "", retry_after = 0.0))]
-    fn keys_failed(&self, issuer: &str, reason: &str, retry_after: f64) {
-        let _ = (reason, retry_after);
-        self.core.state().tokens().keys_failed(issuer);
+    fn keys_failed(&self, issuer: &str, reason: &str, retry_after: f64) -> PyResult<()> {
+        // The service has logged it.
+        let _ = reason;
+        let due = time::from_now(retry_after).map_err(misused)?;
+        self.core.state().tokens().keys_failed(issuer, due);
+        Ok(())
+    }
+
+    /// For each issuer: its name, how many tokens came with a key that was not there, whether its keys can be used now.
+    fn key_figures(&self) -> Vec<(String, u64, bool)> {
+        let state = self.core.state();
+        let figures = state.tokens().key_figures(time::tick());
+        figures.map(|(issuer, misses, is_usable)| (issuer.to_owned(), misses, is_usable)).collect()
     }
 
     #[pyo3(signature = (text, *, file = None, is_json = false))]

@@ -2,7 +2,7 @@
 
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicI64, AtomicU8, AtomicU64, Ordering};
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use fastguard_core::clock::{Now, Tick, UnixTime};
 use fastguard_core::denial::Fault;
@@ -25,12 +25,12 @@ pub(crate) fn now(given: Option<f64>) -> PyResult<Now> {
     match given {
         None => {
             let tick = tick();
-            Ok(Now { unix: wall_at(tick), tick })
+            Ok(Now { unix: wall_at(tick), tick, own: tick })
         }
         Some(seconds) => {
             let unix = UnixTime::from_seconds_f64(seconds);
             let tick = Tick::from_seconds_f64(seconds);
-            let both = unix.zip(tick).map(|(unix, tick)| Now { unix, tick });
+            let both = unix.zip(tick).map(|(unix, tick)| Now { unix, tick, own: self::tick() });
             both.ok_or_else(|| misused("`now` is not a time in seconds"))
         }
     }
@@ -77,4 +77,15 @@ impl Clock {
         }
         now(given)
     }
+}
+
+/// So many seconds from now; negative ones are past.
+pub(crate) fn from_now(seconds: f64) -> Result<Tick, &'static str> {
+    let distance = Duration::try_from_secs_f64(seconds.abs()).map_err(|_| "not a number of seconds")?;
+    let now = tick();
+    if seconds >= 0.0 {
+        return Ok(now.plus(distance));
+    }
+    let nanos = u64::try_from(distance.as_nanos()).map_err(|_| "not a number of seconds")?;
+    Ok(Tick::from_nanos(now.as_nanos().saturating_sub(nanos)))
 }

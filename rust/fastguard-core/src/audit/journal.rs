@@ -191,7 +191,7 @@ impl<S: Store> Journal<S> {
 
     /// Begins a new window when the last one is over, or at once where `force` says so, and reports the old one.
     pub(super) fn report(&mut self, moment: Moment, force: bool) {
-        let Now { unix, tick } = moment.now;
+        let Now { unix, tick, .. } = moment.now;
         // While nothing can be written, one tally goes on, so that reports do not pile up.
         if !force && (self.failure.is_some() || tick.since(self.budget.window.tick) < BUDGET_WINDOW) {
             return;

@@ -32,7 +32,7 @@ impl Clock {
         let unix =
             SystemTime::UNIX_EPOCH.elapsed().map_or(0, |since| i64::try_from(since.as_millis()).unwrap_or(i64::MAX));
         let tick = u64::try_from(self.origin.elapsed().as_nanos()).unwrap_or(u64::MAX);
-        Now { unix: UnixTime::from_millis(unix), tick: Tick::from_nanos(tick) }
+        Now { unix: UnixTime::from_millis(unix), tick: Tick::from_nanos(tick), own: Tick::from_nanos(tick) }
     }
 }
 

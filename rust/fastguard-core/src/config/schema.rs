@@ -105,6 +105,27 @@ pub struct Issuer {
     /// `http` is allowed for this issuer, on loopback only.
     #[serde(default)]
     pub allow_http_loopback: bool,
+    /// Networks that the hosts of this issuer may be in beside the Internet, such as "10.2.0.0/16".
+    #[serde(default)]
+    pub allow_networks: Vec<Network>,
+    /// How long a key set is used after it should have been replaced, while fetching fails. Default: 24h; 0: not at all.
+    #[serde(default = "default_max_stale")]
+    pub max_stale: Span,
+    /// Certificates (PEM) of the authorities that may vouch for this issuer's hosts, instead of the system's.
+    #[serde(default)]
+    pub ca_file: Option<String>,
+    /// The certificate (PEM) that is shown to this issuer's hosts.
+    #[serde(default)]
+    pub client_certificate: Option<String>,
+    /// The key (PEM) of `client_certificate`, where it is not in the same file.
+    #[serde(default)]
+    pub client_key: Option<String>,
+    /// A file that holds the bearer token with which keys and metadata are asked for; read anew for each fetch.
+    #[serde(default)]
+    pub bearer_file: Option<String>,
+    /// Keys that are refused though they are published, by `kid` or thumbprint (RFC 7638).
+    #[serde(default)]
+    pub denied_keys: Vec<String>,
     /// Signature algorithms that are accepted. Default: `ES256`, `RS256`, `EdDSA`.
     #[serde(default = "default_algorithms")]
     pub algorithms: Vec<String>,
@@ -156,6 +177,10 @@ fn default_scope_claims() -> Vec<String> {
 
 fn default_client_claims() -> Vec<String> {
     ["client_id", "azp"].map(str::to_owned).to_vec()
+}
+
+const fn default_max_stale() -> Span {
+    Span::from_seconds(24 * 3_600)
 }
 
 const fn default_max_lifetime() -> Span {
@@ -382,6 +407,17 @@ pub struct Audit {
 }
 
 impl Issuer {
+    /// The files that fetching its keys needs, each with its key in the table.
+    pub fn files(&self) -> Vec<(&'static str, &str)> {
+        let named = [
+            ("ca_file", &self.ca_file),
+            ("client_certificate", &self.client_certificate),
+            ("client_key", &self.client_key),
+            ("bearer_file", &self.bearer_file),
+        ];
+        named.into_iter().filter_map(|(key, file)| Some((key, file.as_deref()?))).collect()
+    }
+
     /// The text of the key set that stands in the configuration or in a file beside it.
     pub fn inline_jwks(&self) -> Option<String> {
         match self.jwks.as_ref()? {

@@ -279,6 +279,16 @@ pub struct Network {
 }
 
 impl Network {
+    /// The length of the prefix, in bits.
+    pub const fn prefix(self) -> u32 {
+        self.prefix
+    }
+
+    /// Whether this is a network of IPv4.
+    pub const fn is_ipv4(self) -> bool {
+        self.address.is_ipv4()
+    }
+
     /// Whether the address lies in the network. An IPv4 address in IPv6 form counts as IPv4.
     pub fn contains(&self, address: IpAddr) -> bool {
         match (self.address, address.to_canonical()) {

@@ -18,6 +18,7 @@ impl Denial {
             Self::KeyUnknown { .. } | Self::KeyAmbiguous | Self::KeysUnavailable { .. } | Self::SignatureInvalid => {
                 "issuers.jwks_uri"
             }
+            Self::KeyDenied { .. } => "issuers.denied_keys",
             Self::AudienceMismatch { .. } => "issuers.audiences",
             Self::ClaimMissing { claim } | Self::ClaimRefused { claim } | Self::ClaimInvalid { claim } => {
                 match claim.as_str() {
@@ -79,6 +80,7 @@ impl fmt::Display for Denial {
             Self::AlgorithmRefused { algorithm } => write!(f, "algorithm `{}` is refused", Shown(algorithm)),
             Self::TypeRefused { found } => write!(f, "type `{}` is refused", Shown(found)),
             Self::IssuerUnknown { found } => write!(f, "issuer `{}` is not configured", Shown(found)),
+            Self::KeyDenied { key_id } => write!(f, "key `{}` is denied", Shown(key_id)),
             Self::KeyUnknown { key_id } => write!(f, "no key fits `{}`", Shown(key_id)),
             Self::KeyAmbiguous => f.write_str("the token names no key and more than one fits"),
             Self::KeysUnavailable { .. } => f.write_str("the issuer's keys are not available"),

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::keys::IssuerKeys;
-use crate::config::{self, Glob, Required};
+use crate::config::{self, Glob, Network, Required};
 use crate::denial::Denial;
 use crate::jose::{Algorithms, KeySet};
 use crate::json::Json;
@@ -36,6 +36,10 @@ pub struct IssuerOptions {
     pub max_lifetime: Duration,
     /// Scopes that the issuer may assert; `None` for all.
     pub asserts_scopes: Option<Vec<Glob>>,
+    /// Keys that are refused, by `kid` or thumbprint.
+    pub denied_keys: Vec<Box<str>>,
+    /// How long a fetched set is used after it should have been replaced.
+    pub max_stale: Duration,
 }
 
 impl IssuerOptions {
@@ -55,6 +59,8 @@ impl IssuerOptions {
             roles_claim: None,
             max_lifetime: Duration::from_secs(3_600),
             asserts_scopes: None,
+            denied_keys: Vec::new(),
+            max_stale: Duration::from_secs(24 * 3_600),
         }
     }
 
@@ -76,6 +82,8 @@ impl IssuerOptions {
             roles_claim: issuer.roles_claim.as_deref().map(Box::from),
             max_lifetime: issuer.max_lifetime.get(),
             asserts_scopes: globs.map(|names| names.iter().map(|name| Glob::new(name)).collect()),
+            denied_keys: boxed(&issuer.denied_keys),
+            max_stale: issuer.max_stale.get(),
         }
     }
 }
@@ -85,8 +93,41 @@ impl IssuerOptions {
 pub enum KeySource {
     /// Given with the configuration; only a reload changes them.
     Given,
-    /// Fetched from this address, or found by discovery where there is none.
-    Fetched { jwks_uri: Option<String>, allow_http_loopback: bool },
+    /// Fetched.
+    Fetched(Box<KeyPlace>),
+}
+
+/// Where the keys of an issuer are fetched, and with what.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct KeyPlace {
+    /// Where the set is; left out: found by discovery.
+    pub jwks_uri: Option<String>,
+    /// Lets the host be on loopback, and `http` there.
+    pub allow_http_loopback: bool,
+    /// Networks that the host may be in beside the Internet.
+    pub allow_networks: Vec<Network>,
+    /// The authorities that vouch for the host, instead of the system's.
+    pub ca_file: Option<String>,
+    /// The certificate that is shown to the host.
+    pub client_certificate: Option<String>,
+    /// Its key, where it is not in the same file.
+    pub client_key: Option<String>,
+    /// Holds the bearer token that is shown to the host.
+    pub bearer_file: Option<String>,
+}
+
+impl From<&config::Issuer> for KeyPlace {
+    fn from(table: &config::Issuer) -> Self {
+        Self {
+            jwks_uri: table.jwks_uri.clone(),
+            allow_http_loopback: table.allow_http_loopback,
+            allow_networks: table.allow_networks.clone(),
+            ca_file: table.ca_file.clone(),
+            client_certificate: table.client_certificate.clone(),
+            client_key: table.client_key.clone(),
+            bearer_file: table.bearer_file.clone(),
+        }
+    }
 }
 
 /// One issuer with its keys.
@@ -118,6 +159,11 @@ impl Issuer {
             return Ok(());
         }
         Err(Denial::TypeRefused { found: found.unwrap_or_default().to_owned() })
+    }
+
+    /// Whether the configuration refuses the key of this name.
+    pub(super) fn denies(&self, name: &str) -> bool {
+        self.options.denied_keys.iter().any(|denied| **denied == *name)
     }
 
     pub(super) fn may_assert(&self, scope: &str) -> bool {

@@ -9,7 +9,7 @@ use arc_swap::ArcSwapOption;
 
 use super::issuer::KeySource;
 use crate::bounds::MAX_UNKNOWN_KEY_IDS;
-use crate::clock::Tick;
+use crate::clock::{Now, Tick};
 use crate::denial::Denial;
 use crate::jose::KeySet;
 
@@ -25,6 +25,10 @@ pub(super) struct IssuerKeys {
     source: KeySource,
     set: ArcSwapOption<KeySet>,
     epoch: AtomicU64,
+    /// Till when the set need not be replaced, in nanoseconds of the process's own clock.
+    fresh_until: AtomicU64,
+    /// How many tokens came with a key that was not there.
+    misses: AtomicU64,
     asking: Mutex<Asking>,
 }
 
@@ -36,8 +40,18 @@ struct Asking {
     is_open: bool,
     /// Whether the last fetch brought a set.
     has_succeeded: bool,
+    /// When the next fetch begins, after one that failed.
+    due: Option<Tick>,
     /// Keys that the newest set does not have.
     unknown: HashSet<Box<str>>,
+}
+
+impl Asking {
+    /// In what time the next fetch will have begun, at least a second: a client that comes at once comes in vain.
+    fn next_fetch(&self, own: Tick) -> Duration {
+        let wait = self.due.map(|due| due.since(own)).filter(|wait| !wait.is_zero());
+        wait.unwrap_or(FETCH_BOUND).max(Duration::from_secs(1))
+    }
 }
 
 /// What to do about a key that is not there.
@@ -50,13 +64,27 @@ pub(super) enum Absent {
 
 impl IssuerKeys {
     pub(super) fn given(set: Arc<KeySet>) -> Self {
-        let keys = Self::fetched(KeySource::Given);
+        let keys = Self::unneeded();
         keys.set.store(Some(set));
         keys
     }
 
+    /// For tokens that no key here signs: nothing that could grow old.
+    pub(super) fn unneeded() -> Self {
+        let keys = Self::fetched(KeySource::Given);
+        keys.fresh_until.store(u64::MAX, Ordering::Release);
+        keys
+    }
+
     pub(super) fn fetched(source: KeySource) -> Self {
-        Self { source, set: ArcSwapOption::empty(), epoch: AtomicU64::new(0), asking: Mutex::default() }
+        Self {
+            source,
+            set: ArcSwapOption::empty(),
+            epoch: AtomicU64::new(0),
+            fresh_until: AtomicU64::new(0),
+            misses: AtomicU64::new(0),
+            asking: Mutex::default(),
+        }
     }
 
     pub(super) const fn source(&self) -> &KeySource {
@@ -73,8 +101,20 @@ impl IssuerKeys {
         self.set.load()
     }
 
-    /// Takes a new set in. A set that lacks a key of the old one ends every verdict that was cached.
-    pub(super) fn replace(&self, set: KeySet) {
+    /// Whether there is a set that is not older than `max_stale` allows (F1). Keys that are given with the configuration never
+    /// grow old.
+    pub(super) fn is_usable(&self, max_stale: Duration, own: Tick) -> bool {
+        let fresh_until = Tick::from_nanos(self.fresh_until.load(Ordering::Acquire));
+        own < fresh_until.plus(max_stale)
+    }
+
+    /// How many tokens came with a key that was not there.
+    pub(super) fn misses(&self) -> u64 {
+        self.misses.load(Ordering::Relaxed)
+    }
+
+    /// Takes a new set in, to be replaced at `fresh_until`. A set that lacks a key of the old one ends every verdict that was cached.
+    pub(super) fn replace(&self, set: KeySet, fresh_until: Tick) {
         let mut asking = self.asking.lock().unwrap_or_else(PoisonError::into_inner);
         let before = self.set.load_full();
         let withdrawn = before.iter().flat_map(|old| old.keys()).filter(|key| !set.holds(key));
@@ -82,31 +122,37 @@ impl IssuerKeys {
         asking.unknown = withdrawn.filter_map(|key| key.key_id().map(Box::from)).take(MAX_UNKNOWN_KEY_IDS).collect();
         let removes = before.as_ref().is_some_and(|old| !set.holds_all_of(old));
         self.set.store(Some(set.into()));
+        self.fresh_until.store(fresh_until.as_nanos(), Ordering::Release);
         if removes {
             self.epoch.fetch_add(1, Ordering::AcqRel);
         }
         asking.is_open = false;
         asking.has_succeeded = true;
+        asking.due = None;
     }
 
-    /// Takes note that a fetch ended without a set. The old one stays.
-    pub(super) fn failed(&self) {
+    /// Takes note that a fetch ended without a set, and that the next one begins at `due`. The old set stays.
+    pub(super) fn failed(&self, due: Tick) {
         let mut asking = self.asking.lock().unwrap_or_else(PoisonError::into_inner);
         asking.is_open = false;
         asking.has_succeeded = false;
+        asking.due = Some(due);
     }
 
-    /// Decides what an absent key means now. `has_waited`: a fetch has ended since the call came.
-    pub(super) fn absent(&self, key_id: Option<&str>, has_waited: bool, now: Tick) -> Absent {
+    /// Decides what an absent key means now. `has_set`: there are keys, but not this one. `has_waited`: a fetch has ended since the
+    /// call came.
+    pub(super) fn absent(&self, key_id: Option<&str>, has_set: bool, has_waited: bool, now: Now) -> Absent {
         let unknown = || Absent::Refuse(Denial::KeyUnknown { key_id: key_id.unwrap_or_default().to_owned() });
         if self.source == KeySource::Given {
             return unknown();
         }
+        self.misses.fetch_add(u64::from(!has_waited), Ordering::Relaxed);
         let mut asking = self.asking.lock().unwrap_or_else(PoisonError::into_inner);
-        if self.set.load().is_none() {
-            // The first set is on its way by itself, and waiting for it uses up nobody's turn to ask.
+        if !has_set {
+            // The first set is on its way by itself, and so is the next where the last is too old. Waiting for it uses up
+            // nobody's turn to ask.
             return if has_waited {
-                Absent::Refuse(Denial::KeysUnavailable { retry_after: FETCH_BOUND })
+                Absent::Refuse(Denial::KeysUnavailable { retry_after: asking.next_fetch(now.own) })
             } else {
                 Absent::Wait
             };
@@ -121,7 +167,7 @@ impl IssuerKeys {
             }
             return unknown();
         }
-        let since = asking.asked.map(|asked| now.since(asked));
+        let since = asking.asked.map(|asked| now.tick.since(asked));
         match since {
             Some(since) if asking.is_open && since < FETCH_BOUND && !has_waited => Absent::Wait,
             // Whether this key is new cannot be known before the next fetch: not the token's fault, so no 401.
@@ -129,7 +175,7 @@ impl IssuerKeys {
                 Absent::Refuse(Denial::KeysUnavailable { retry_after: COOL_DOWN.saturating_sub(since) })
             }
             _ => {
-                asking.asked = Some(now);
+                asking.asked = Some(now.tick);
                 asking.is_open = true;
                 Absent::Wait
             }

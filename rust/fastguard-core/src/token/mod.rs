@@ -9,7 +9,7 @@ mod revocation;
 mod verify;
 
 pub use claims::{Caller, Confirmation};
-pub use issuer::{IssuerOptions, KeySource, media_type};
+pub use issuer::{IssuerOptions, KeyPlace, KeySource, media_type};
 pub use outside::{LOCAL_AUDIENCE, unavailable};
 pub use revocation::{Revocation, Revocations};
 pub use verify::{Answered, Attached, Attested, Detach, Identity, Need, Tokens, Unverified, VerifiedToken};

@@ -7,7 +7,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use super::claims::Reading;
-use super::issuer::{Issuer, IssuerOptions, KeySource};
+use super::issuer::{Issuer, IssuerOptions};
 use super::keys::IssuerKeys;
 use super::verify::{Answered, Entry, Identity, Need, Tokens, Unverified, VerifiedToken, parse_claims};
 use crate::bounds::MAX_TOKEN_BYTES;
@@ -44,7 +44,7 @@ impl Outside {
             let message = "a verifier stands in the place of `[[issuers]]`: leave them out";
             return Err(ConfigError::at("issuers", message));
         }
-        let keys = Arc::new(IssuerKeys::fetched(KeySource::Given));
+        let keys = Arc::new(IssuerKeys::unneeded());
         Ok(Some(Self { resource: config.resource.url.as_str().into(), keys }))
     }
 }
@@ -60,7 +60,7 @@ impl Tokens {
     /// The caller of a server on standard input and output that has no token: whoever started it. Proves nothing for a
     /// request that brings one.
     pub fn attest_local(&self, claims: &str, now: UnixTime) -> Result<VerifiedToken, Denial> {
-        self.entry_of("", claims, LOCAL_AUDIENCE, Arc::new(IssuerKeys::fetched(KeySource::Given)), now)
+        self.entry_of("", claims, LOCAL_AUDIENCE, Arc::new(IssuerKeys::unneeded()), now)
     }
 
     /// Whether a finding is one of [`Tokens::attest_local`].
@@ -94,7 +94,8 @@ impl Tokens {
         let cleared_at = AtomicU64::new(cleared_at);
         let (text_hash, proof_key, key_epoch) = (OnceLock::new(), OnceLock::new(), keys.epoch());
         let text = text.into();
-        let entry = Entry { text, caller, keys, key_epoch, generation, cleared_at, text_hash, proof_key };
+        let max_stale = issuer.options.max_stale;
+        let entry = Entry { text, caller, keys, key_epoch, max_stale, generation, cleared_at, text_hash, proof_key };
         Ok(VerifiedToken { entry: Arc::new(entry) })
     }
 

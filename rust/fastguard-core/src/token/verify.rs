@@ -11,12 +11,12 @@ use arc_swap::ArcSwapOption;
 
 use super::cache::TokenCache;
 use super::claims::{Caller, Reading};
-use super::issuer::{Issuer, IssuerOptions, KeySource};
+use super::issuer::{Issuer, IssuerOptions, KeyPlace, KeySource};
 use super::keys::{Absent, IssuerKeys};
 use super::outside::Outside;
 use super::revocation::{Revocation, Revocations};
 use crate::bounds::{MAX_CLAIMS_DEPTH, MAX_TOKEN_BYTES};
-use crate::clock::{Now, UnixTime};
+use crate::clock::{Now, Tick, UnixTime};
 use crate::config::{Config, ConfigError};
 use crate::denial::Denial;
 use crate::hashing::KeyHasher;
@@ -72,6 +72,7 @@ pub(super) struct Entry {
     pub(super) caller: Arc<Caller>,
     pub(super) keys: Arc<IssuerKeys>,
     pub(super) key_epoch: u64,
+    pub(super) max_stale: Duration,
     pub(super) generation: u64,
     /// The count of revocations at which this token was last seen not to be hit.
     pub(super) cleared_at: AtomicU64,
@@ -272,8 +273,7 @@ impl Tokens {
                     .map_err(|error| ConfigError::at(format!("issuers[{index}].jwks"), error.to_string()))?;
                 Issuer::with_keys(options, Arc::new(keys))
             } else {
-                let allow_http_loopback = table.allow_http_loopback;
-                let source = KeySource::Fetched { jwks_uri: table.jwks_uri.clone(), allow_http_loopback };
+                let source = KeySource::Fetched(Box::new(KeyPlace::from(table)));
                 let kept = before.get(&options.issuer).filter(|old| *old.keys.source() == source);
                 let keys = kept.map_or_else(|| Arc::new(IssuerKeys::fetched(source)), |old| Arc::clone(&old.keys));
                 Issuer { options, keys }
@@ -294,6 +294,7 @@ impl Tokens {
         if let Some(entry) = self.kept.cache.find(text)
             && entry.generation == self.generation
             && entry.key_epoch == entry.keys.epoch()
+            && entry.keys.is_usable(entry.max_stale, now.own)
         {
             let token = VerifiedToken { entry };
             self.recheck(&token, now.unix)?;
@@ -314,6 +315,9 @@ impl Tokens {
         if entry.key_epoch != entry.keys.epoch() {
             return Err(Denial::TokenRevoked);
         }
+        if entry.generation != self.generation {
+            self.recheck_issuer(&entry.caller)?;
+        }
         let epoch = self.kept.revocations.epoch();
         if entry.cleared_at.load(Ordering::Acquire) != epoch {
             if self.kept.revocations.hits(&entry.caller) {
@@ -322,6 +326,15 @@ impl Tokens {
             entry.cleared_at.store(epoch, Ordering::Release);
         }
         Ok(())
+    }
+
+    /// What a configuration that came since the token was verified says of its issuer and key.
+    fn recheck_issuer(&self, caller: &Caller) -> Result<(), Denial> {
+        let Some(issuer) = self.issuers.get(&caller.issuer) else { return Err(Denial::TokenRevoked) };
+        match caller.key_id.as_deref().filter(|key_id| issuer.denies(key_id)) {
+            Some(key_id) => Err(Denial::KeyDenied { key_id: key_id.to_owned() }),
+            None => Ok(()),
+        }
     }
 
     fn verify_anew(&self, text: &str, has_waited: bool, now: Now) -> Result<Entry, Unverified> {
@@ -352,11 +365,21 @@ impl Tokens {
         if self.kept.revocations.hits(&caller) {
             return Err(Denial::TokenRevoked.into());
         }
-        let (keys, generation) = (Arc::clone(&issuer.keys), self.generation);
+        let (keys, generation, max_stale) = (Arc::clone(&issuer.keys), self.generation, issuer.options.max_stale);
         let cleared_at = AtomicU64::new(cleared_at);
         let caller = Arc::new(caller);
         let (text_hash, proof_key) = (OnceLock::new(), OnceLock::new());
-        Ok(Entry { text: text.into(), caller, keys, key_epoch, generation, cleared_at, text_hash, proof_key })
+        Ok(Entry {
+            text: text.into(),
+            caller,
+            keys,
+            key_epoch,
+            max_stale,
+            generation,
+            cleared_at,
+            text_hash,
+            proof_key,
+        })
     }
 
     /// With one issuer, its keys are tried before the payload is parsed; with several, `iss` chooses among their keys, and
@@ -408,25 +431,33 @@ impl Tokens {
         self.kept.revocations.add(revocation, now, longest + self.leeway + self.leeway)
     }
 
-    /// Takes in a key set that was fetched for an issuer. A bad document keeps the old set.
-    pub fn replace_keys(&self, issuer: &str, jwks: &[u8]) -> Result<(), KeySetError> {
+    /// Takes in a key set that was fetched for an issuer, to be replaced at `fresh_until` of the process's own clock. A bad
+    /// document keeps the old set.
+    pub fn replace_keys(&self, issuer: &str, jwks: &[u8], fresh_until: Tick) -> Result<(), KeySetError> {
         let set = KeySet::from_jwks(jwks, false)?.without_published()?;
         if let Some(issuer) = self.issuers.get(issuer) {
-            issuer.keys.replace(set);
+            issuer.keys.replace(set, fresh_until);
         }
         Ok(())
     }
 
-    /// Takes note that fetching an issuer's keys has failed.
-    pub fn keys_failed(&self, issuer: &str) {
+    /// Takes note that fetching an issuer's keys has failed, and that it is tried again at `due` of the process's own clock.
+    pub fn keys_failed(&self, issuer: &str, due: Tick) {
         if let Some(issuer) = self.issuers.get(issuer) {
-            issuer.keys.failed();
+            issuer.keys.failed(due);
         }
     }
 
     /// Every issuer with the place its keys come from.
     pub fn sources(&self) -> impl Iterator<Item = (&str, &KeySource)> {
         self.issuers.iter().map(|(name, issuer)| (&**name, issuer.keys.source()))
+    }
+
+    /// How many tokens of each issuer came with a key that was not there, and whether its keys can be used now.
+    pub fn key_figures(&self, own: Tick) -> impl Iterator<Item = (&str, u64, bool)> {
+        self.issuers.iter().map(move |(name, issuer)| {
+            (&**name, issuer.keys.misses(), issuer.keys.is_usable(issuer.options.max_stale, own))
+        })
     }
 
     /// How many verdicts are cached.
@@ -451,8 +482,15 @@ fn check_signature(
     now: Now,
 ) -> Result<(), Unverified> {
     let set = issuer.keys.set();
-    let absent = match set.as_ref().map(|set| set.choose(header.key_id.as_deref(), header.algorithm)) {
+    // A set that is too old is as good as none.
+    let usable = set.as_ref().filter(|_| issuer.keys.is_usable(issuer.options.max_stale, now.own));
+    let denied = |name: &str| Denial::KeyDenied { key_id: name.to_owned() };
+    let absent = match usable.map(|set| set.choose(header.key_id.as_deref(), header.algorithm)) {
         Some(Ok(key)) => {
+            let mut names = key.key_id().into_iter().chain([key.thumbprint()]);
+            if let Some(name) = names.find(|name| issuer.denies(name)) {
+                return Err(denied(name).into());
+            }
             let is_valid = key.verify(header.algorithm, compact.signing_input(), compact.signature());
             return if is_valid { Ok(()) } else { Err(Denial::SignatureInvalid.into()) };
         }
@@ -462,8 +500,13 @@ fn check_signature(
     };
     // Tokens of strangers cause no fetch: whoever is not the issuer is refused as such.
     issuer.check_issuer(&parse_claims(payload)?)?;
-    let key_id = absent.is_some().then_some(header.key_id.as_deref()).flatten();
-    match issuer.keys.absent(key_id, has_waited, now.tick) {
+    // A key that is refused in any case is not worth a fetch.
+    if let Some(name) = header.key_id.as_deref().filter(|name| issuer.denies(name)) {
+        return Err(denied(name).into());
+    }
+    let has_set = absent.is_some();
+    let key_id = has_set.then_some(header.key_id.as_deref()).flatten();
+    match issuer.keys.absent(key_id, has_set, has_waited, now) {
         Absent::Refuse(denial) => Err(denial.into()),
         Absent::Wait => Err(Unverified::Needs(Need::Keys(Arc::clone(&issuer.options.issuer)))),
     }

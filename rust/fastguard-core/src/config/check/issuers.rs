@@ -24,6 +24,7 @@ pub(super) fn check(config: &Config, findings: &mut Findings) {
             );
         }
         check_places(issuer, &at, findings);
+        check_fetching(issuer, &at, findings);
         check_algorithms(issuer, &at, findings);
         check_types(issuer, &at, findings);
         check_lists(issuer, &at, findings);
@@ -60,6 +61,40 @@ fn check_places(issuer: &Issuer, at: &impl Fn(&str) -> String, findings: &mut Fi
         let keys = KeySet::from_jwks(text.as_bytes(), false).and_then(KeySet::without_published);
         if let Err(error) = keys {
             findings.add(at("jwks"), error.to_string());
+        }
+    }
+}
+
+/// The widest networks that have a meaning of their own: `10.0.0.0/8` and `fc00::/7`. A wider one would name most of the world,
+/// and the check of addresses cannot be switched off.
+const WIDEST_4: u32 = 8;
+const WIDEST_6: u32 = 7;
+
+/// A key set that nobody could renew for so long is not the issuer's any more.
+const MAX_STALE: Duration = Duration::from_secs(7 * 86_400);
+
+fn check_fetching(issuer: &Issuer, at: &impl Fn(&str) -> String, findings: &mut Findings) {
+    for network in &issuer.allow_networks {
+        let widest = if network.is_ipv4() { WIDEST_4 } else { WIDEST_6 };
+        if network.prefix() < widest {
+            findings.add(at("allow_networks"), format!("`{network}` is too wide: at least /{widest}"));
+        }
+    }
+    if issuer.max_stale.get() > MAX_STALE {
+        findings.add(at("max_stale"), "at most 7d");
+    }
+    findings.refuse_empty(at("denied_keys"), issuer.denied_keys.iter().any(String::is_empty));
+    if issuer.client_key.is_some() && issuer.client_certificate.is_none() {
+        findings.add(at("client_key"), "only with `client_certificate`");
+    }
+    let files = issuer.files();
+    for (key, file) in &files {
+        findings.refuse_empty(at(key), file.is_empty());
+    }
+    if issuer.jwks.is_some() || issuer.jwks_file.is_some() {
+        let networks = (!issuer.allow_networks.is_empty()).then_some("allow_networks");
+        for key in networks.into_iter().chain(files.into_iter().map(|(key, _)| key)) {
+            findings.add(at(key), "says how keys are fetched, but these are given by `jwks` or `jwks_file`");
         }
     }
 }
