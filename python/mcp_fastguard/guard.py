@@ -331,8 +331,8 @@ class Guard:
 
         ``age``: seconds since the set came or was confirmed; ``stale``: seconds since it should have been replaced; ``usable``:
         whether it is not older than ``max_stale`` allows; ``fetches`` that ended, ``confirmed``: how many of these brought no
-        new set; ``failures`` in a row, ``last_error``; ``due_in``: seconds to the next fetch; ``misses``: tokens whose key
-        was not there.
+        new set; ``failures`` in a row, ``last_error``; ``due_in``: seconds to the next fetch; ``misses``: tokens refused
+        because their key was not there.
         """
         status: dict[str, dict[str, Any]] = {} if self._watch is None else self._watch.status()
         for issuer, misses, is_usable in self._gate.key_figures():

@@ -352,7 +352,7 @@ impl Gate {
         Ok(())
     }
 
-    /// For each issuer: its name, how many tokens came with a key that was not there, whether its keys can be used now.
+    /// For each issuer: its name, how many tokens were refused because their key was not there, whether its keys can be used now.
     fn key_figures(&self) -> Vec<(String, u64, bool)> {
         let state = self.core.state();
         let figures = state.tokens().key_figures(time::tick());

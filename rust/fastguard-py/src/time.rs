@@ -10,8 +10,11 @@ use pyo3::PyResult;
 
 use crate::error::{faulted, misused};
 
-/// Where ticks begin.
+/// Where the monotonic clock begins.
 static ORIGIN: LazyLock<Instant> = LazyLock::new(Instant::now);
+
+/// The tick of that moment, so that what is past by then has a tick as well: a key set may be older by `max_stale`, 7 days.
+const HEAD_START: Duration = Duration::from_secs(8 * 86_400);
 
 /// Milliseconds of the wall clock at the origin, as seen at `LOOKED_AT`. Between two looks the monotonic clock carries on, so that
 /// a call reads one clock and not two.
@@ -55,7 +58,7 @@ pub(crate) fn wall() -> UnixTime {
 }
 
 pub(crate) fn tick() -> Tick {
-    Tick::from_nanos(u64::try_from(ORIGIN.elapsed().as_nanos()).unwrap_or(u64::MAX))
+    Tick::from_nanos(u64::try_from((HEAD_START + ORIGIN.elapsed()).as_nanos()).unwrap_or(u64::MAX))
 }
 
 /// Which clock a guard or verifier was given first: a store that has seen both would tell lies (decision 5).

@@ -27,7 +27,7 @@ pub(super) struct IssuerKeys {
     epoch: AtomicU64,
     /// Till when the set need not be replaced, in nanoseconds of the process's own clock.
     fresh_until: AtomicU64,
-    /// How many tokens came with a key that was not there.
+    /// How many tokens were refused because their key was not there.
     misses: AtomicU64,
     asking: Mutex<Asking>,
 }
@@ -108,7 +108,7 @@ impl IssuerKeys {
         own < fresh_until.plus(max_stale)
     }
 
-    /// How many tokens came with a key that was not there.
+    /// How many tokens were refused because their key was not there.
     pub(super) fn misses(&self) -> u64 {
         self.misses.load(Ordering::Relaxed)
     }
@@ -142,11 +142,18 @@ impl IssuerKeys {
     /// Decides what an absent key means now. `has_set`: there are keys, but not this one. `has_waited`: a fetch has ended since the
     /// call came.
     pub(super) fn absent(&self, key_id: Option<&str>, has_set: bool, has_waited: bool, now: Now) -> Absent {
+        let found = self.judge_absent(key_id, has_set, has_waited, now);
+        if matches!(found, Absent::Refuse(_)) {
+            self.misses.fetch_add(1, Ordering::Relaxed);
+        }
+        found
+    }
+
+    fn judge_absent(&self, key_id: Option<&str>, has_set: bool, has_waited: bool, now: Now) -> Absent {
         let unknown = || Absent::Refuse(Denial::KeyUnknown { key_id: key_id.unwrap_or_default().to_owned() });
         if self.source == KeySource::Given {
             return unknown();
         }
-        self.misses.fetch_add(u64::from(!has_waited), Ordering::Relaxed);
         let mut asking = self.asking.lock().unwrap_or_else(PoisonError::into_inner);
         if !has_set {
             // The first set is on its way by itself, and so is the next where the last is too old. Waiting for it uses up

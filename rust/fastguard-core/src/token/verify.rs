@@ -453,7 +453,7 @@ impl Tokens {
         self.issuers.iter().map(|(name, issuer)| (&**name, issuer.keys.source()))
     }
 
-    /// How many tokens of each issuer came with a key that was not there, and whether its keys can be used now.
+    /// How many tokens of each issuer were refused because their key was not there, and whether its keys can be used now.
     pub fn key_figures(&self, own: Tick) -> impl Iterator<Item = (&str, u64, bool)> {
         self.issuers.iter().map(move |(name, issuer)| {
             (&**name, issuer.keys.misses(), issuer.keys.is_usable(issuer.options.max_stale, own))
