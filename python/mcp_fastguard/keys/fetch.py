@@ -97,7 +97,8 @@ async def _read(ask: _Ask, uri: str, known: Validator | None = None) -> Fetched:
                 if len(content) > MAX_KEY_SET_BYTES:
                     raise failed(url, f"more than {MAX_KEY_SET_BYTES} bytes")
             return Fetched(bytes(content), _validator(response, url), fresh)
-    except httpx2.HTTPError as error:
+    except (httpx2.HTTPError, OSError) as error:
+        # In TLS 1.3 a server refuses a client's certificate after the handshake, which the client library does not translate.
         raise failed(url, f"{type(error).__name__} {quoted(str(error))}") from error
 
 
