@@ -13,8 +13,8 @@ from mcp_fastguard import ToolRequest
 from mcp_fastguard.errors import TokenDenied
 from support import Issuer
 
-#: Far more than a decision takes, and far less than a fetch may.
-SOON = 1.0
+#: Far more than two hundred decisions take, and less than one fetch may.
+SOON = 4.0
 
 
 @pytest.fixture
@@ -79,8 +79,8 @@ def torn(handler):
     handler.wfile.write(b'{"keys": [')
 
 
-def many_keys(count):
-    key = {"kty": "OKP", "crv": "Ed25519", "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}
+def keys_in_number(count):
+    key = Issuer().jwks["keys"][0]
     return json.dumps({"keys": [{**key, "kid": str(number)} for number in range(count)]}).encode()
 
 
@@ -107,33 +107,44 @@ def test_f1_outage_keeps_the_set_at_hand_and_says_why(guard, issuer, loopback, c
 
 
 @pytest.mark.parametrize(
-    ("body", "media_type"),
+    ("body", "told"),
     [
-        (b"", "application/json"),
-        (b"{}", "application/json"),
-        (b"[]", "application/json"),
-        (b"null", "application/json"),
-        (b'{"keys": []}', "application/json"),
-        (b'{"keys": 1}', "application/json"),
-        (b'{"keys": [{}], "keys": [{}]}', "application/json"),
-        (b'{"keys": [{"kty": "oct", "k": "c2VjcmV0LXNlY3JldC1zZWNyZXQtc2VjcmV0"}]}', "application/json"),
-        (b'{"keys": ' + b"[" * 9 + b"]" * 9 + b"}", "application/json"),
-        (b"[" * 200_000, "application/json"),
-        (many_keys(101), "application/json"),
-        (b'{"keys": [' + b" " * 512 * 1024 + b"]}", "application/json"),
-        (b"\xff\xfe", "application/json"),
-        (b"<html>Sign in</html>", "text/html"),
-        (b"<html>Sign in</html>", "application/json"),
+        (b"", "not JSON"),
+        (b"{}", "neither a key set"),
+        (b"[]", "neither a key set"),
+        (b"null", "neither a key set"),
+        (b'{"keys": []}', "no key of the set"),
+        (b'{"keys": 1}', "neither a key set"),
+        (b'{"keys": [{}], "keys": [{}]}', "names a member twice"),
+        (b'{"keys": [{"kty": "oct", "k": "c2VjcmV0LXNlY3JldC1zZWNyZXQtc2VjcmV0"}]}', "no key of the set"),
+        (b'{"keys": ' + b"[" * 9 + b"]" * 9 + b"}", "nests too deeply"),
+        (b"[" * 200_000, "nests too deeply"),
+        (keys_in_number(101), "too many keys"),
+        (b'{"keys": [' + b" " * 512 * 1024 + b"]}", "more than 524288 bytes"),
+        (b"\xff\xfe", "not JSON"),
+        (b"<html>Sign in</html>", "not JSON"),
     ],
 )
-def test_f3_bad_document_keeps_the_set_at_hand_and_says_why(guard, issuer, loopback, body, media_type):
-    loopback.routes["/jwks"] = respond(body, media_type=media_type)
+def test_f3_bad_document_keeps_the_set_at_hand_and_says_why(guard, issuer, loopback, body, told):
+    loopback.routes["/jwks"] = respond(body)
 
     found = refreshed(guard)
 
-    assert found["failures"] == 1
-    assert found["last_error"]
+    assert (found["failures"], told in found["last_error"]) == (1, True), found
     assert call(guard, issuer.token()).subject == "alice"
+
+
+def test_f3_page_for_people_keeps_the_set_at_hand(guard, issuer, loopback):
+    loopback.routes["/jwks"] = respond(media_type="text/html")
+
+    assert "not JSON but `text/html`" in refreshed(guard)["last_error"]
+    assert call(guard, issuer.token()).subject == "alice"
+
+
+def test_f3_set_of_the_most_keys_is_taken_in(guard, loopback):
+    loopback.routes["/jwks"] = respond(keys_in_number(100))
+
+    assert refreshed(guard)["failures"] == 0
 
 
 def test_f4_redirect_keeps_the_set_at_hand_and_leads_nowhere(guard, issuer, loopback):

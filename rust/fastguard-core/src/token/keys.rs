@@ -189,3 +189,74 @@ impl IssuerKeys {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::FakeClock;
+
+    const HOUR: Duration = Duration::from_secs(3_600);
+    const SET: &[u8] = br#"{"keys": [{"kty": "OKP", "crv": "Ed25519", "kid": "key-1",
+        "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]}"#;
+
+    fn set() -> KeySet {
+        KeySet::from_jwks(SET, false).unwrap()
+    }
+
+    fn fetched() -> IssuerKeys {
+        IssuerKeys::fetched(KeySource::Fetched(Box::default()))
+    }
+
+    fn retry_after(absent: &Absent) -> Option<Duration> {
+        match absent {
+            Absent::Refuse(Denial::KeysUnavailable { retry_after }) => Some(*retry_after),
+            _ => None,
+        }
+    }
+
+    #[test]
+    fn set_is_used_until_max_stale_after_its_freshness_has_passed_and_not_on_that_moment() {
+        let (keys, mut clock) = (fetched(), FakeClock::at(0));
+        keys.replace(set(), clock.now().own.plus(HOUR));
+
+        clock.advance(HOUR - Duration::from_nanos(1));
+        assert!(keys.is_usable(Duration::ZERO, clock.now().own));
+        clock.advance(Duration::from_nanos(1));
+        assert!(!keys.is_usable(Duration::ZERO, clock.now().own));
+
+        clock.advance(HOUR - Duration::from_nanos(1));
+        assert!(keys.is_usable(HOUR, clock.now().own));
+        clock.advance(Duration::from_nanos(1));
+        assert!(!keys.is_usable(HOUR, clock.now().own));
+    }
+
+    #[test]
+    fn given_keys_are_always_usable_and_none_are_not() {
+        let (given, mut clock) = (IssuerKeys::given(set().into()), FakeClock::at(0));
+        clock.advance(HOUR * 1_000_000);
+
+        assert!(given.is_usable(Duration::ZERO, clock.now().own));
+        assert!(!fetched().is_usable(Duration::ZERO, clock.now().own));
+    }
+
+    #[test]
+    fn call_without_a_set_is_told_when_the_next_fetch_begins_but_at_least_a_second() {
+        let (keys, mut clock) = (fetched(), FakeClock::at(0));
+        assert!(matches!(keys.absent(None, false, false, clock.now()), Absent::Wait));
+        assert_eq!(keys.misses(), 0);
+
+        keys.failed(clock.now().own.plus(Duration::from_secs(40)));
+        clock.advance(Duration::from_secs(10));
+        let told = keys.absent(None, false, true, clock.now());
+        assert_eq!(retry_after(&told), Some(Duration::from_secs(30)));
+
+        clock.advance(Duration::from_millis(29_500));
+        let told = keys.absent(None, false, true, clock.now());
+        assert_eq!(retry_after(&told), Some(Duration::from_secs(1)));
+
+        clock.advance(Duration::from_secs(10));
+        let told = keys.absent(None, false, true, clock.now());
+        assert_eq!(retry_after(&told), Some(FETCH_BOUND));
+        assert_eq!(keys.misses(), 3);
+    }
+}
