@@ -277,3 +277,20 @@ def test_refresh_by_hand_does_not_wait_for_the_time_that_a_server_asked_for(make
     told.next().answer()
 
     sink.wait(sets=1)
+
+
+def test_status_tells_age_fetches_and_failures(service, told, clock):
+    watch = service.watch([SOURCE], sink := Sink())
+    empty = dict.fromkeys(("age", "stale", "last_error", "due_in")) | dict.fromkeys(
+        ("failures", "fetches", "confirmed"), 0
+    )
+    assert watch.status() == {ISSUER: empty}
+
+    told.next().answer()
+    sink.wait(sets=1)
+    settle(watch)
+    clock.seconds += 12.0
+
+    status = watch.status()[ISSUER]
+    assert (status["age"], status["fetches"], status["failures"]) == (12.0, 1, 0)
+    assert 420.0 <= status["due_in"] <= 468.0

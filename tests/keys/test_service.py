@@ -414,23 +414,6 @@ def test_guards_built_during_an_outage_do_not_ask_more_often_than_unknown_keys(m
 # --- figures and endings ------------------------------------------------------------------------
 
 
-def test_status_tells_age_fetches_and_failures(service, told, clock):
-    watch = service.watch([SOURCE], sink := Sink())
-    empty = dict.fromkeys(("age", "stale", "last_error", "due_in")) | dict.fromkeys(
-        ("failures", "fetches", "confirmed"), 0
-    )
-    assert watch.status() == {ISSUER: empty}
-
-    told.next().answer()
-    sink.wait(sets=1)
-    fetched(watch, after=0.0)
-    clock.seconds += 12.0
-
-    status = watch.status()[ISSUER]
-    assert (status["age"], status["fetches"], status["failures"]) == (12.0, 1, 0)
-    assert 420.0 <= status["due_in"] <= 468.0
-
-
 def test_close_of_the_last_watch_ends_the_fetch_and_its_waiters(service, told, sink):
     watches = [service.watch([SOURCE], sink) for _ in range(2)]
     asked = told.next()
