@@ -39,7 +39,7 @@ class Pace:
     Args:
         fresh: for so long a set need not be replaced, where its server does not say (F1). Longer keeps keys that were withdrawn.
         fresh_least: the shortest that a server may say. Shorter has it asked all the time.
-        fresh_most: the longest that a server may say.
+        fresh_most: the longest that a server may say: for so long a key that was withdrawn may still be accepted (F7).
         ahead: the part of `fresh` after which the next set is fetched, so that none is waited for.
         early: the most that a refresh comes earlier by chance, as a part of its wait, so that a fleet does not ask at once.
         cool_down: unknown keys begin at most one fetch in this time (F6). Shorter lets callers send us to the issuer.
@@ -53,7 +53,7 @@ class Pace:
 
     fresh: float = 600.0
     fresh_least: float = 60.0
-    fresh_most: float = 86_400.0
+    fresh_most: float = 600.0
     ahead: float = 0.8
     early: float = 0.1
     cool_down: float = 30.0
