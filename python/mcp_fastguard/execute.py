@@ -12,6 +12,6 @@ __all__ = ["run"]
 T = TypeVar("T")
 
 
-async def run(tool: Callable[[], Awaitable[T]]) -> T:
+def run(tool: Callable[[], Awaitable[T]]) -> Awaitable[T]:
     """Runs the tool. Its own error is its own."""
-    return await tool()
+    return tool()

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from mcp_fastguard._fastguard import Attested, ToolRequest, VerifiedToken
     from mcp_fastguard.keys import Watch
-    from mcp_fastguard.listeners import Asked, Listener, Telling, TimedListener
+    from mcp_fastguard.listeners import Listener, Telling, TimedListener
     from mcp_fastguard.transport.asgi import ASGIApp, GuardASGI
     from mcp_fastguard.verifier import TokenVerifierProtocol
 
@@ -94,6 +94,8 @@ class Guard:
         #: Tools that have a rule beside their code.
         self.ruled_tools: set[str] = set()
         self._is_closed = False
+        #: Whether this process fetches keys: a child of it does not yet.
+        self._is_started = False
         self.attached: set[str] = set()
         for key, message in self._gate.warnings():
             if key != "issuers" or verifier is None:
@@ -138,23 +140,40 @@ class Guard:
             Denied: a room refused; the child class names the room.
             GuardFault: the call could not be decided; ``needs_authorize`` where something must be waited for.
         """
-        with self.listeners.telling() as telling:
+        with self.listeners.telling(request) as telling:
             return telling.decided(telling.measured(lambda: self._gate.check(request, now)))
 
-    async def authorize(
-        self, request: ToolRequest, now: float | None = None, *, asked: Asked | None = None
-    ) -> AllowedCall:
+    async def authorize(self, request: ToolRequest, now: float | None = None) -> AllowedCall:
         """Decides like :meth:`check`, and waits for what it needs: keys, a verifier, or room in the queue of the audit log.
 
         Args:
             request: what came.
             now: as of :meth:`check`.
-            asked: gives method and target of the request, so that listeners learn what was refused; called only then.
         """
-        decision = await self._authorized(request, now, asked=asked)
+        decision = self._at_once(request, now) or await self._authorized(request, now)
         if isinstance(decision, ObservedCall):
             raise GuardFault("internal", "an observed call is none that was allowed")
         return decision
+
+    def _at_once(
+        self,
+        request: ToolRequest,
+        now: float | None = None,
+        *,
+        observes: bool = False,
+        attested: Attested | None = None,
+    ) -> AllowedCall | ObservedCall | None:
+        """Decides as :meth:`_authorized` does, where nothing must be waited for and nobody listens; else None."""
+        if not self._is_started:
+            self.start()
+        if self.listeners:
+            return None
+        try:
+            decision = self._gate.decide(request, attested=attested, observes=observes, now=now)
+        except GuardFault:
+            # A full queue of the log is waited for.
+            return None
+        return None if isinstance(decision, Waiting) else decision
 
     async def _authorized(
         self,
@@ -163,18 +182,11 @@ class Guard:
         *,
         observes: bool = False,
         attested: Attested | None = None,
-        asked: Asked | None = None,
     ) -> AllowedCall | ObservedCall:
         """``observes``: a server's layer asks, which lets pass what observed rooms refuse. ``attested``: who calls on stdio."""
         self.start()
-        if not self.listeners:
-            # Most calls wait for nothing. A full queue of the log is not among them, so the slow way tries again.
-            with suppress(GuardFault):
-                decision = self._gate.decide(request, attested=attested, observes=observes, now=now)
-                if not isinstance(decision, Waiting):
-                    return decision
         has_waited = False
-        with self.listeners.telling(asked) as telling:
+        with self.listeners.telling(request) as telling:
             for _ in range(MAX_WAITS):
                 decide = functools.partial(
                     self._gate.decide,
@@ -213,7 +225,7 @@ class Guard:
             return
         attested: Attested | None = None
         has_waited = False
-        with self.listeners.telling() as telling:
+        with self.listeners.telling(request) as telling:
             for _ in range(MAX_WAITS):
                 look = functools.partial(
                     self._gate.check_head, request, has_waited=has_waited, attested=attested, now=now
@@ -233,9 +245,9 @@ class Guard:
             await self._watch.fetched(waiting.issuer, timeout=KEYS_WAIT)
         return None
 
-    def call(self, request: ToolRequest, *, asked: Asked | None = None) -> Call:
+    def call(self, request: ToolRequest) -> Call:
         """One call through all rooms: ``async with guard.call(request) as call:``. See :meth:`authorize`."""
-        return Call(self, request, asked=asked)
+        return Call(self, request)
 
     def may_see(self, kind: str, name: str, caller: AllowedCall | ObservedCall | VerifiedToken) -> bool:
         """Whether a list may show a ``"tool"``, ``"prompt"`` or ``"resource"`` to a caller. Nothing is hidden while the policy is
@@ -358,6 +370,7 @@ class Guard:
 
     def start(self) -> None:
         """Begins to fetch the keys that the configuration does not hold. Called by itself at the first need."""
+        self._is_started = True
         if self._watch is not None:
             self._watch.revive()
         elif not self._is_closed:
@@ -367,6 +380,7 @@ class Guard:
 
     def after_fork(self) -> None:
         """In a child process: a log of its own at once, a key thread of its own at its first call."""
+        self._is_started = False
         self._gate.after_fork()
         if self._watch is not None and "check" in vars(self):
             self.check = self._first_check  # type: ignore[method-assign]
@@ -515,7 +529,6 @@ class Call:
     """One call on its way through the rooms."""
 
     __slots__ = (
-        "_asked",
         "_attested",
         "_bytes",
         "_error",
@@ -532,7 +545,7 @@ class Call:
         "request",
     )
 
-    def __init__(  # noqa: PLR0913 - what the layers of servers know more than direct users
+    def __init__(
         self,
         guard: Guard,
         request: ToolRequest,
@@ -540,10 +553,8 @@ class Call:
         *,
         observes: bool = False,
         attested: Attested | None = None,
-        asked: Asked | None = None,
     ) -> None:
         self._guard = guard
-        self._asked = asked
         self.request = request
         self._proof = proof
         self._observes = observes
@@ -583,11 +594,13 @@ class Call:
 
     async def authorize(self) -> AllowedCall | ObservedCall:
         """Rooms request, token, binding, limits and policy, and the record of the decision."""
-        self._proof = await self._guard._authorized(  # noqa: SLF001 - one corridor
-            self.request, observes=self._observes, attested=self._attested, asked=self._asked
-        )
+        guard, request, observes, attested = self._guard, self.request, self._observes, self._attested
+        proof = guard._at_once(request, observes=observes, attested=attested)  # noqa: SLF001 - one corridor
+        if proof is None:
+            proof = await guard._authorized(request, observes=observes, attested=attested)  # noqa: SLF001
+        self._proof = proof
         self._started = time.monotonic()
-        return self._proof
+        return proof
 
     @property
     def is_settled(self) -> bool:
@@ -609,10 +622,11 @@ class Call:
             GuardFault: the call was not settled, or has ended.
             Denied: the token expired or was revoked while the call waited.
         """
+        proof, guard = self.proof, self._guard
         if not self._is_settled or (self.is_closed and not self._is_notification):
             raise GuardFault("internal", "the call was not settled, or has ended")
-        with self._guard.listeners.telling(proof=self.proof):
-            self._guard.gate.recheck(self.proof)
+        with guard.listeners.telling(proof=proof):
+            guard.gate.recheck(proof)
         token = running.set(self)
         try:
             result = await execute.run(tool)
@@ -680,13 +694,13 @@ class Call:
                 items=self._items,
             )
 
-    def nested(self, request: ToolRequest, *, asked: Asked | None = None) -> Call:
+    def nested(self, request: ToolRequest) -> Call:
         """Another message of this call's caller, decided anew under its own name.
 
         Raises:
             Denied: a room refused it.
         """
-        with self._guard.listeners.telling(asked, caller=self.proof) as telling:
+        with self._guard.listeners.telling(request, caller=self.proof) as telling:
             look = functools.partial(self._guard.gate.check_nested, self.proof, request, observes=self._observes)
             proof = telling.decided(telling.measured(look))
         return Call(self._guard, request, proof, observes=self._observes)

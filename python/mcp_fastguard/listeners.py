@@ -10,19 +10,16 @@ from mcp_fastguard._fastguard import Waiting
 from mcp_fastguard.errors import ApprovalDenied, GuardError, LimitDenied, PolicyDenied
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-    from typing import Any
+    from collections.abc import Callable
 
-    from mcp_fastguard._fastguard import AllowedCall, ObservedCall
+    from mcp_fastguard._fastguard import AllowedCall, ObservedCall, ToolRequest
 
     #: What lets a call run.
     Ran = AllowedCall | ObservedCall
     Listener = Callable[[Ran | GuardError], None]
     TimedListener = Callable[[Ran | GuardError, "Timing"], None]
-    #: Gives method and target of what was asked for.
-    Asked = Callable[[], tuple[str, str | None]]
 
-__all__ = ["Listeners", "Telling", "Timing", "asked_by"]
+__all__ = ["Listeners", "Telling", "Timing"]
 
 T = TypeVar("T")
 
@@ -57,7 +54,7 @@ class Listeners:
 
     def telling(
         self,
-        asked: Asked | None = None,
+        request: ToolRequest | None = None,
         *,
         caller: Ran | None = None,
         proof: Ran | None = None,
@@ -65,27 +62,27 @@ class Listeners:
         """What leaves the ``with`` block of this, as ``decided`` or as an error of the guard, is told.
 
         Args:
-            asked: called where a room after the token refuses.
+            request: what is decided.
             caller: an earlier call by the same caller.
             proof: the decision of this very call, where it was allowed before.
         """
-        return Telling(self, asked, caller or proof, proof) if self else _NOBODY
+        return Telling(self, request, caller or proof, proof) if self.plain or self.timed else _NOBODY
 
 
 class Telling:
     """One decision on its way to the listeners."""
 
-    __slots__ = ("_asked", "_began", "_caller", "_decision", "_ended", "_first", "_listeners", "_proof")
+    __slots__ = ("_began", "_caller", "_decision", "_ended", "_first", "_listeners", "_proof", "_request")
 
     def __init__(
         self,
         listeners: Listeners,
-        asked: Asked | None,
+        request: ToolRequest | None,
         caller: Ran | None,
         proof: Ran | None,
     ) -> None:
         self._listeners = listeners
-        self._asked = asked
+        self._request = request
         self._caller = caller
         self._proof = proof
         self._decision: AllowedCall | None = None
@@ -150,9 +147,8 @@ class Telling:
         if self._proof is not None:
             error.method, error.target = self._proof.method, self._proof.target or None
             error.record = self._proof.record
-        elif error.method is None and self._asked is not None and isinstance(error, _AFTER_TOKEN):
-            method, error.target = self._asked()
-            error.method = method or None
+        elif error.method is None and self._request is not None and isinstance(error, _AFTER_TOKEN):
+            error.method, error.target = self._request.asked() or (None, None)
 
 
 class _Silence(Telling):
@@ -174,9 +170,3 @@ class _Silence(Telling):
 
 
 _NOBODY: Final = _Silence(Listeners(), None, None, None)
-
-
-def asked_by(method: str, params: Mapping[str, Any] | None) -> tuple[str, str | None]:
-    """Method and target of a message: the ``name`` of a tool or prompt, the ``uri`` of a resource."""
-    target = (params or {}).get("uri" if method.startswith("resources/") else "name")
-    return method, target if isinstance(target, str) else None

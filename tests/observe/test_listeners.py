@@ -108,8 +108,21 @@ async def test_refusal_by_approval_is_told(guard: Guard, issuer: Issuer) -> None
     told: list[Any] = []
     guard.on_decision(told.append)
     with pytest.raises(Denied):
-        await guard.authorize(direct("ask", issuer.token()), asked=lambda: ("tools/call", "ask"))
+        await guard.authorize(direct("ask", issuer.token()))
     assert [(denied.code, denied.tool) for denied in told] == [("approval_required", "ask")]
+
+
+async def test_refusal_of_a_synchronous_check_names_what_was_asked_for(guard: Guard, issuer: Issuer) -> None:
+    told: list[Any] = []
+    guard.on_decision(told.append)
+    with pytest.raises(Denied):
+        guard.check(direct("secret", issuer.token()))
+    with pytest.raises(Denied):
+        guard.check(direct("secret", "x.y.z"))
+    assert [(denied.code, denied.tool) for denied in told] == [
+        ("scope_insufficient", "secret"),
+        ("token_malformed", None),
+    ]
 
 
 async def test_nested_call_is_told_with_the_caller(guard: Guard, issuer: Issuer) -> None:
@@ -117,7 +130,7 @@ async def test_nested_call_is_told_with_the_caller(guard: Guard, issuer: Issuer)
     guard.on_decision(told.append)
     async with guard.call(direct("add", issuer.token())) as call:
         with pytest.raises(Denied):
-            call.nested(direct("secret", None), asked=lambda: ("tools/call", "secret"))
+            call.nested(direct("secret", None))
     denied = told[-1]
     assert (denied.code, denied.tool, denied.subject) == ("scope_insufficient", "secret", "alice")
     assert denied.record is None

@@ -48,7 +48,7 @@ def lines() -> Iterator[Lines]:
 async def call(guard: Guard, tool: str, token: str | None, **arguments: Any) -> None:
     request = ToolRequest.direct(tool=tool, token=token, arguments=arguments)
     with suppress(GuardError):
-        await guard.authorize(request, asked=lambda: ("tools/call", tool))
+        await guard.authorize(request)
 
 
 async def test_allowed_call_is_a_line_with_caller_and_record(guard: Guard, issuer: Issuer, lines: Lines) -> None:

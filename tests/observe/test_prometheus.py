@@ -55,7 +55,7 @@ async def call(guard: Guard, tool: str, token: str | None) -> None:
     """A call as the message layers make it: they know what was asked for."""
     request = ToolRequest.direct(tool=tool, token=token)
     with suppress(GuardError):
-        await guard.authorize(request, asked=lambda: ("tools/call", tool))
+        await guard.authorize(request)
 
 
 def tools_of(registry: CollectorRegistry) -> set[str]:

@@ -65,9 +65,10 @@ def backend() -> Any:
 
 
 async def call(guard: Guard, tool: str, token: str | None, *, method: str = "tools/call", **arguments: Any) -> None:
-    request = ToolRequest.direct(tool=tool, token=token, arguments=arguments)
+    params = {"name": tool, "uri": tool, "arguments": arguments}
+    request = ToolRequest.message(method=method, params=params, token=token)
     with suppress(GuardError):
-        await guard.authorize(request, asked=lambda: (method, tool))
+        await guard.authorize(request)
 
 
 async def test_decision_is_a_span_under_the_current_one(guard: Guard, issuer: Issuer, backend: Backend) -> None:

@@ -88,6 +88,16 @@ class ToolRequest:
         """Any message of MCP that an SDK has parsed. Raises like :meth:`direct`."""
     def is_message(self, method: str, params: dict[str, Any] | None = None) -> bool:
         """Whether an SDK's message is the one that this HTTP request carried: same method, target and arguments."""
+    def asked(self) -> tuple[str, str | None] | None:
+        """Method and target (the name of a tool or prompt, the URI of a resource); None where they cannot be read, and for bodies
+        of more than 64 KiB. Nothing is proved by it.
+        """
+    @property
+    def speaks_of_certificates(self) -> bool:
+        """Whether a header says something of the client's certificate, be it true or not."""
+    @property
+    def is_under_dpop(self) -> bool:
+        """Whether the token came under the scheme ``DPoP`` (RFC 9449 section 7.1)."""
 
 # --- room token ---------------------------------------------------------------------------------
 

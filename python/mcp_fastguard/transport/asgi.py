@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, MutableMapping, Sequence
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
-from functools import cache, lru_cache, partial
+from functools import cache, lru_cache
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from mcp_fastguard._fastguard import MAX_BODY_BYTES, MAX_BODY_BYTES_BEFORE_TOKEN, ToolRequest
 from mcp_fastguard.errors import Denied, GuardError, GuardFault, RequestDenied
 from mcp_fastguard.guard import Call
-from mcp_fastguard.listeners import asked_by
 from mcp_fastguard.transport.bodies import drain, replay
 from mcp_fastguard.transport.challenge import http_answer
 from mcp_fastguard.transport.metadata import Metadata, metadata_paths
@@ -24,6 +22,7 @@ from mcp_fastguard.transport.origins import Origins
 if TYPE_CHECKING:
     from types import ModuleType
 
+    from mcp_fastguard._fastguard import AllowedCall, ObservedCall, VerifiedToken
     from mcp_fastguard.guard import Guard
 
 __all__ = ["ASGIApp", "GuardASGI", "Proved", "proved_call"]
@@ -97,7 +96,13 @@ class GuardASGI:
         """One connection of the server."""
         kind = scope["type"]
         if kind == "http":
-            await self._http(scope, receive, send)
+            path = public_path(scope) if scope.get("root_path") else scope["path"]
+            if path != self.guard.gate.path:
+                await self._elsewhere(path, scope, receive, send)
+            elif self._origins is not None or scope["method"] == "OPTIONS":
+                await self._for_browsers(scope, receive, send)
+            else:
+                await self._guarded(scope, receive, send)
         elif kind == "lifespan":
             await self._lifespan(scope, receive, send)
         elif kind == "websocket":
@@ -105,11 +110,8 @@ class GuardASGI:
             await receive()
             await send({"type": "websocket.close", "code": 1008})
 
-    async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
-        path = public_path(scope)
-        if path == self.guard.gate.path:
-            await self._at_guarded_path(scope, receive, send)
-        elif path in self._metadata_paths or path.removeprefix(scope.get("root_path", "")) in self._metadata_paths:
+    async def _elsewhere(self, path: str, scope: Scope, receive: Receive, send: Send) -> None:
+        if path in self._metadata_paths or path.removeprefix(scope.get("root_path", "")) in self._metadata_paths:
             # A proxy or a mount may hand it on below the app's own prefix; it is the same document.
             await self._metadata(scope, receive, send)
         elif path in self.guard.config.public_paths:
@@ -120,7 +122,7 @@ class GuardASGI:
             await drain(receive)
             await _answer(denied, None, scope, send)
 
-    async def _at_guarded_path(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _for_browsers(self, scope: Scope, receive: Receive, send: Send) -> None:
         """What pages of browsers may do is settled before anything else, since a preflight carries no token by design."""
         is_preflight = _is_preflight(scope)
         if self._origins is None:
@@ -149,10 +151,10 @@ class GuardASGI:
         call: Call | None = None
         try:
             body = await self._read(scope, receive)
-            call = Call(self.guard, self._request(scope, body), observes=True, asked=partial(_asked, body))
+            call = Call(self.guard, request := self._request(scope, body), observes=True)
             proof = await call.authorize()
-            with self.guard.listeners.telling(proof=proof):
-                self._require_layer(proof.method)
+            if proof.method in _LISTS:
+                self._require_layer(proof)
         except _ClientGoneError:
             return
         except GuardError as error:
@@ -163,14 +165,13 @@ class GuardASGI:
             await _answer(error, body, scope, send)
             return
         scope.setdefault(CALLS, {})[self.guard] = call
-        scope["headers"] = self._without_strange_certificates(scope)
-        if proof.token is not None:
-            # A refusal of this room that is only observed lets the request pass as it came, never as a bearer's.
-            scope["headers"] = _as_bearer(scope["headers"])
-        token = proved.set(Proved(call, scope["headers"]))
-        found = self._watch.enter(call, _with_nonce(send, proof.dpop_nonce))
-        identity = _identity()
         verified = proof.token
+        if request.speaks_of_certificates or request.is_under_dpop:
+            scope["headers"] = self._without_proofs(scope, request, verified)
+        token = proved.set(Proved(call, scope["headers"]))
+        nonce = proof.dpop_nonce
+        found = self._watch.enter(call, send if nonce is None else _with_nonce(send, nonce))
+        identity = _identity()
         user = identity.as_user(scope, verified) if identity is not None and verified is not None else None
         try:
             await self.app(scope, replay(body, receive), found.sending)
@@ -207,24 +208,28 @@ class GuardASGI:
     def _request(self, scope: Scope, body: bytes | None) -> ToolRequest:
         return ToolRequest.http(
             method=scope["method"],
-            path=public_path(scope),
+            path=public_path(scope) if scope.get("root_path") else scope["path"],
             headers=scope["headers"],
             body=body,
             peer=_peer(scope),
         )
 
-    def _without_strange_certificates(self, scope: Scope) -> Headers:
-        """The headers without the certificates of peers that are no declared proxies: an app could believe them (RFC 9440)."""
+    def _without_proofs(self, scope: Scope, request: ToolRequest, verified: VerifiedToken | None) -> Headers:
+        """The headers as the app may see them."""
         headers: Headers = scope["headers"]
-        if all(name not in _CERTIFICATES for name, _ in headers):
-            return headers
-        if self.guard.gate.passes_certificates_of(_peer(scope)):
-            return headers
-        return [(name, value) for name, value in headers if name not in _CERTIFICATES]
+        if request.speaks_of_certificates and not self.guard.gate.passes_certificates_of(_peer(scope)):
+            # Of a peer that is no declared proxy; an app could believe them (RFC 9440).
+            headers = [(name, value) for name, value in headers if name not in _CERTIFICATES]
+        if request.is_under_dpop and verified is not None:
+            # A refusal of this room that is only observed lets the request pass as it came, never as a bearer's.
+            headers = _as_bearer(headers)
+        return headers
 
-    def _require_layer(self, method: str) -> None:
-        if method in _LISTS and "http" not in self.guard.attached:
-            raise GuardFault("middleware_missing", f"`{method}` needs the message layer: add guard.mcp_middleware()")
+    def _require_layer(self, proof: AllowedCall | ObservedCall) -> None:
+        if "http" not in self.guard.attached:
+            with self.guard.listeners.telling(proof=proof):
+                message = f"`{proof.method}` needs the message layer: add guard.mcp_middleware()"
+                raise GuardFault("middleware_missing", message)
 
     @asynccontextmanager
     async def lifespan(self, app: Any = None) -> AsyncIterator[Any]:  # noqa: ARG002 - Starlette gives the outer app
@@ -283,18 +288,19 @@ class _Open:
 
     __slots__ = ("call", "has_ended", "has_started", "next_look", "send", "task")
 
-    def __init__(self, call: Call, send: Send, now: float) -> None:
+    def __init__(self, call: Call, send: Send, task: asyncio.Task[Any] | None) -> None:
         self.call = call
         self.send = send
-        self.task = asyncio.current_task()
-        self.next_look = now + RECHECK_INTERVAL
+        self.task = task
+        #: Unknown until the first look around: most responses have ended before it.
+        self.next_look: float | None = None
         self.has_started = False
         self.has_ended = False
 
-    async def sending(self, message: Message) -> None:
+    def sending(self, message: Message) -> Awaitable[None]:
         """Hands on, and notes that the client has seen something."""
         self.has_started = True
-        await self.send(message)
+        return self.send(message)
 
     async def ended_stream(self) -> bool:
         """After a cancellation: whether it was ours. Then the stream is ended for the client."""
@@ -321,12 +327,13 @@ class _Watch:
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def enter(self, call: Call, send: Send) -> _Open:
-        loop = asyncio.get_running_loop()
-        found = _Open(call, send, loop.time())
+        task = asyncio.current_task()
+        found = _Open(call, send, task)
         self._open.add(found)
+        loop = asyncio.get_running_loop() if task is None else task.get_loop()
         if self._loop is not loop:
             self._loop = loop
-            loop.call_later(RECHECK_INTERVAL, self._look)
+            loop.call_later(RECHECK_INTERVAL / 5, self._look)
         return found
 
     def leave(self, found: _Open) -> None:
@@ -338,7 +345,8 @@ class _Watch:
             return
         now = self._loop.time()
         for found in list(self._open):
-            if found.next_look > now:
+            if found.next_look is None or found.next_look > now:
+                found.next_look = found.next_look or now + RECHECK_INTERVAL * 4 / 5
                 continue
             found.next_look = now + RECHECK_INTERVAL
             try:
@@ -356,8 +364,6 @@ def _as_bearer(headers: Headers) -> Headers:
     """The headers as an app wants them that knows no DPoP: after the proof the token passes as ``Bearer``, and the proof, which
     is used up, is left out.
     """
-    if not any(name == b"authorization" and value[:5].lower() == b"dpop " for name, value in headers):
-        return headers
     return [
         (name, b"Bearer " + value[5:]) if name == b"authorization" else (name, value)
         for name, value in headers
@@ -365,10 +371,8 @@ def _as_bearer(headers: Headers) -> Headers:
     ]
 
 
-def _with_nonce(send: Send, nonce: str | None) -> Send:
+def _with_nonce(send: Send, nonce: str) -> Send:
     """Gives the next nonce along where the client's is about to end (RFC 9449 section 8.2), so that no call fails for it."""
-    if nonce is None:
-        return send
     header = (b"dpop-nonce", nonce.encode("ascii"))
 
     async def sending(message: Message) -> None:
@@ -429,14 +433,6 @@ def _say_rewritten() -> None:
         "the server takes the peer's address from X-Forwarded-For, so it counts as unknown: "
         "turn that off (uvicorn --no-proxy-headers) and declare the proxies in [proxies]"
     )
-
-
-def _asked(body: bytes) -> tuple[str, str | None]:
-    """What a refused message asked for, for listeners. The gate has read this body before, strictly; long ones are not read
-    again, since whoever sends them would set the price.
-    """
-    message = json.loads(body) if 0 < len(body) <= MAX_BODY_BYTES_BEFORE_TOKEN else {}
-    return asked_by(message.get("method", ""), message.get("params"))
 
 
 def _log(error: GuardError) -> None:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from mcp.server.auth.middleware.auth_context import auth_context_var
 from mcp.server.auth.middleware.bearer_auth import AuthenticatedUser
@@ -40,11 +39,18 @@ def access_token(token: VerifiedToken, text: str) -> AccessToken:
     )
 
 
-@lru_cache(maxsize=1_024)
-def _user_of(token: VerifiedToken, text: str) -> tuple[AuthenticatedUser, AuthCredentials]:
-    """Made once per verified token: it is the same object for as long as the verdict is cached."""
-    found = access_token(token, text)
-    return AuthenticatedUser(found), AuthCredentials(found.scopes)
+#: Made once per verified token, which is the same for as long as the verdict is cached.
+_users: dict[VerifiedToken, tuple[AuthenticatedUser, AuthCredentials]] = {}
+_MOST_USERS: Final = 1_024
+
+
+def _user_of(token: VerifiedToken, headers: list[tuple[bytes, bytes]]) -> tuple[AuthenticatedUser, AuthCredentials]:
+    found = access_token(token, bearer_of(headers))
+    while len(_users) >= _MOST_USERS:
+        # Threads may be at it together: the first may be gone already.
+        _users.pop(next(iter(_users), token), None)
+    _users[token] = known = AuthenticatedUser(found), AuthCredentials(found.scopes)
+    return known
 
 
 def as_user(scope: MutableMapping[str, Any], token: VerifiedToken) -> Token[AuthenticatedUser | None]:
@@ -52,7 +58,7 @@ def as_user(scope: MutableMapping[str, Any], token: VerifiedToken) -> Token[Auth
 
     Gives what :func:`forget_user` needs to take the name back.
     """
-    user, credentials = _user_of(token, bearer_of(scope["headers"]))
+    user, credentials = _users.get(token) or _user_of(token, scope["headers"])
     scope["user"], scope["auth"] = user, credentials
     return auth_context_var.set(user)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Final
 
@@ -82,11 +83,8 @@ class GuardMiddleware:
         if call is None:
             return await call_next(ctx)
 
-        async def handle() -> Any:
-            return await call_next(ctx)
-
         try:
-            result = await self._layer.walk(call, handle)
+            result = await self._layer.walk(call, partial(call_next, ctx))
         except GuardError as error:
             raise sdk_error(error) from error
         return self._filtered(ctx, call, result)

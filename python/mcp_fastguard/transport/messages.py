@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import logging
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from mcp_fastguard._fastguard import ToolRequest
 from mcp_fastguard.errors import GuardError, GuardFault
 from mcp_fastguard.guard import Call
-from mcp_fastguard.listeners import asked_by
 from mcp_fastguard.transport.asgi import proved_call
 from mcp_fastguard.transport.stdio import StdioCaller
 
@@ -56,15 +54,14 @@ class MessageLayer:
             Denied: a room refused the message.
             GuardFault: nothing proves it.
         """
-        asked = partial(asked_by, method, params)
         stand_in = self.guard.stand_in_token() if scope is None else None
         given = dict(params) if params is not None else None
         if stand_in is not None:
             request = ToolRequest.message(method=method, params=given, id=request_id, token=stand_in)
-            call = await self._decided(Call(self.guard, request, observes=True, asked=asked))
+            call = await self._decided(Call(self.guard, request, observes=True))
         elif self._stdio is not None:
             request, attested = await self._stdio.request(method, given, request_id)
-            call = await self._decided(Call(self.guard, request, observes=True, attested=attested, asked=asked))
+            call = await self._decided(Call(self.guard, request, observes=True, attested=attested))
         else:
             parent = proved_call(self.guard, scope)
             if parent is None:
@@ -74,7 +71,7 @@ class MessageLayer:
                 return None
             call = parent
             if not parent.take(method, given):
-                call = parent.nested(ToolRequest.message(method=method, params=given, id=request_id), asked=asked)
+                call = parent.nested(ToolRequest.message(method=method, params=given, id=request_id))
                 call.is_taken = True
         try:
             if not call.is_settled:

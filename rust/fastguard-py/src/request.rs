@@ -72,6 +72,21 @@ impl ToolRequest {
         let params = params.map_or_else(|| Ok(b"{}".to_vec()), |params| json::to_text(params));
         params.is_ok_and(|params| self.core.is_message(method, &params))
     }
+
+    fn asked(&self) -> Option<(String, Option<String>)> {
+        let target = self.core.asked()?;
+        Some((target.method_name().to_owned(), target.shared_name().map(|name| name.to_string())))
+    }
+
+    #[getter]
+    fn speaks_of_certificates(&self) -> bool {
+        self.core.speaks_of_certificates()
+    }
+
+    #[getter]
+    fn is_under_dpop(&self) -> bool {
+        self.core.is_under_dpop()
+    }
 }
 
 fn push(headers: &mut Headers, pair: &Bound<'_, PyAny>) -> PyResult<()> {

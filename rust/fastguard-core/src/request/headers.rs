@@ -11,6 +11,8 @@ pub enum Header {
     Authorization,
     /// RFC 9440
     ClientCert,
+    /// RFC 9440
+    ClientCertChain,
     /// RFC 9110 §8.4
     ContentEncoding,
     /// RFC 9449 §4.1
@@ -34,9 +36,10 @@ pub enum Header {
 }
 
 impl Header {
-    const ALL: [Self; 12] = [
+    const ALL: [Self; 13] = [
         Self::Authorization,
         Self::ClientCert,
+        Self::ClientCertChain,
         Self::ContentEncoding,
         Self::Dpop,
         Self::Forwarded,
@@ -54,6 +57,7 @@ impl Header {
         match self {
             Self::Authorization => "authorization",
             Self::ClientCert => "client-cert",
+            Self::ClientCertChain => "client-cert-chain",
             Self::ContentEncoding => "content-encoding",
             Self::Dpop => "dpop",
             Self::Forwarded => "forwarded",
@@ -71,7 +75,12 @@ impl Header {
     const fn is_of_proxies(self) -> bool {
         matches!(
             self,
-            Self::ClientCert | Self::Forwarded | Self::SslClientCert | Self::XForwardedClientCert | Self::XForwardedFor
+            Self::ClientCert
+                | Self::ClientCertChain
+                | Self::Forwarded
+                | Self::SslClientCert
+                | Self::XForwardedClientCert
+                | Self::XForwardedFor
         )
     }
 
@@ -89,6 +98,7 @@ impl Header {
             15 => Self::XForwardedFor,
             23 => Self::XForwardedClientCert,
             16 => Self::ContentEncoding,
+            17 => Self::ClientCertChain,
             20 => Self::ProtocolVersion,
             _ => return None,
         };
@@ -135,6 +145,7 @@ pub enum CertificateHeader<'a> {
 pub struct Headers {
     text: Vec<u8>,
     values: [Option<(u32, u32)>; Header::ALL.len()],
+    seen: u16,
     repeated: u16,
     count: usize,
 }
@@ -145,6 +156,7 @@ impl Headers {
         self.count += 1;
         let Some(header) = Header::from_name(name) else { return };
         let (Some(slot), bit) = (self.values.get_mut(header as usize), 1_u16 << header as u16) else { return };
+        self.seen |= bit;
         if slot.is_some() {
             self.repeated |= bit;
             return;
@@ -154,6 +166,22 @@ impl Headers {
         let (Ok(start), Ok(length)) = (u32::try_from(self.text.len()), u32::try_from(kept.len())) else { return };
         self.text.extend_from_slice(kept);
         *slot = Some((start, length));
+    }
+
+    /// Whether one of them says something of the client's certificate.
+    pub const fn speak_of_certificates(&self) -> bool {
+        let bits = 1_u16 << Header::ClientCert as u16
+            | 1 << Header::ClientCertChain as u16
+            | 1 << Header::SslClientCert as u16
+            | 1 << Header::XForwardedClientCert as u16;
+        self.seen & bits != 0
+    }
+
+    /// Whether the token comes under the scheme `DPoP`, as far as the header can be read at all.
+    pub fn are_under_dpop(&self) -> bool {
+        self.bytes(Header::Authorization)
+            .and_then(|value| value.get(..5))
+            .is_some_and(|scheme| scheme.eq_ignore_ascii_case(b"dpop "))
     }
 
     /// How many headers there were.
@@ -248,15 +276,17 @@ impl Headers {
         if token.len() > MAX_TOKEN_BYTES {
             return Err(Denial::TokenTooLarge);
         }
-        if token.is_empty() || !token.bytes().all(is_token68) {
+        // Every byte is looked at, whatever the last one was, so that the compiler can look at many at once.
+        if token.is_empty() || !token.bytes().fold(true, |all, byte| all & is_token68(byte)) {
             return Err(Denial::SchemeUnsupported);
         }
         Ok(Some((scheme, token)))
     }
 }
 
+/// Whether a byte may be part of a token68 (RFC 9110 §11.2).
 const fn is_token68(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~' | b'+' | b'/' | b'=')
+    matches!(byte, b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' | b'+' | b'/' | b'=')
 }
 
 #[cfg(test)]

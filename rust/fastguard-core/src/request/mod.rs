@@ -12,6 +12,7 @@ use std::borrow::Cow;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use crate::bounds::MAX_BODY_BYTES_BEFORE_TOKEN;
 use crate::config::{CertificateSource, Config, DpopMode, Network};
 use crate::denial::{Challenger, Denial};
 use crate::jose::Algorithm;
@@ -132,6 +133,36 @@ impl ToolRequest {
     pub fn is_message(&self, method: &str, params: &[u8]) -> bool {
         let Source::Http { body: Some(body), .. } = &self.source else { return false };
         body::is_same_message(body, method, params)
+    }
+
+    /// Method and target, read for whoever is told of a refusal; nothing where they cannot be read, and of a body that is read
+    /// only after the token was checked: whoever sends it would set the price.
+    pub fn asked(&self) -> Option<Target> {
+        match &self.source {
+            Source::Http { body: Some(body), .. } if body.len() > MAX_BODY_BYTES_BEFORE_TOKEN => None,
+            _ => self.target().ok(),
+        }
+    }
+
+    fn target(&self) -> Result<Target, Denial> {
+        match &self.source {
+            Source::Http { method: HttpMethod::Post, headers, body, .. } => body::target(headers, body.as_deref()),
+            Source::Http { method: HttpMethod::Get, .. } => Ok(Target::method(Cow::Borrowed(target::HTTP_GET))),
+            Source::Http { method: HttpMethod::Delete, .. } => Ok(Target::method(Cow::Borrowed(target::HTTP_DELETE))),
+            Source::Http { method: HttpMethod::Other, .. } => Err(Denial::HttpMethodRefused),
+            Source::Tool { name, arguments } => Target::tool(name, arguments.is_some()),
+            Source::Message { method, params, id } => body::target_of_params(method, params, id.clone()),
+        }
+    }
+
+    /// Whether a header speaks of a client's certificate, be it true or not.
+    pub const fn speaks_of_certificates(&self) -> bool {
+        matches!(&self.source, Source::Http { headers, .. } if headers.speak_of_certificates())
+    }
+
+    /// Whether the token came under the scheme `DPoP`.
+    pub fn is_under_dpop(&self) -> bool {
+        matches!(&self.source, Source::Http { headers, .. } if headers.are_under_dpop())
     }
 
     /// The bytes that hold the arguments, for the record and for comparison with what an SDK parsed.
@@ -290,13 +321,6 @@ impl<'a> Received<'a> {
 
     /// Reads what the message is about, from the body where there is one.
     pub fn target(&self) -> Result<Target, Denial> {
-        match &self.request.source {
-            Source::Http { method: HttpMethod::Post, headers, body, .. } => body::target(headers, body.as_deref()),
-            Source::Http { method: HttpMethod::Get, .. } => Ok(Target::method(Cow::Borrowed(target::HTTP_GET))),
-            Source::Http { method: HttpMethod::Delete, .. } => Ok(Target::method(Cow::Borrowed(target::HTTP_DELETE))),
-            Source::Http { method: HttpMethod::Other, .. } => Err(Denial::HttpMethodRefused),
-            Source::Tool { name, arguments } => Target::tool(name, arguments.is_some()),
-            Source::Message { method, params, id } => body::target_of_params(method, params, id.clone()),
-        }
+        self.request.target()
     }
 }

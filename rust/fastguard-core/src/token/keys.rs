@@ -219,12 +219,12 @@ mod tests {
         let (keys, mut clock) = (fetched(), FakeClock::at(0));
         keys.replace(set(), clock.now().own.plus(HOUR));
 
-        clock.advance(HOUR - Duration::from_nanos(1));
+        clock.advance(HOUR.saturating_sub(Duration::from_nanos(1)));
         assert!(keys.is_usable(Duration::ZERO, clock.now().own));
         clock.advance(Duration::from_nanos(1));
         assert!(!keys.is_usable(Duration::ZERO, clock.now().own));
 
-        clock.advance(HOUR - Duration::from_nanos(1));
+        clock.advance(HOUR.saturating_sub(Duration::from_nanos(1)));
         assert!(keys.is_usable(HOUR, clock.now().own));
         clock.advance(Duration::from_nanos(1));
         assert!(!keys.is_usable(HOUR, clock.now().own));
