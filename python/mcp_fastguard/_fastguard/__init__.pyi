@@ -492,8 +492,29 @@ class Gate:
         subject: str | None = None,
         client_id: str | None = None,
         session: str | None = None,
+        key_id: str | None = None,
+        issued_before: float | None = None,
         now: float | None = None,
     ) -> None: ...
+    def block(
+        self,
+        *,
+        tool: str | None = None,
+        issuer: str | None = None,
+        subject: str | None = None,
+        client_id: str | None = None,
+        until: float | None = None,
+        now: float | None = None,
+    ) -> None: ...
+    def unblock(
+        self,
+        *,
+        tool: str | None = None,
+        issuer: str | None = None,
+        subject: str | None = None,
+        client_id: str | None = None,
+        now: float | None = None,
+    ) -> bool: ...
     def key_sources(
         self,
     ) -> list[tuple[str, str | None, bool, tuple[str, ...], Path | None, Path | None, Path | None, Path | None]]: ...

@@ -83,6 +83,9 @@ pub const TOKEN_CACHE_ENTRIES: usize = 10_000;
 /// Revocations that are kept at once. A full table refuses further ones; live ones are never dropped.
 pub const MAX_REVOCATIONS: usize = 1_000_000;
 
+/// Blocks in force at once: an operator sets them by hand.
+pub const MAX_BLOCKS: usize = 10_000;
+
 /// Longest `fastguard.toml`.
 pub const MAX_CONFIG_BYTES: usize = 4 * 1024 * 1024;
 

@@ -195,6 +195,9 @@ pub enum Denial {
     /// The rule's `binding` demands a token that is bound to a key.
     BindingRequired { rule: String },
 
+    /// An operator has blocked the tool or the caller for a time.
+    Blocked { what: &'static str, retry_after: Option<Duration> },
+
     // --- approval ----------------------------------------------------------------------------
     /// The rule's tier is `approve`, and nobody has approved.
     ApprovalRequired { rule: String },
@@ -271,9 +274,15 @@ impl Denial {
             Self::TargetUnknown { .. }
             | Self::ScopeInsufficient { .. }
             | Self::TierBlocked { .. }
-            | Self::BindingRequired { .. } => Room::Policy,
+            | Self::BindingRequired { .. }
+            | Self::Blocked { .. } => Room::Policy,
             Self::ApprovalRequired { .. } => Room::Approval,
         }
+    }
+
+    /// Whether it is enforced where its room is only observed: an operator blocks now, not after a trial.
+    pub const fn is_always_enforced(&self) -> bool {
+        matches!(self, Self::Blocked { .. })
     }
 
     /// The stable code.
@@ -347,6 +356,7 @@ impl Denial {
             Self::TargetUnknown { .. } => "target_unknown",
             Self::ScopeInsufficient { .. } => "scope_insufficient",
             Self::TierBlocked { .. } => "tier_blocked",
+            Self::Blocked { .. } => "blocked",
             Self::BindingRequired { .. } => "binding_required",
             Self::ApprovalRequired { .. } => "approval_required",
         }
@@ -387,6 +397,7 @@ impl Denial {
             | Self::QuotaSpent { retry_after, .. }
             | Self::WindowsFull { retry_after, .. }
             | Self::ReplaysFull { retry_after } => Some(*retry_after),
+            Self::Blocked { retry_after, .. } => *retry_after,
             _ => None,
         }
     }

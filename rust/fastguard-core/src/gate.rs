@@ -7,8 +7,9 @@ use std::sync::Arc;
 
 use arc_swap::{ArcSwap, ArcSwapOption, Guard};
 
-use crate::audit::{Audit, Event};
+use crate::audit::{Audit, Event, Notice};
 use crate::binding::{Bindings, Presented, Use};
+use crate::blocks::{Block, Blocks};
 use crate::call::{AllowedCall, BoundToken, Received, Target, ToolRequest, VerifiedToken};
 use crate::clock::{Now, UnixTime};
 use crate::config::{Config, ConfigError};
@@ -74,6 +75,7 @@ pub struct State {
     limits: Limits,
     policy: Policy,
     observed: ObservedRooms,
+    blocks: Arc<Blocks>,
 }
 
 impl State {
@@ -105,6 +107,11 @@ impl State {
     /// How many used proofs are remembered.
     pub fn replays(&self) -> usize {
         self.bindings.replays()
+    }
+
+    /// What operators have blocked.
+    pub fn blocks(&self) -> &Blocks {
+        &self.blocks
     }
 
     /// Room 4.
@@ -153,6 +160,7 @@ impl Gate {
             policy: Policy::new(&config, &[], scopes),
             code: Vec::new(),
             observed: ObservedRooms::new(&config),
+            blocks: Arc::default(),
             config,
         };
         Ok(Self { state: ArcSwap::from_pointee(state), audit: ArcSwapOption::from_pointee(audit) })
@@ -183,6 +191,7 @@ impl Gate {
             policy: Policy::new(&config, &code, scopes),
             code,
             observed: ObservedRooms::new(&config),
+            blocks: Arc::clone(&before.blocks),
             config,
         };
         self.state.store(Arc::new(state));
@@ -299,12 +308,14 @@ impl Gate {
 
     /// Whether a call that was allowed still may go on: the token's times, its key and the revocations (decision 3).
     pub fn recheck(&self, call: &AllowedCall, now: UnixTime) -> Result<(), Denial> {
-        self.recheck_bound(call.admitted().bound(), now)
+        self.recheck_bound(call.admitted().bound(), Some(call.target()), now)
     }
 
-    /// The same for a token and its binding alone.
-    pub fn recheck_bound(&self, bound: &BoundToken, now: UnixTime) -> Result<(), Denial> {
-        self.state().tokens.recheck(bound.token(), now)
+    /// The same for a token and its binding, and a target where there is one.
+    pub fn recheck_bound(&self, bound: &BoundToken, target: Option<&Target>, now: UnixTime) -> Result<(), Denial> {
+        let state = self.state();
+        state.tokens.recheck(bound.token(), now)?;
+        state.blocks.check(bound.caller(), target, now)
     }
 
     /// Whether a list may show the target to the caller.
@@ -325,6 +336,19 @@ impl Gate {
     /// Refuses from the next call on the tokens that a revocation hits.
     pub fn revoke(&self, revocation: Revocation, now: UnixTime) -> Result<(), &'static str> {
         self.state().tokens.revoke(revocation, now)
+    }
+
+    /// Refuses from the next call on what a block names; `until` is when it ends by itself. [`Blocks::lift`] ends it.
+    pub fn block(&self, block: Block, until: Option<UnixTime>, now: UnixTime) -> Result<(), &'static str> {
+        self.state().blocks.add(block, until, now)
+    }
+
+    /// Has an operator's act recorded.
+    pub fn note(&self, notice: Notice) -> Result<(), Fault> {
+        match &*self.audit() {
+            Some(audit) => audit.record(notice.into()),
+            None => Ok(()),
+        }
     }
 
     fn decide(
@@ -350,7 +374,7 @@ impl Gate {
                 Ok(Decision::Allowed(call.recorded_as(record)))
             }
             Err(Stop::Needs(need)) => Ok(Decision::Waiting(Waiting { need })),
-            Err(Stop::Denied(denial)) if observed.contains(denial.room()) => {
+            Err(Stop::Denied(denial)) if observed.contains(denial.room()) && !denial.is_always_enforced() => {
                 self.let_pass(&state, request, trail, denial, now).map(Decision::Observed)
             }
             Err(Stop::Denied(denial)) => Err(self.refuse(&state, request, trail, denial, now)),
@@ -447,6 +471,10 @@ fn walk(
     };
     trail.keep(&bound);
     let target = received.target()?;
+    if let Err(denial) = state.blocks.check(bound.caller(), Some(&target), now.unix) {
+        trail.target = Some(target);
+        return Err(denial.into());
+    }
     let (session, peer) = (received.session(), received.peer());
     let admitted = match state.limits.admit(bound, target, session, peer, now.tick) {
         Ok(admitted) => admitted,

@@ -11,11 +11,12 @@
 //! | [`policy`] | `decide` | 403 |
 //! | [`audit`] | `open`, `close` | a fault: no record, no call |
 //!
-//! Below the rooms lie [`jose`], [`json`], [`uri`], [`config`], [`denial`], [`clock`] and [`bounds`].
+//! Below the rooms lie [`jose`], [`json`], [`uri`], [`config`], [`denial`], [`blocks`], [`clock`] and [`bounds`].
 #![forbid(unsafe_code)]
 
 pub mod audit;
 pub mod binding;
+pub mod blocks;
 pub mod bounds;
 pub mod call;
 pub mod clock;

@@ -677,6 +677,39 @@ fn revocation_of_an_issuer_hits_what_was_issued_until_now_and_not_later() {
 }
 
 #[test]
+fn revocation_by_key_hits_the_tokens_that_name_it() {
+    let room = Room::new();
+    let token = room.token(&claims(&json!({})));
+    let key_id = room.verify(&token).unwrap().key_id().unwrap().to_owned();
+    room.tokens.revoke(Revocation { key_id: text("another"), ..Revocation::default() }, at(NOW).unix).unwrap();
+    assert!(room.verify(&token).is_ok());
+    room.tokens.revoke(Revocation { key_id: text(&key_id), ..Revocation::default() }, at(NOW).unix).unwrap();
+    assert_eq!(room.verify(&token).unwrap_err(), Denial::TokenRevoked);
+}
+
+#[test]
+fn revocation_of_what_was_issued_before_a_moment_spares_that_moment() {
+    let room = Room::new();
+    let issued_before = Some(UnixTime::from_seconds(NOW - 60));
+    let revocation = Revocation { subject: text("alice"), issued_before, ..Revocation::default() };
+    room.tokens.revoke(revocation, at(NOW).unix).unwrap();
+    assert_eq!(room.refusal_of(&json!({"iat": NOW - 61})), Denial::TokenRevoked);
+    assert!(room.of(&json!({"iat": NOW - 60})).is_ok());
+}
+
+/// Processes that tell each other all that is in force tell it again and again.
+#[test]
+fn revocation_that_comes_again_takes_no_more_room() {
+    let room = Room::new();
+    let revocation = Revocation { subject: text("alice"), ..Revocation::default() };
+    for second in 0..3 {
+        room.tokens.revoke(revocation.clone(), at(NOW + second).unix).unwrap();
+    }
+    assert_eq!(room.tokens.revocations(), 1);
+    assert_eq!(room.refusal_of(&json!({"iat": NOW + 2})), Denial::TokenRevoked);
+}
+
+#[test]
 fn revocation_by_token_id_hits_whenever_the_token_says_it_was_issued() {
     let room = Room::new();
     room.tokens.revoke(Revocation { token_id: text("t-1"), ..Revocation::default() }, at(NOW - 600).unix).unwrap();

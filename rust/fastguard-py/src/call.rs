@@ -1,4 +1,4 @@
-use fastguard_core::call::{AllowedCall as Core, BoundToken, Caller};
+use fastguard_core::call::{AllowedCall as Core, BoundToken, Caller, Target};
 use fastguard_core::config::Tier;
 use fastguard_core::gate::ObservedCall as ObservedCore;
 use pyo3::prelude::*;
@@ -233,6 +233,13 @@ impl Proof<'_> {
         match self {
             Self::Allowed(call) => Some(call.get().core.admitted().bound()),
             Self::Observed(call) => call.get().core.bound(),
+        }
+    }
+
+    pub(crate) fn target(&self) -> &Target {
+        match self {
+            Self::Allowed(call) => call.get().core.target(),
+            Self::Observed(call) => call.get().core.target(),
         }
     }
 }

@@ -2,8 +2,9 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use fastguard_core::audit::{Audit, Settings};
-use fastguard_core::clock::Now;
+use fastguard_core::audit::{Audit, Notice, Settings, rfc3339};
+use fastguard_core::blocks::Block;
+use fastguard_core::clock::{Now, UnixTime};
 use fastguard_core::config::{Config, ConfigError, DpopMode, Rule, Tier};
 use fastguard_core::denial::{Denial, Fault, GateError, Room};
 use fastguard_core::gate::{Decision, Gate as Core, Outcome};
@@ -111,6 +112,20 @@ impl Gate {
         self.clock.now(given)
     }
 
+    /// Has an operator's act recorded, which is done already: a log that fails undoes no revocation.
+    fn noted(
+        &self,
+        event_type: &'static str,
+        fields: &[(&'static str, Option<&str>)],
+        time: (&'static str, Option<UnixTime>),
+        at: UnixTime,
+    ) -> PyResult<()> {
+        let mut members: Vec<_> =
+            fields.iter().filter_map(|(name, value)| Some((*name, Box::from((*value)?)))).collect();
+        members.extend(time.1.map(|moment| (time.0, rfc3339(moment).into())));
+        self.core.note(Notice { at, event_type, fields: members }).map_err(|fault| faulted(&fault))
+    }
+
     fn metadata_url(&self) -> String {
         self.core.state().receiver().metadata_url().to_owned()
     }
@@ -133,6 +148,19 @@ impl Gate {
             GateError::Denied(denial) => self.denied(denial),
             GateError::Faulted(fault) => faulted(fault),
         }
+    }
+}
+
+fn wall(given: Option<f64>) -> PyResult<UnixTime> {
+    given.map_or_else(|| Ok(time::wall()), time::unix)
+}
+
+fn block(tool: Option<&str>, issuer: Option<&str>, subject: Option<&str>, client_id: Option<&str>) -> Block {
+    Block {
+        tool: tool.map(Box::from),
+        issuer: issuer.map(Box::from),
+        subject: subject.map(Box::from),
+        client_id: client_id.map(Box::from),
     }
 }
 
@@ -250,7 +278,7 @@ impl Gate {
     #[expect(clippy::needless_pass_by_value, reason = "PyO3 extracts by value")]
     fn recheck(&self, call: Proof<'_>, now: Option<f64>) -> PyResult<()> {
         let now = self.now(now)?.unix;
-        let rechecked = call.bound().map_or(Ok(()), |bound| self.core.recheck_bound(bound, now));
+        let rechecked = call.bound().map_or(Ok(()), |bound| self.core.recheck_bound(bound, Some(call.target()), now));
         rechecked.map_err(|denial| self.denied(&denial))
     }
 
@@ -291,7 +319,9 @@ impl Gate {
         finished.map_err(|fault| faulted(&fault))
     }
 
-    #[pyo3(signature = (*, issuer = None, token_id = None, subject = None, client_id = None, session = None, now = None))]
+    #[pyo3(signature = (*, issuer = None, token_id = None, subject = None, client_id = None, session = None, key_id = None,
+        issued_before = None, now = None))]
+    #[expect(clippy::too_many_arguments, reason = "what a token can be named by")]
     fn revoke(
         &self,
         issuer: Option<&str>,
@@ -299,21 +329,64 @@ impl Gate {
         subject: Option<&str>,
         client_id: Option<&str>,
         session: Option<&str>,
+        key_id: Option<&str>,
+        issued_before: Option<f64>,
         now: Option<f64>,
     ) -> PyResult<()> {
-        let boxed = |text: Option<&str>| text.map(Box::from);
+        let before = issued_before.map(time::unix).transpose()?;
+        let fields = [
+            ("issuer", issuer),
+            ("token_id", token_id),
+            ("subject", subject),
+            ("client_id", client_id),
+            ("session", session),
+            ("key_id", key_id),
+        ];
         let revocation = Revocation {
-            issuer: boxed(issuer),
-            token_id: boxed(token_id),
-            subject: boxed(subject),
-            client_id: boxed(client_id),
-            session: boxed(session),
+            issuer: issuer.map(Box::from),
+            token_id: token_id.map(Box::from),
+            subject: subject.map(Box::from),
+            client_id: client_id.map(Box::from),
+            session: session.map(Box::from),
+            key_id: key_id.map(Box::from),
+            issued_before: before,
         };
-        let at = match now {
-            Some(_) => time::now(now)?.unix,
-            None => time::wall(),
-        };
-        self.core.revoke(revocation, at).map_err(misused)
+        let at = wall(now)?;
+        self.core.revoke(revocation, at).map_err(misused)?;
+        self.noted("revoked", &fields, ("issued_before", before), at)
+    }
+
+    #[pyo3(signature = (*, tool = None, issuer = None, subject = None, client_id = None, until = None, now = None))]
+    fn block(
+        &self,
+        tool: Option<&str>,
+        issuer: Option<&str>,
+        subject: Option<&str>,
+        client_id: Option<&str>,
+        until: Option<f64>,
+        now: Option<f64>,
+    ) -> PyResult<()> {
+        let (until, at) = (until.map(time::unix).transpose()?, wall(now)?);
+        self.core.block(block(tool, issuer, subject, client_id), until, at).map_err(misused)?;
+        let fields = [("tool_name", tool), ("issuer", issuer), ("subject", subject), ("client_id", client_id)];
+        self.noted("blocked", &fields, ("until", until), at)
+    }
+
+    #[pyo3(signature = (*, tool = None, issuer = None, subject = None, client_id = None, now = None))]
+    fn unblock(
+        &self,
+        tool: Option<&str>,
+        issuer: Option<&str>,
+        subject: Option<&str>,
+        client_id: Option<&str>,
+        now: Option<f64>,
+    ) -> PyResult<bool> {
+        let was_there = self.core.state().blocks().lift(&block(tool, issuer, subject, client_id));
+        if was_there {
+            let fields = [("tool_name", tool), ("issuer", issuer), ("subject", subject), ("client_id", client_id)];
+            self.noted("unblocked", &fields, ("until", None), wall(now)?)?;
+        }
+        Ok(was_there)
     }
 
     fn key_sources<'py>(&self, py: Python<'py>) -> PyResult<Vec<KeySourceFields<'py>>> {
@@ -472,6 +545,8 @@ impl Gate {
             ("tokens_cached", count(state.tokens().cached())),
             ("windows", count(state.windows())),
             ("replays", count(state.replays())),
+            ("revocations", count(state.tokens().revocations())),
+            ("blocks", count(state.blocks().len())),
         ];
         if let Some(audit) = &*self.core.audit() {
             let audit = audit.statistics();

@@ -57,6 +57,10 @@ pub(crate) fn wall() -> UnixTime {
     UnixTime::from_millis(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
 }
 
+pub(crate) fn unix(seconds: f64) -> PyResult<UnixTime> {
+    UnixTime::from_seconds_f64(seconds).ok_or_else(|| misused("not a time in seconds since the epoch"))
+}
+
 pub(crate) fn tick() -> Tick {
     Tick::from_nanos(u64::try_from((HEAD_START + ORIGIN.elapsed()).as_nanos()).unwrap_or(u64::MAX))
 }

@@ -280,6 +280,13 @@ pub(super) fn in_hex(bytes: &[u8]) -> String {
 }
 
 /// Appends `time` as RFC 3339 writes it, in UTC with milliseconds, held within the years 0001 to 9999.
+/// A moment in UTC as RFC 3339 writes it, with milliseconds: the form of all times in records.
+pub fn rfc3339(time: UnixTime) -> String {
+    let mut text = Vec::with_capacity(24);
+    timestamp(time, &mut text);
+    text.into_iter().map(char::from).collect()
+}
+
 pub(super) fn timestamp(time: UnixTime, out: &mut Vec<u8>) {
     const FIRST: i64 = -62_135_596_800_000;
     const LAST: i64 = 253_402_300_799_999;

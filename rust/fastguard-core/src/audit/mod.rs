@@ -26,6 +26,7 @@ use std::time::Duration;
 
 pub use canonical::write as write_canonical;
 pub use inputs::Digested;
+pub use line::rfc3339;
 pub use queue::Statistics;
 pub use record::{Arguments, Check, Checks, Decision, Ending, Event, Notice, Outcome};
 

@@ -141,6 +141,7 @@ impl fmt::Display for Denial {
             Self::ScopeInsufficient { rule, missing, .. } => {
                 write!(f, "`{rule}` needs the scope `{}`", missing.join(" "))
             }
+            Self::Blocked { what, .. } => write!(f, "the {what} is blocked by an operator"),
             Self::TierBlocked { rule } => write!(f, "`{rule}` is blocked"),
             Self::BindingRequired { rule } => write!(f, "`{rule}` needs a token that is bound to a key"),
             Self::ApprovalRequired { rule } => write!(f, "`{rule}` needs an approval"),

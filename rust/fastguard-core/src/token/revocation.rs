@@ -9,7 +9,7 @@ use super::claims::Caller;
 use crate::bounds::MAX_REVOCATIONS;
 use crate::clock::UnixTime;
 
-/// Which tokens are revoked: those that have every value named here and were issued until now.
+/// Which tokens are revoked: those that have every value named here and were issued until now, or before `issued_before`.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Revocation {
     /// `iss`.
@@ -22,6 +22,10 @@ pub struct Revocation {
     pub client_id: Option<Box<str>>,
     /// `sid`.
     pub session: Option<Box<str>>,
+    /// `kid`, as the header of the token names its key.
+    pub key_id: Option<Box<str>>,
+    /// Only tokens whose `iat` is before this.
+    pub issued_before: Option<UnixTime>,
 }
 
 impl Revocation {
@@ -32,6 +36,7 @@ impl Revocation {
             (Selector::Session, &self.session),
             (Selector::Subject, &self.subject),
             (Selector::Client, &self.client_id),
+            (Selector::Key, &self.key_id),
             (Selector::Issuer, &self.issuer),
         ];
         named.into_iter().find_map(|(make, value)| value.clone().map(make))
@@ -46,6 +51,7 @@ impl Revocation {
             && fits(&self.subject, caller.subject())
             && fits(&self.client_id, caller.client_id())
             && fits(&self.session, caller.session())
+            && fits(&self.key_id, caller.key_id())
     }
 }
 
@@ -55,6 +61,7 @@ enum Selector {
     Session(Box<str>),
     Subject(Box<str>),
     Client(Box<str>),
+    Key(Box<str>),
     Issuer(Box<str>),
 }
 
@@ -63,8 +70,8 @@ struct Entry {
     revocation: Revocation,
     /// Tokens issued until this second are hit.
     issued_until: UnixTime,
-    /// After this no token that could be hit is valid.
-    kept_until: UnixTime,
+    /// When it was added. It is kept until no token that was issued by then can be valid.
+    added_at: UnixTime,
 }
 
 /// The revocations in force. Each addition is seen by the next call.
@@ -97,16 +104,24 @@ impl Revocations {
         let selector = revocation.selector().ok_or("a revocation must name something")?;
         let mut entries = self.entries.write().unwrap_or_else(PoisonError::into_inner);
         if entries.count >= MAX_REVOCATIONS {
-            entries.drop_expired(now);
+            entries.drop_expired(now, longest_life);
         }
         if entries.count >= MAX_REVOCATIONS {
             return Err("the table of revocations is full");
         }
         // `iat` counts whole seconds: a token of this very second may be older than the revocation.
-        let issued_until = UnixTime::from_seconds(now.as_millis().div_euclid(1_000)).plus(Duration::from_millis(999));
-        let entry = Entry { revocation, issued_until, kept_until: now.plus(longest_life) };
-        entries.by_selector.entry(selector).or_default().push(entry);
-        entries.count += 1;
+        let this_second = UnixTime::from_seconds(now.as_millis().div_euclid(1_000)).plus(Duration::from_millis(999));
+        let before = revocation.issued_before.map(|before| UnixTime::from_millis(before.as_millis() - 1));
+        let issued_until = before.unwrap_or(this_second);
+        let known = entries.by_selector.entry(selector).or_default();
+        // The same one comes again where processes tell each other all that is in force.
+        if let Some(same) = known.iter_mut().find(|entry| entry.revocation == revocation) {
+            same.issued_until = same.issued_until.max(issued_until);
+            same.added_at = same.added_at.max(now);
+        } else {
+            known.push(Entry { revocation, issued_until, added_at: now });
+            entries.count += 1;
+        }
         self.epoch.fetch_add(1, Ordering::AcqRel);
         Ok(())
     }
@@ -122,6 +137,7 @@ impl Revocations {
             caller.session().map(|value| Selector::Session(value.into())),
             caller.subject().map(|value| Selector::Subject(value.into())),
             caller.client_id().map(|value| Selector::Client(value.into())),
+            caller.key_id().map(|value| Selector::Key(value.into())),
             Some(Selector::Issuer(caller.issuer().into())),
         ];
         let issued_at = caller.issued_at().unwrap_or(UnixTime::EPOCH);
@@ -144,9 +160,9 @@ impl Revocations {
 }
 
 impl Entries {
-    fn drop_expired(&mut self, now: UnixTime) {
+    fn drop_expired(&mut self, now: UnixTime, longest_life: Duration) {
         self.by_selector.retain(|_, list| {
-            list.retain(|entry| entry.kept_until >= now);
+            list.retain(|entry| entry.added_at.plus(longest_life) >= now);
             !list.is_empty()
         });
         self.count = self.by_selector.values().map(Vec::len).sum();

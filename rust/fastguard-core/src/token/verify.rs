@@ -424,6 +424,11 @@ impl Tokens {
         Ok(())
     }
 
+    /// How many revocations are in force.
+    pub fn revocations(&self) -> usize {
+        self.kept.revocations.len()
+    }
+
     /// Refuses from now on the tokens that a revocation hits.
     pub fn revoke(&self, revocation: Revocation, now: UnixTime) -> Result<(), &'static str> {
         let lifetimes = self.issuers.values().map(|issuer| issuer.options.max_lifetime);
