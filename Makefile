@@ -1,7 +1,7 @@
 # The whole gate: `make all`. The two commands of the README: `make demo`, `make test`.
 .DEFAULT_GOAL := all
 .DELETE_ON_ERROR:
-.PHONY: all format lint lint-rust lint-python build test test-rust test-python coverage bench bench-smoke soak demo docs interop-tools requirements clean
+.PHONY: all format lint lint-rust lint-python build test test-rust test-python coverage bench bench-smoke soak fuzz demo docs interop-tools requirements clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -74,6 +74,16 @@ coverage: build
 soak: build
 	cargo test --profile quick -p fastguard-core --features schema -- --ignored
 	$(BIN)/python -m pytest -m soak --timeout 3600
+
+# Needs `rustup toolchain install nightly` and `cargo install cargo-fuzz`. SECONDS_EACH is for each target.
+SECONDS_EACH ?= 60
+FUZZ_TARGETS := $(basename $(notdir $(wildcard rust/fuzz/fuzz_targets/*.rs)))
+fuzz:
+	@cargo +nightly fuzz --version >/dev/null 2>&1 || { echo "cargo-fuzz and a nightly toolchain are needed; nothing was fuzzed"; exit 1; }
+	$(PYTHON) rust/fuzz/seed.py
+	cargo +nightly fuzz build --fuzz-dir rust/fuzz
+	set -e; for target in $(FUZZ_TARGETS); do \
+	  cargo +nightly fuzz run --fuzz-dir rust/fuzz "$$target" -- -max_total_time=$(SECONDS_EACH) -timeout=5 -rss_limit_mb=2048 -print_final_stats=1; done
 
 bench:
 	$(MAKE) build PROFILE=release
