@@ -1,0 +1,198 @@
+"""Limits that several processes share: one window for all of them, in Redis or Valkey."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING, Literal
+
+from mcp_fastguard.limits import SlidingWindow
+from mcp_fastguard.state.window_script import Ask, LimitStore, StoreUnavailable, WindowScript
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["Admitted", "Charge", "LimitStore", "Mode", "Refused", "SharedLimits", "Standing", "StoreUnavailable"]
+
+# The windows of a process hold what the store admits to it. They are an eighth shorter than the rule says, so that they
+# never refuse what an honest store admits: their slots begin elsewhere, and answers arrive late.
+_BOUND = 7 / 8
+
+_KEY_BYTES = 16
+_MOST = 2**32 - 1
+_SHORTEST, _LONGEST = 0.001, 31 * 86_400
+
+
+class Mode(StrEnum):
+    """How a call was decided; for the record."""
+
+    EXACT = "exact"
+    LEASED = "leased"
+    #: The store was unavailable: the process's own windows, with the quota divided by the number of processes.
+    LOCAL = "local"
+    #: The store was unavailable, and such calls are refused.
+    REFUSE = "refuse"
+    #: The store admitted more than the quota to this process alone; the process refused it.
+    OVERDRAWN = "overdrawn"
+
+
+@dataclass(frozen=True, slots=True)
+class Charge:
+    """What a call is charged by one rule.
+
+    Args:
+        rule: the rule's name, for the answer.
+        key: 16 bytes that name the window, the same in every process: never a hash under a key of the process's own.
+        quota: how many, 0 to 4294967295.
+        window: seconds, 0.001 to 31 days.
+        cost: how much, at least 1.
+    """
+
+    rule: str
+    key: bytes
+    quota: int
+    window: float
+    cost: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How a window stands after a call, as far as this process knows."""
+
+    rule: str
+    remaining: int
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """Every window had room, and all were charged."""
+
+    standings: tuple[Standing, ...]
+    mode: Mode
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """A window had no room, and none was charged. After `retry_after` seconds it has, when nobody else is charged meanwhile."""
+
+    rule: str
+    retry_after: float
+    mode: Mode
+
+
+class _Windows:
+    """A process's own windows, by quota and length."""
+
+    def __init__(self) -> None:
+        self._windows: dict[tuple[int, float], SlidingWindow] = {}
+
+    def of(self, quota: int, window: float) -> SlidingWindow:
+        found = self._windows.get((quota, window))
+        if found is None:
+            found = self._windows[quota, window] = SlidingWindow(quota, window)
+        return found
+
+
+class SharedLimits:
+    """Checks all windows of a call, then charges all, in the store.
+
+    Args:
+        store: a `LimitStore`; whatever it raises counts as unavailable. It must keep a time budget of its own.
+        processes: how many processes share the quotas, at least 1. Too small a number admits more than the quota while the store
+            is unavailable.
+        degrade: what holds while the store is unavailable: ``"local"``, each process its share of the quota, or ``"refuse"``.
+
+    Raises:
+        ValueError: a value is out of its range.
+    """
+
+    def __init__(self, store: LimitStore, *, processes: int, degrade: Literal["local", "refuse"] = "local") -> None:
+        if processes < 1:
+            raise ValueError("`processes` must be at least 1")
+        if degrade not in {"local", "refuse"}:
+            raise ValueError(f"`degrade` must be `local` or `refuse`, not `{degrade}`")
+        self._script = WindowScript(store)
+        self._processes = processes
+        self._degrade = degrade
+        self._bounds = _Windows()
+        self._shares = _Windows()
+
+    async def admit(self, charges: Sequence[Charge]) -> Admitted | Refused:
+        """Decides a call.
+
+        Args:
+            charges: one for each rule that counts the call, no two with the same key.
+
+        Raises:
+            ValueError: a charge cannot be counted.
+        """
+        _check(charges)
+        try:
+            return await self._exact(charges)
+        except asyncio.CancelledError:
+            raise
+        except Exception:  # noqa: BLE001 -- whatever a store raises, the answer is the declared one
+            return self._degraded(charges)
+
+    async def _exact(self, charges: Sequence[Charge]) -> Admitted | Refused:
+        asks = [Ask(charge.key, charge.quota, charge.window, charge.cost, charge.cost) for charge in charges]
+        answer = await self._script.ask(asks)
+        if answer.refused is not None:
+            return Refused(charges[answer.refused].rule, answer.retry_after, Mode.EXACT)
+        standings = tuple(
+            Standing(charge.rule, given.remaining) for charge, given in zip(charges, answer.given, strict=True)
+        )
+        return self._bounded(charges, Admitted(standings, Mode.EXACT))
+
+    def _bounded(self, charges: Sequence[Charge], admitted: Admitted) -> Admitted | Refused:
+        """Charges the process's own windows, which hold even where the store's answer was forged."""
+        bounds = [self._bounds.of(charge.quota, charge.window * _BOUND) for charge in charges]
+        refused = _admit_all(bounds, charges)
+        if refused is not None:
+            return Refused(refused[0], refused[1], Mode.OVERDRAWN)
+        for charge in charges:
+            share = self._shares.of(charge.quota // self._processes, charge.window)
+            # What does not fit fills it: should the store fail now, this process has had its share.
+            if not share.admit(charge.key, charge.cost):
+                share.admit(charge.key, share.admit(charge.key, 0).remaining)
+        return admitted
+
+    def _degraded(self, charges: Sequence[Charge]) -> Admitted | Refused:
+        if self._degrade == "refuse":
+            return Refused(charges[0].rule, 1.0, Mode.REFUSE)
+        shares = [self._shares.of(charge.quota // self._processes, charge.window) for charge in charges]
+        refused = _admit_all(shares, charges)
+        if refused is not None:
+            return Refused(refused[0], refused[1], Mode.LOCAL)
+        standings = tuple(
+            Standing(charge.rule, share.admit(charge.key, 0).remaining)
+            for charge, share in zip(charges, shares, strict=True)
+        )
+        return Admitted(standings, Mode.LOCAL)
+
+
+def _admit_all(windows: Sequence[SlidingWindow], charges: Sequence[Charge]) -> tuple[str, float] | None:
+    """Charges all, or none and says which rule waits longest. Nothing else runs in between on a thread of an event loop."""
+    worst: tuple[str, float] | None = None
+    for window, charge in zip(windows, charges, strict=True):
+        if window.admit(charge.key, 0).remaining < charge.cost:
+            retry_after = window.admit(charge.key, charge.cost).retry_after or charge.window
+            if worst is None or retry_after > worst[1]:
+                worst = (charge.rule, retry_after)
+    if worst is None:
+        for window, charge in zip(windows, charges, strict=True):
+            # A table that is full, or a second thread, refuses here what was free above.
+            if not window.admit(charge.key, charge.cost):
+                return charge.rule, charge.window / 64
+    return worst
+
+
+def _check(charges: Sequence[Charge]) -> None:
+    if len({charge.key for charge in charges}) != len(charges):
+        raise ValueError("two charges have the same key")
+    for charge in charges:
+        if len(charge.key) != _KEY_BYTES:
+            raise ValueError(f"the key of rule `{charge.rule}` is not 16 bytes long")
+        if charge.cost < 1 or not 0 <= charge.quota <= _MOST or not _SHORTEST <= charge.window <= _LONGEST:
+            raise ValueError(f"rule `{charge.rule}` cannot be counted")

