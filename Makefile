@@ -85,9 +85,15 @@ fuzz:
 	set -e; for target in $(FUZZ_TARGETS); do \
 	  cargo +nightly fuzz run --fuzz-dir rust/fuzz "$$target" -- -max_total_time=$(SECONDS_EACH) -timeout=5 -rss_limit_mb=2048 -print_final_stats=1; done
 
-bench:
+bench: $(VENV)/.peers
 	$(MAKE) build PROFILE=release
 	$(BIN)/python benches/compare.py
+	$(BIN)/python benches/served.py
+
+$(VENV)/.peers: requirements/peers.txt $(VENV)/.installed
+	if command -v uv >/dev/null; then uv pip install --quiet --python $(BIN)/python --require-hashes --requirement $<; \
+	else $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement $<; fi
+	@touch $@
 
 bench-smoke: build
 	$(BIN)/python benches/compare.py --smoke
@@ -114,6 +120,7 @@ PIN := PIP_FIND_LINKS= UV_FIND_LINKS= $(BIN)/uv pip compile --quiet --universal 
 requirements: $(VENV)/.installed
 	$(PIN) --upgrade --output-file requirements/dev.txt requirements/dev.in
 	$(PIN) --constraint requirements/dev.txt --output-file requirements/test.txt requirements/test.in
+	$(PIN) --upgrade --output-file requirements/peers.txt requirements/peers.in
 	for file in requirements/contract-*.in; do $(PIN) --upgrade --output-file "$${file%.in}.txt" "$$file"; done
 
 clean:

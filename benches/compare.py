@@ -20,6 +20,7 @@ from pathlib import Path
 
 from joserfc import jwt
 from joserfc.jwk import ECKey, KeySet, RSAKey
+from peers import leaky_bucket, moving_window, rust_peer, throttled
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "python"))
@@ -275,7 +276,8 @@ def windows(bench):
         20_000,
         over=True,
     )
-    peers(bench, lambda: window.admit("alice"))
+    for peer in (moving_window, throttled, leaky_bucket, rust_peer):
+        peer(bench, lambda: window.admit("alice"))
     count = bench.calls(1_000_000)
     before = resident()
     for number in range(count):
@@ -289,30 +291,6 @@ def resident():
         if line.startswith("VmRSS:"):
             return int(line.split()[1]) * 1024
     return 0
-
-
-def peers(bench, ours):
-    from limits import RateLimitItemPerMinute, storage, strategies
-
-    limiter = strategies.MovingWindowRateLimiter(storage.MemoryStorage())
-    item = RateLimitItemPerMinute(1_000_000)
-    bench.pair(
-        "SlidingWindow.admit, faster than limits' moving window",
-        "",
-        ours,
-        lambda: limiter.hit(item, "alice"),
-        20_000,
-        500,
-    )
-    from throttled import RateLimiterType, Throttled, rate_limiter, store
-
-    throttled = Throttled(
-        key="alice",
-        using=RateLimiterType.SLIDING_WINDOW.value,
-        quota=rate_limiter.per_min(100_000_000),
-        store=store.MemoryStore(),
-    )
-    bench.pair("SlidingWindow.admit, faster than throttled-py", "", ours, throttled.limit, 20_000, 2000)
 
 
 async def end_to_end(bench, folder):
