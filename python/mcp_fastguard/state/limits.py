@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import time
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, Self, cast
 
 from mcp_fastguard.limits import SlidingWindow
+from mcp_fastguard.state.leases import LEAST_LEFT, Lease, LeaseTable, is_leasable
 from mcp_fastguard.state.window_script import Ask, LimitStore, StoreUnavailable, WindowScript
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
 __all__ = ["Admitted", "Charge", "LimitStore", "Mode", "Refused", "SharedLimits", "Standing", "StoreUnavailable"]
 
@@ -99,6 +102,8 @@ class SharedLimits:
 
     Args:
         store: a `LimitStore`; whatever it raises counts as unavailable. It must keep a time budget of its own.
+        mode: ``"exact"``, one round trip for each call, or ``"leased"``: a process takes permits in advance, and rules with less
+            than 128 permits for each process or windows under 10 s run exact by themselves (see `is_leased`).
         processes: how many processes share the quotas, at least 1. Too small a number admits more than the quota while the store
             is unavailable.
         degrade: what holds while the store is unavailable: ``"local"``, each process its share of the quota, or ``"refuse"``.
@@ -107,16 +112,31 @@ class SharedLimits:
         ValueError: a value is out of its range.
     """
 
-    def __init__(self, store: LimitStore, *, processes: int, degrade: Literal["local", "refuse"] = "local") -> None:
+    def __init__(
+        self,
+        store: LimitStore,
+        *,
+        processes: int,
+        mode: Literal["exact", "leased"] = "exact",
+        degrade: Literal["local", "refuse"] = "local",
+    ) -> None:
         if processes < 1:
             raise ValueError("`processes` must be at least 1")
+        if mode not in {"exact", "leased"}:
+            raise ValueError(f"`mode` must be `exact` or `leased`, not `{mode}`")
         if degrade not in {"local", "refuse"}:
             raise ValueError(f"`degrade` must be `local` or `refuse`, not `{degrade}`")
         self._script = WindowScript(store)
         self._processes = processes
+        self._mode = mode
         self._degrade = degrade
+        self._leases = LeaseTable()
         self._bounds = _Windows()
         self._shares = _Windows()
+
+    def is_leased(self, quota: int, window: float) -> bool:
+        """Whether a rule of this quota and window (seconds) takes permits in advance; the others run exact."""
+        return self._mode == "leased" and is_leasable(quota, window, self._processes)
 
     async def admit(self, charges: Sequence[Charge]) -> Admitted | Refused:
         """Decides a call.
@@ -129,6 +149,8 @@ class SharedLimits:
         """
         _check(charges)
         try:
+            if self._mode == "leased" and any(self.is_leased(charge.quota, charge.window) for charge in charges):
+                return await self._leased(charges)
             return await self._exact(charges)
         except asyncio.CancelledError:
             raise
@@ -144,6 +166,68 @@ class SharedLimits:
             Standing(charge.rule, given.remaining) for charge, given in zip(charges, answer.given, strict=True)
         )
         return self._bounded(charges, Admitted(standings, Mode.EXACT))
+
+    async def _leased(self, charges: Sequence[Charge]) -> Admitted | Refused:
+        """Uses the permits at hand, and asks for what is lacking in one question together with the exact rules."""
+        leases = [
+            self._leases.of(charge.key, charge.quota, charge.window)
+            if self.is_leased(charge.quota, charge.window)
+            else None
+            for charge in charges
+        ]
+        while True:
+            lacking = _lacking(charges, leases, LEAST_LEFT if None in leases else 0.0)
+            if lacking:
+                # What must be asked for anyway takes those along that would end while the answer is under way.
+                lacking = _lacking(charges, leases, LEAST_LEFT)
+            if not lacking and None not in leases:
+                for charge, lease in zip(charges, leases, strict=True):
+                    cast("Lease", lease).take(charge.cost)
+                return self._bounded(charges, self._stand(charges, leases, {}))
+            async with contextlib.AsyncExitStack() as asking:
+                # One question at a time for each lease; in the order of their keys, so that no two calls wait for each other.
+                for at in sorted(lacking, key=lambda at: charges[at].key):
+                    await asking.enter_async_context(cast("Lease", leases[at]).asking)
+                still = _lacking(charges, leases, LEAST_LEFT)
+                if (still or None in leases) and set(still) <= set(lacking):
+                    return await self._ask(charges, leases, still)
+
+    async def _ask(
+        self, charges: Sequence[Charge], leases: Sequence[Lease | None], lacking: Sequence[int]
+    ) -> Admitted | Refused:
+        sent = time.monotonic()
+        for at in lacking:
+            lease = cast("Lease", leases[at])
+            if sent < lease.refused_until:
+                return Refused(charges[at].rule, lease.free_at - sent, Mode.LEASED)
+        asked = [at for at, lease in enumerate(leases) if lease is None or at in lacking]
+        with _Reserved(charges, leases, asked) as reserved:
+            answer = await self._script.ask([self._question(charges[at], leases[at]) for at in asked])
+            if answer.refused is not None:
+                refused, spent = charges[asked[answer.refused]], leases[asked[answer.refused]]
+                if spent is not None:
+                    spent.refuse(answer.retry_after, refused.window)
+                return Refused(refused.rule, answer.retry_after, Mode.LEASED)
+            reserved.keep()
+        exact = {at: given.remaining for at, given in zip(asked, answer.given, strict=True)}
+        for at, given in zip(asked, answer.given, strict=True):
+            if (leased := leases[at]) is not None:
+                leased.grant(given, sent, charges[at].window, charges[at].cost)
+        if reserved.has_ended() or any(cast("Lease", leases[at]).has_ended() for at in lacking):
+            raise StoreUnavailable("the answer came after a lease had ended")
+        return self._bounded(charges, self._stand(charges, leases, exact))
+
+    def _question(self, charge: Charge, lease: Lease | None) -> Ask:
+        if lease is None:
+            return Ask(charge.key, charge.quota, charge.window, charge.cost, charge.cost)
+        return lease.ask(charge.key, charge.quota, charge.window, charge.cost, self._processes)
+
+    def _stand(self, charges: Sequence[Charge], leases: Sequence[Lease | None], exact: Mapping[int, int]) -> Admitted:
+        standings = tuple(
+            Standing(charge.rule, exact[at] if lease is None else lease.remaining + lease.permits)
+            for at, (charge, lease) in enumerate(zip(charges, leases, strict=True))
+        )
+        return Admitted(standings, Mode.LEASED)
 
     def _bounded(self, charges: Sequence[Charge], admitted: Admitted) -> Admitted | Refused:
         """Charges the process's own windows, which hold even where the store's answer was forged."""
@@ -170,6 +254,41 @@ class SharedLimits:
             for charge, share in zip(charges, shares, strict=True)
         )
         return Admitted(standings, Mode.LOCAL)
+
+
+class _Reserved:
+    """Permits at hand of a call that waits for the store, put back unless the store admits it."""
+
+    def __init__(self, charges: Sequence[Charge], leases: Sequence[Lease | None], asked: Sequence[int]) -> None:
+        at_hand = [at for at, lease in enumerate(leases) if lease is not None and at not in asked]
+        self._taken = [(lease, charges[at].cost, lease.ends_at) for at in at_hand if (lease := leases[at]) is not None]
+        self._kept = False
+
+    def __enter__(self) -> Self:
+        for lease, cost, _ in self._taken:
+            lease.take(cost)
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        if not self._kept:
+            for lease, cost, ends_at in self._taken:
+                lease.put_back(cost, ends_at)
+
+    def keep(self) -> None:
+        self._kept = True
+
+    def has_ended(self) -> bool:
+        """Whether a permit would be used after the end of its lease."""
+        return any(ends_at <= time.monotonic() for _, _, ends_at in self._taken)
+
+
+def _lacking(charges: Sequence[Charge], leases: Sequence[Lease | None], least_left: float) -> list[int]:
+    """Which leases have too little, or end within so many seconds."""
+    return [
+        at
+        for at, (charge, lease) in enumerate(zip(charges, leases, strict=True))
+        if lease is not None and not lease.has(charge.cost, least_left)
+    ]
 
 
 def _admit_all(windows: Sequence[SlidingWindow], charges: Sequence[Charge]) -> tuple[str, float] | None:
