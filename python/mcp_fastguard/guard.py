@@ -170,8 +170,9 @@ class Guard:
             return None
         try:
             decision = self._gate.decide(request, attested=attested, observes=observes, now=now)
-        except GuardFault:
-            # A full queue of the log is waited for.
+        except GuardFault as fault:
+            if fault.code != "audit_queue_full":
+                raise
             return None
         return None if isinstance(decision, Waiting) else decision
 

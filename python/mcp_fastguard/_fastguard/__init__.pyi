@@ -323,6 +323,9 @@ class SlidingWindow:
         """
     def __len__(self) -> int: ...
 
+def panic_next() -> None:
+    """The next work of the core on this thread panics. Only in builds with debug assertions: for tests."""
+
 def empty_call(key: str, cost: int = 1, now: float | None = None) -> None:
     """Does nothing: what every call across the boundary costs at least. For benches."""
 

@@ -33,8 +33,38 @@ pub(crate) fn denied(denial: &Denial, challenge: Option<String>) -> PyErr {
 /// Does the core's work. A panic is a mistake of ours: the call is refused by an `Exception`, which PyO3's own is not, so that a
 /// server that catches exceptions goes on.
 pub(crate) fn caught<T>(work: impl FnOnce() -> T) -> PyResult<T> {
+    let work = || {
+        #[cfg(debug_assertions)]
+        provoked::panic_if_asked();
+        work()
+    };
     std::panic::catch_unwind(std::panic::AssertUnwindSafe(work))
         .map_err(|_| faulted(&Fault::Internal { reason: "panic".to_owned() }))
+}
+
+/// Lets a test provoke what must never happen. Not in releases.
+#[cfg(debug_assertions)]
+pub(crate) mod provoked {
+    use std::cell::Cell;
+
+    use pyo3::prelude::*;
+
+    thread_local! {
+        static NEXT: Cell<bool> = const { Cell::new(false) };
+    }
+
+    /// The next work of the core on this thread panics.
+    #[pyfunction]
+    pub(crate) fn panic_next() {
+        NEXT.set(true);
+    }
+
+    #[expect(clippy::panic, reason = "what it is for")]
+    pub(super) fn panic_if_asked() {
+        if NEXT.take() {
+            panic!("a test asked for this");
+        }
+    }
 }
 
 pub(crate) fn faulted(fault: &Fault) -> PyErr {

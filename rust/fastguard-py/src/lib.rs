@@ -25,6 +25,9 @@ mod _fastguard {
     use super::call::{AllowedCall, ObservedCall};
     #[pymodule_export]
     use super::config::{config_json_schema, config_warnings, verify_log};
+    #[cfg(debug_assertions)]
+    #[pymodule_export]
+    use super::error::provoked::panic_next;
     #[pymodule_export]
     use super::gate::{Attested, Gate, Waiting};
     #[pymodule_export]
