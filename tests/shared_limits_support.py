@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import hashlib
 import hmac
 import json
@@ -13,7 +15,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from support import skip_aloud
 
@@ -78,11 +80,14 @@ class PlainStore:
     """Satisfies `LimitStore` by a client of redis-py."""
 
     def __init__(self, port: int, secret: bytes = b"secret of this deployment") -> None:
-        from redis.asyncio import Redis
+        from redis.asyncio import BlockingConnectionPool, Redis
         from redis.asyncio.retry import Retry
         from redis.backoff import NoBackoff
 
-        self.redis = Redis(host="127.0.0.1", port=port, retry=Retry(NoBackoff(), 0), socket_connect_timeout=1)
+        pool = BlockingConnectionPool(
+            host="127.0.0.1", port=port, max_connections=32, timeout=None, retry=Retry(NoBackoff(), 0)
+        )
+        self.redis = Redis.from_pool(pool)
         self.secret = secret
 
     async def run(self, script, keys, args):
@@ -141,3 +146,67 @@ def hammer(port: int, *arguments: str) -> list[dict[str, Any]]:
         worker.stdin.write(begin)
         worker.stdin.flush()
     return [json.loads(worker.communicate(timeout=60)[0]) for worker in workers]
+
+
+class Proxy:
+    """Stands between a client and a server, and delays, holds or refuses what they say."""
+
+    def __init__(self, target: int) -> None:
+        self._target = target
+        self._flows = asyncio.Event()
+        self._flows.set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._refuses = False
+        self.delay = 0.0
+        self.port = 0
+
+    async def __aenter__(self) -> Self:
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self.port = self._server.sockets[0].getsockname()[1]
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        self._server.close()
+        self._end_all()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def hold(self) -> None:
+        """Nothing passes and nothing is closed, as in a partition."""
+        self._flows.clear()
+
+    def refuse(self) -> None:
+        """Ends every connection, and each new one at once."""
+        self._refuses = True
+        self._end_all()
+
+    def mend(self) -> None:
+        self._refuses, self.delay = False, 0.0
+        self._flows.set()
+
+    def _end_all(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        try:
+            with contextlib.suppress(OSError, asyncio.CancelledError):
+                if not self._refuses:
+                    server_reader, server_writer = await asyncio.open_connection("127.0.0.1", self._target)
+                    try:
+                        await asyncio.gather(self._pump(reader, server_writer), self._pump(server_reader, writer))
+                    finally:
+                        server_writer.close()
+        finally:
+            self._tasks.discard(task)
+            writer.close()
+
+    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(65_536):
+            await asyncio.sleep(self.delay)
+            await self._flows.wait()
+            writer.write(data)
+            await writer.drain()
+        raise ConnectionResetError
