@@ -89,13 +89,15 @@ class PlainStore:
         )
         self.redis = Redis.from_pool(pool)
         self.secret = secret
+        self.digests: dict[str, str] = {}
 
     async def run(self, script, keys, args):
         from redis.exceptions import NoScriptError
 
-        digest = hashlib.sha1(script.encode(), usedforsecurity=False).hexdigest()
+        if script not in self.digests:
+            self.digests[script] = hashlib.sha1(script.encode(), usedforsecurity=False).hexdigest()
         try:
-            return await self.redis.evalsha(digest, len(keys), *keys, *args)
+            return await self.redis.evalsha(self.digests[script], len(keys), *keys, *args)
         except NoScriptError:
             return await self.redis.eval(script, len(keys), *keys, *args)
 
