@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
+import subprocess
+import sys
 
 import pytest
 
@@ -126,6 +129,34 @@ def test_what_was_not_used_is_given_back(shared_server):
 
     answers = asyncio.run(main())
     assert sum(isinstance(answer, Admitted) for answer in answers) == 800
+
+
+def test_killed_process_takes_its_permits_along_and_buys_nobody_any(shared_server):
+    program = """
+import asyncio, sys
+from mcp_fastguard.state.limits import SharedLimits, Charge
+from shared_limits_support import PlainStore, digest
+async def main():
+    limits = SharedLimits(PlainStore(int(sys.argv[1])), processes=2, mode="leased")
+    for _ in range(100):
+        await limits.admit([Charge("rule a", digest("a"), 1_000, 60.0)])
+    print("used", flush=True)
+    await asyncio.sleep(60)
+asyncio.run(main())
+"""
+
+    async def main():
+        async with leased_on(shared_server, processes=2) as ([limits], _):
+            environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+            command = [sys.executable, "-c", program, str(shared_server.port)]
+            with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment) as other:
+                assert other.stdout.readline() == b"used\n"
+                other.kill()
+            answers = [await limits.admit([charge()]) for _ in range(1_000)]
+            return sum(isinstance(answer, Admitted) for answer in answers)
+
+    # The other used 100, and had at most one lease's worth in hand: 1000 / 32.
+    assert 1_000 - 100 - 31 <= asyncio.run(main()) <= 900
 
 
 def test_eight_processes_under_uneven_load_use_nine_tenths_and_never_exceed_the_quota(shared_server):
