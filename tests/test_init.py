@@ -9,8 +9,8 @@ import tomllib
 import pytest
 
 from mcp_fastguard._fastguard import config_warnings
-from mcp_fastguard.cli.inventory import Offer
 from mcp_fastguard.cli.scaffold import bad_scopes, proposed_scope
+from mcp_fastguard.transport.offers import Offer
 
 SERVERS = {
     "sdk": """\

@@ -93,6 +93,8 @@ class Guard:
         self.listeners = Listeners()
         #: Tools that have a rule beside their code.
         self.ruled_tools: set[str] = set()
+        #: Kinds of targets whose rules were held against what the server offers; for transports.
+        self.compared: set[str] = set()
         self._is_closed = False
         #: Whether this process fetches keys: a child of it does not yet.
         self._is_started = False

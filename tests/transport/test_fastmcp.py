@@ -214,8 +214,10 @@ def test_login_with_routes_of_its_own_stays_reachable(tmp_path):
     run(walk())
 
 
-def test_tools_without_a_rule_are_named_once_at_the_first_list(make_guard, rules, issuer, caplog):
-    guard = make_guard()
+def test_tools_without_a_rule_and_rules_without_a_tool_are_named_once_at_the_start(make_guard, issuer, caplog):
+    guard = make_guard(
+        tools={name: {"open": True} for name in ("add", "run_query", "secret", "child_list_tables", "no_*")}
+    )
     app = guard.asgi(build(guard).http_app(path="/mcp"))
 
     async def walk():
@@ -225,5 +227,10 @@ def test_tools_without_a_rule_are_named_once_at_the_first_list(make_guard, rules
                     await found.list_tools()
 
     run(walk())
-    told = [record.message for record in caplog.records if "has no rule" in record.message]
-    assert told == ["tool 'child_hidden' has no rule: it is refused and not listed"]
+    told = [
+        record.message for record in caplog.records if "has no rule" in record.message or "speaks of" in record.message
+    ]
+    assert told == [
+        "tool `child_hidden` has no rule: it is refused",
+        'tools."no_*" speaks of no tool of this server',
+    ]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+from types import SimpleNamespace
+
 import httpx2
 import pytest
 from mcp.server.lowlevel import Server
@@ -65,3 +68,64 @@ def test_second_layer_and_what_is_no_server_are_refused(make_guard, make_server)
         guard.mcp_server(object())
     with pytest.raises(ValueError, match="transport"):
         guard.mcp_server(make_server(), transport="pigeon")
+
+
+@pytest.mark.parametrize("auth", [False, True], ids=["alone", "behind a layer"])
+def test_rules_are_compared_with_the_servers_tools_when_it_starts(make_guard, caplog, auth):
+    guard = make_guard(tools={"add": {"open": True}, "no_*": {"open": True}})
+    mcp = MCPServer("test", middleware=[guard.mcp_middleware()])
+
+    @mcp.tool()
+    def add(a: int, b: int) -> int:
+        return a + b
+
+    @mcp.tool()
+    def forgotten() -> None:
+        pytest.fail("it ran")
+
+    app = mcp.streamable_http_app()
+    if auth:
+        [route] = app.routes
+        route.endpoint = Layer(route.endpoint)
+
+    async def walk():
+        async with served(guard.asgi(app)):
+            while not any("speaks of" in record.message for record in caplog.records):
+                await asyncio.sleep(0)
+
+    asyncio.run(walk())
+    told = [record.message for record in caplog.records if record.name == "mcp_fastguard"]
+    assert told[-2:] == [
+        "tool `forgotten` has no rule: it is refused",
+        'tools."no_*" speaks of no tool of this server',
+    ]
+
+
+def test_server_that_cannot_list_its_tools_starts_all_the_same(make_guard, caplog):
+    class Broken:
+        async def list_tools(self):
+            raise RuntimeError("no")
+
+    async def app(scope, receive, send):
+        await receive()
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        await send({"type": "lifespan.shutdown.complete"})
+
+    app.state = SimpleNamespace(fastmcp_server=Broken())
+    guard = make_guard()
+
+    async def walk():
+        async with served(guard.asgi(app)):
+            while not any("not compared" in record.message for record in caplog.records):
+                await asyncio.sleep(0)
+
+    asyncio.run(walk())
+    assert guard.compared == set()
+
+
+class Layer:
+    """A middleware round an endpoint."""
+
+    def __init__(self, app):
+        self.app = app

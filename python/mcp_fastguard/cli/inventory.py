@@ -1,35 +1,16 @@
-"""What a server offers: its tools, prompts and resources, as its own object lists them."""
+"""Finds the user's server by its place, and what it offers."""
 
 from __future__ import annotations
 
 import asyncio
 import importlib
-import inspect
 import sys
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-__all__ = ["Inventory", "Offer", "load_inventory", "load_server"]
+from mcp_fastguard.transport.offers import Inventory, inventory_of
 
-
-class Offer(NamedTuple):
-    """One tool, prompt or resource.
-
-    ``is_read_only`` and ``is_destructive`` are the server's own hints (MCP 2026-07-28, tool annotations), or None.
-    """
-
-    name: str
-    description: str = ""
-    is_read_only: bool | None = None
-    is_destructive: bool | None = None
-
-
-class Inventory(NamedTuple):
-    """All that rules can name."""
-
-    tools: list[Offer]
-    prompts: list[Offer]
-    resources: list[Offer]
+__all__ = ["load_inventory", "load_server"]
 
 
 def load_server(place: str) -> Any:
@@ -69,46 +50,3 @@ def load_inventory(place: str) -> Inventory:
         message = f"`{place}` is no MCPServer or FastMCP: {type(server).__name__}"
         raise ValueError(message)
     return asyncio.run(inventory_of(server))
-
-
-async def inventory_of(server: Any) -> Inventory:
-    """What a server offers."""
-
-    async def listed(method: str) -> list[Any]:
-        ask = getattr(server, method, None)
-        if ask is None:
-            return []
-        # FastMCP would run its middleware, and so the guard, which refuses what nobody has asked.
-        has_middleware = "run_middleware" in inspect.signature(ask).parameters
-        return list(await (ask(run_middleware=False) if has_middleware else ask()))
-
-    templates = await listed("list_resource_templates")
-    return Inventory(
-        tools=sorted(map(_tool, await listed("list_tools"))),
-        prompts=sorted(Offer(str(prompt.name), _first_line(prompt)) for prompt in await listed("list_prompts")),
-        resources=sorted(
-            [Offer(str(resource.uri), _first_line(resource)) for resource in await listed("list_resources")]
-            + [Offer(_glob_of(template), _first_line(template)) for template in templates]
-        ),
-    )
-
-
-def _tool(tool: Any) -> Offer:
-    hints = getattr(tool, "annotations", None)
-    # By the wire's names, which are the same in every version of the SDKs.
-    found = {} if hints is None else hints.model_dump(by_alias=True, exclude_none=True)
-    return Offer(str(tool.name), _first_line(tool), found.get("readOnlyHint"), found.get("destructiveHint"))
-
-
-def _first_line(offer: Any) -> str:
-    lines = (getattr(offer, "description", None) or "").strip().splitlines()
-    return lines[0].strip() if lines else ""
-
-
-def _glob_of(template: Any) -> str:
-    """``db://{table}/rows`` as a rule names it: ``db://*/rows``."""
-    uri = str(getattr(template, "uri_template", None) or getattr(template, "uriTemplate", ""))
-    parts = []
-    for index, part in enumerate(uri.split("{")):
-        parts.append(part if index == 0 else "*" + part.partition("}")[2])
-    return "".join(parts)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 from mcp_fastguard.cli.toml import printable, toml_key, toml_text
 
 if TYPE_CHECKING:
-    from mcp_fastguard.cli.inventory import Inventory, Offer
+    from mcp_fastguard.transport.offers import Inventory, Offer
 
 __all__ = ["bad_scopes", "proposed_scope", "scaffold"]
 

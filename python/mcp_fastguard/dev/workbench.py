@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import httpx2
 
-from mcp_fastguard.cli.inventory import inventory_of, load_server
+from mcp_fastguard.cli.inventory import load_server
 from mcp_fastguard.cli.scaffold import proposed_scope
 from mcp_fastguard.config import GuardConfig, scopes_of_rules
 from mcp_fastguard.dev.authorization_server import LIFETIME, AuthorizationServer
@@ -18,6 +18,7 @@ from mcp_fastguard.dev.loopback import require_loopback
 from mcp_fastguard.dev.serving import bound, interrupted, serving
 from mcp_fastguard.dev.serving import run as run_on_loop
 from mcp_fastguard.guard import Guard
+from mcp_fastguard.transport.offers import inventory_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence

@@ -17,6 +17,7 @@ from mcp_fastguard.guard import Call
 from mcp_fastguard.transport.bodies import drain, replay
 from mcp_fastguard.transport.challenge import http_answer
 from mcp_fastguard.transport.metadata import Metadata, metadata_paths
+from mcp_fastguard.transport.offers import inventory_of, server_of
 from mcp_fastguard.transport.origins import Origins
 
 if TYPE_CHECKING:
@@ -41,6 +42,9 @@ CALLS: Final = "mcp_fastguard.calls"
 
 #: A stream's token is looked at again every so many seconds (decision 3).
 RECHECK_INTERVAL: Final = 5.0
+
+#: A server's tools are awaited for so many seconds, to compare the rules with them.
+COMPARE_WAIT: Final = 10.0
 
 #: Lists are filtered by the message layer; without it they would show what the caller may not see.
 _LISTS: Final = frozenset({"tools/list", "prompts/list", "resources/list", "resources/templates/list"})
@@ -88,6 +92,7 @@ class GuardASGI:
         self._metadata_paths = metadata_paths(guard)
         self._metadata = Metadata(guard)
         self._watch = _Watch(guard)
+        self._comparing: asyncio.Task[None] | None = None
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.app, name)
@@ -240,7 +245,7 @@ class GuardASGI:
         inner = getattr(self.app, "lifespan", None) or getattr(
             getattr(self.app, "router", None), "lifespan_context", None
         )
-        self.guard.start()
+        self._start()
         try:
             if inner is None:
                 yield None
@@ -248,7 +253,20 @@ class GuardASGI:
                 async with inner(self.app) as state:
                     yield state
         finally:
-            await asyncio.to_thread(self.guard.close)
+            await self._end()
+
+    def _start(self, outer: Any = None) -> None:
+        self.guard.start()
+        server = server_of(self.app) or server_of(outer)
+        if server is not None:
+            # Its first list need not tell.
+            self.guard.compared.update(_KINDS)
+            self._comparing = asyncio.ensure_future(_compare(self.guard, server))
+
+    async def _end(self) -> None:
+        if self._comparing is not None:
+            self._comparing.cancel()
+        await asyncio.to_thread(self.guard.close)
 
     async def _lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Begins to fetch keys at the start, and seals the log at the end."""
@@ -261,9 +279,9 @@ class GuardASGI:
 
         async def observed(message: Message) -> None:
             if message["type"] == "lifespan.startup.complete":
-                self.guard.start()
+                self._start(scope.get("app"))
             elif message["type"] in {"lifespan.shutdown.complete", "lifespan.shutdown.failed"}:
-                await asyncio.to_thread(self.guard.close)
+                await self._end()
             await send(message)
 
         try:
@@ -277,6 +295,24 @@ class GuardASGI:
             await observed({"type": "lifespan.startup.complete"})
             await received()
             await observed({"type": "lifespan.shutdown.complete"})
+
+
+#: What rules name, in the order of :class:`Inventory`.
+_KINDS: Final = ("tool", "prompt", "resource")
+
+
+async def _compare(guard: Guard, server: Any) -> None:
+    """Holds the rules against what a server offers, beside its first calls: a proxy asks other servers for its list."""
+    try:
+        async with asyncio.timeout(COMPARE_WAIT):
+            inventory = await inventory_of(server)
+    except Exception as error:  # noqa: BLE001 - whatever a server raises, its calls are decided as ever
+        guard.compared.difference_update(_KINDS)
+        logger.warning("the rules were not compared with the server's tools: %s", type(error).__name__)
+        return
+    for kind, offers in zip(_KINDS, inventory, strict=True):
+        for gap in guard.rule_gaps(kind, [offer.name for offer in offers]):
+            logger.warning("%s", gap)
 
 
 class _ClientGoneError(Exception):

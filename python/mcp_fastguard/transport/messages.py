@@ -39,7 +39,6 @@ class MessageLayer:
         self.guard = guard
         self._stdio = StdioCaller(guard) if transport == "stdio" else None
         guard.attached.add(transport)
-        self._warned: set[str] = set()
 
     async def begin(
         self,
@@ -90,10 +89,12 @@ class MessageLayer:
         return call
 
     def warn_of_gaps(self, kind: str, names: Iterable[str]) -> None:
-        """At the first list of a kind: which of its names have no rule, since nobody can call them."""
-        if kind in self._warned:
+        """At the first list of a kind: which of its names have no rule, since nobody can call them. Servers whose ASGI app names
+        them are looked at when they start.
+        """
+        if kind in self.guard.compared:
             return
-        self._warned.add(kind)
+        self.guard.compared.add(kind)
         for name in names:
             if not self.guard.gate.rule_keys(kind, name):
                 logger.warning("%s %r has no rule: it is refused and not listed", kind, name)
