@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import functools
+import importlib.util
 import re
+import subprocess
+import sys
+import threading
 import tomllib
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -12,6 +19,7 @@ from typer.main import get_command
 
 from mcp_fastguard._fastguard import config_warnings
 from mcp_fastguard.config import json_schema
+from support import chromium, skip_aloud
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -76,3 +84,70 @@ def test_page_of_the_command_line_lists_every_command() -> None:
 )
 def test_every_room_has_a_page_of_its_name(room: str) -> None:
     assert (DOCS / "rooms" / f"{room}.md").read_text(encoding="utf-8").startswith(f"# {room}\n")
+
+
+def made_by(name: str) -> ModuleType:
+    """A script that makes a page."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / ".ci" / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_reference_is_what_the_code_says() -> None:
+    page = made_by("reference").page()
+    assert (DOCS / "reference.md").read_text(encoding="utf-8") == page, "run make docs"
+    # Every attribute says what it is.
+    assert not re.findall(r"^\| `\w+` \| `.*` \|  \|$", page, re.MULTILINE)
+
+
+def test_picture_shows_the_rooms_in_their_order() -> None:
+    drawn = made_by("picture")
+    assert (DOCS / "path.svg").read_text(encoding="utf-8") == drawn.picture(), "run make docs"
+    table = re.findall(r"^\| \[(\w+)\]\(rooms/", (DOCS / "index.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert [*(room.word for room in drawn.ROOMS), "audit"] == table
+
+
+def test_every_page_fits_a_phone_and_a_desktop_without_an_error(tmp_path: Path) -> None:
+    """Built strictly, and opened in a real browser: no script fails, nothing is asked of another host, nothing scrolls sideways."""
+    browser = chromium()
+    from playwright import sync_api as playwright
+
+    zensical = Path(sys.executable).with_name("zensical")
+    if not zensical.is_file():
+        skip_aloud("zensical is not installed")
+    for name in ("docs", "zensical.toml"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    subprocess.run([zensical, "build", "--strict"], cwd=tmp_path, check=True, capture_output=True, timeout=120)
+    site = tmp_path / "site"
+    handler = functools.partial(QuietHandler, directory=str(site))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server, playwright.sync_playwright() as started:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        base = f"http://127.0.0.1:{server.server_port}/"
+        opened = started.chromium.launch(executable_path=browser, args=["--no-sandbox"])
+        found = [fault for width in (390, 1440) for fault in faults_of(opened, base, site, width)]
+        opened.close()
+        server.shutdown()
+    assert not found
+
+
+class QuietHandler(SimpleHTTPRequestHandler):
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+def faults_of(opened: Any, base: str, site: Path, width: int) -> list[str]:
+    found: list[str] = []
+    page = opened.new_page(viewport={"width": width, "height": 900})
+    page.on("pageerror", lambda error: found.append(f"{page.url}: {error}"))
+    page.on("console", lambda line: found.append(f"{page.url}: {line.text}") if line.type == "error" else None)
+    page.on("request", lambda request: None if request.url.startswith((base, "data:")) else found.append(request.url))
+    for file in sorted(site.rglob("index.html")):
+        page.goto(base + file.parent.relative_to(site).as_posix().removeprefix(".").strip("/"))
+        if page.evaluate("document.documentElement.scrollWidth > document.documentElement.clientWidth"):
+            found.append(f"{page.url} scrolls sideways at {width} px")
+    page.close()
+    return found

@@ -28,7 +28,14 @@ WARNED_DAYS: Final = 7
 
 @dataclass(frozen=True)
 class GuardConfig:
-    """The text of a configuration, and where it came from."""
+    """The text of a configuration, and where it came from.
+
+    Attributes:
+        text: TOML, or JSON where ``is_json``.
+        folder: relative paths of the configuration start here.
+        file: its name, for messages; None where it came from no file.
+        is_json: see ``text``.
+    """
 
     text: str
     folder: Path

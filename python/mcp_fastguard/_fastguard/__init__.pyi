@@ -140,7 +140,21 @@ def verify_compact(compact: str, keys: KeySet, *, algorithms: Sequence[str]) -> 
 
 @final
 class VerifiedToken:
-    """Proof that a token's signature, issuer, audience, times and type are in order."""
+    """Proof that a token's signature, issuer, audience, times and type are in order.
+
+    Attributes:
+        subject: ``sub``.
+        client_id: the OAuth client, from the first of ``client_claims`` that the token has.
+        issuer: ``iss``.
+        audience: ``aud``, as a tuple also where the token has one.
+        scopes: from the first of ``scope_claims`` that the token has.
+        expires_at: ``exp``, in seconds since the epoch.
+        issued_at: ``iat``, likewise.
+        token_id: ``jti``; for tokens without one, ``sha-256:`` and a digest of header and payload.
+        thumbprint: ``cnf.jkt`` (RFC 9449 section 6.1), where the token is bound to a key.
+        organisation: the claim that ``organisation_claim`` names.
+        claims: all of them, as a new dict each time.
+    """
 
     def __new__(cls, proof: Never) -> VerifiedToken: ...
     @property
@@ -216,7 +230,11 @@ class TokenVerifier:
 
 @final
 class BoundToken:
-    """Proof that a token is used by the holder of the key that it is bound to."""
+    """Proof that a token is used by the holder of the key that it is bound to.
+
+    Attributes:
+        token: the verified token.
+    """
 
     def __new__(cls, proof: Never) -> BoundToken: ...
     @property
@@ -282,7 +300,13 @@ class DPoPVerifier:
 
 @final
 class Admission:
-    """What a window said. True where it admitted."""
+    """What a window said. True where it admitted.
+
+    Attributes:
+        allowed: whether it was admitted, and charged.
+        remaining: how much the window has left now.
+        retry_after: in how many seconds the same cost is admitted if nobody else comes; None where it was admitted, or never can be.
+    """
 
     def __new__(cls, proof: Never) -> Admission: ...
     @property
@@ -333,7 +357,28 @@ def empty_call(key: str, cost: int = 1, now: float | None = None) -> None:
 
 @final
 class AllowedCall:
-    """Proof that a call may run, short of the approvals that its rule may demand."""
+    """Proof that a call may run, short of the approvals that its rule may demand.
+
+    Attributes:
+        subject: ``sub`` of the token.
+        client_id: the OAuth client.
+        issuer: ``iss``.
+        organisation: the claim that ``organisation_claim`` names.
+        actor: ``sub`` of ``act`` (RFC 8693 section 4.1): who acts for the subject.
+        scopes: those of the token.
+        kind: ``"tool"``, ``"prompt"``, ``"resource"`` or ``"method"``: which table of rules decided.
+        method: of the message, as ``tools/call``.
+        target: what the rules name: the name of a tool or prompt, the URI of a resource, else the method.
+        tool: the target, where it is a tool.
+        request_id: JSON text of the request's id, where there is one.
+        tier: ``"auto"``, ``"log"`` or ``"approve"``, as the rule says.
+        rule: the key of the rule that allowed the call, as ``tools.run_query``.
+        remaining: how many more calls the tightest limit admits now.
+        limit: the name of that limit's rule.
+        record: the number of the decision's record; 0 without a log.
+        dpop_nonce: what the client should put into its next proof, where its nonce is about to end (RFC 9449 section 8.2).
+        token: the verified token.
+    """
 
     def __new__(cls, proof: Never) -> AllowedCall: ...
     @property

@@ -33,7 +33,13 @@ WAIT_BUCKETS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 
 
 
 class Family(NamedTuple):
-    """What one metric is: ``counter``, ``gauge`` or ``histogram``, its labels, and its text of help."""
+    """What one metric is.
+
+    Attributes:
+        kind: ``counter``, ``gauge`` or ``histogram``.
+        labels: the names of its labels.
+        text: its text of help.
+    """
 
     kind: str
     labels: tuple[str, ...]
