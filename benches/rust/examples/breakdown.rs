@@ -41,14 +41,19 @@ fn least(name: &str, mut work: impl FnMut()) {
 fn main() {
     let pair = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).expect("a key");
     let point = pair.public_key().as_ref();
-    let config = format!(
-        r#"{{"version":1,"resource":{{"url":"https://mcp.example.com/mcp"}},"issuers":[{{"issuer":"https://auth.example.com","algorithms":["ES256"],
-        "jwks":{{"kty":"EC","crv":"P-256","kid":"k","x":"{}","y":"{}"}}}}],"limits":{{"rules":[{{"per":"principal","quota":"4000000000/minute"}}]}},
-        "tools":{{"run_query":{{"scopes":["warehouse:query:read"]}}}},"audit":{{"enabled":false}}}}"#,
-        base64url(&point[1..33]),
-        base64url(&point[33..])
-    );
-    let gate = Gate::new(Config::from_json(&config).expect("good"), None).expect("good");
+    let (x, y) = (base64url(&point[1..33]), base64url(&point[33..]));
+    let config = |rules: &str| {
+        format!(
+            r#"{{"version":1,"resource":{{"url":"https://mcp.example.com/mcp"}},"issuers":[{{"issuer":"https://auth.example.com","algorithms":["ES256"],
+        "jwks":{{"kty":"EC","crv":"P-256","kid":"k","x":"{x}","y":"{y}"}}}}],"limits":{{"rules":[{rules}]}},
+        "tools":{{"run_query":{{"scopes":["warehouse:query:read"]}}}},"audit":{{"enabled":false}}}}"#
+        )
+    };
+    let gate = |rules| Gate::new(Config::from_json(&config(rules)).expect("good"), None).expect("good");
+    let one = r#"{"per":"principal","quota":"4000000000/minute"}"#;
+    let three = r#"{"per":"principal","quota":"4000000000/minute"},{"per":"session","quota":"4000000000/minute"},
+        {"per":"tool","quota":"4000000000/minute"}"#;
+    let (gate, gate_of_three) = (gate(one), gate(three));
     let header = base64url(br#"{"alg":"ES256","kid":"k","typ":"at+jwt"}"#);
     let claims = base64url(
         format!(
@@ -74,6 +79,10 @@ fn main() {
         drop(black_box(received.target()));
     });
     least("gate.check", || match gate.check(&request, now) {
+        Ok(Decision::Allowed(call)) => drop(black_box(call)),
+        _ => std::process::abort(),
+    });
+    least("gate.check, three rules", || match gate_of_three.check(&request, now) {
         Ok(Decision::Allowed(call)) => drop(black_box(call)),
         _ => std::process::abort(),
     });

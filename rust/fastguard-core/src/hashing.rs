@@ -25,12 +25,33 @@ impl KeyHasher {
 
     /// Hashes the parts, each preceded by its length, so that no two lists run together.
     pub fn hash(&self, parts: &[&[u8]]) -> u128 {
-        let mut hasher = SipHasher13::new_with_keys(self.first, self.second);
+        let mut hash = self.begin();
         for part in parts {
-            hasher.write_u64(part.len() as u64);
-            hasher.write(part);
+            hash.push(part);
         }
-        hasher.finish128().as_u128()
+        hash.finish()
+    }
+
+    /// Begins a list whose parts come one by one.
+    pub fn begin(&self) -> PartialHash {
+        PartialHash(SipHasher13::new_with_keys(self.first, self.second))
+    }
+}
+
+/// The hash of the parts so far. A copy goes on from there.
+#[derive(Clone, Debug)]
+pub struct PartialHash(SipHasher13);
+
+impl PartialHash {
+    /// Adds a part, preceded by its length.
+    pub fn push(&mut self, part: &[u8]) {
+        self.0.write_u64(part.len() as u64);
+        self.0.write(part);
+    }
+
+    /// The hash of the list.
+    pub fn finish(&self) -> u128 {
+        self.0.finish128().as_u128()
     }
 }
 

@@ -5,6 +5,7 @@ mod check;
 mod dpop;
 mod error;
 mod glob;
+mod limits;
 mod read;
 mod schema;
 mod values;
@@ -13,8 +14,10 @@ pub use certificates::{CertificateSource, Certificates};
 pub use dpop::{Dpop, DpopMode, NonceMode, NonceSecret};
 pub use error::{ConfigError, Problem, Warning};
 pub use glob::Glob;
+pub(crate) use limits::Counted;
+pub use limits::{LimitRule, Limits, Per};
 pub use schema::{
-    Audit, Binding, Config, Issuer, LimitRule, Limits, Observe, ObservedRoom, OnAuditFailure, Per, Proxies, Resource,
-    Rule, Scope, Stdio, Tier, Tokens,
+    Audit, Binding, Config, Issuer, Observe, ObservedRoom, OnAuditFailure, Proxies, Resource, Rule, Scope, Stdio, Tier,
+    Tokens,
 };
 pub use values::{Date, Network, Quota, Required, Span};

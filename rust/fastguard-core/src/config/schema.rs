@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 use super::certificates::Certificates;
 use super::dpop::Dpop;
 use super::error::ConfigError;
-use super::values::{Date, Network, Quota, Required, Span};
+use super::limits::Limits;
+use super::values::{Date, Network, Required, Span};
 
 /// The whole file.
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -222,99 +223,6 @@ pub struct Scope {
     pub implies: Vec<String>,
 }
 
-/// `[limits]`: how often.
-#[derive(Clone, Debug, Deserialize, Serialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[serde(deny_unknown_fields, default)]
-pub struct Limits {
-    /// The rules; every one that fits a call counts it. Default: 1000/minute per principal.
-    pub rules: Vec<LimitRule>,
-    /// Most windows that are kept at once. Default: 1000000.
-    pub max_keys: usize,
-}
-
-impl LimitRule {
-    /// The rule's name in records and answers: its own, or one made of what it says.
-    pub fn name(&self) -> String {
-        if let Some(name) = &self.name {
-            return name.clone();
-        }
-        let per: Vec<&str> = self.per.iter().map(|per| per.name()).collect();
-        let narrowed = [("tool", &self.tool), ("method", &self.method)];
-        let narrowed: Vec<String> = narrowed
-            .into_iter()
-            .filter_map(|(key, value)| value.as_ref().map(|value| format!(" {key} {value}")))
-            .collect();
-        format!("{}{} {}", per.join("+"), narrowed.concat(), self.quota)
-    }
-}
-
-impl Per {
-    /// The word.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Principal => "principal",
-            Self::Session => "session",
-            Self::Client => "client",
-            Self::Tool => "tool",
-            Self::Method => "method",
-            Self::Address => "address",
-            Self::Everyone => "everyone",
-        }
-    }
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        let quota = Quota::new(1_000, std::time::Duration::from_secs(60));
-        let rule = LimitRule { name: None, per: vec![Per::Principal], quota, tool: None, method: None };
-        Self { rules: vec![rule], max_keys: 1_000_000 }
-    }
-}
-
-/// One rule of `[limits]`.
-#[derive(Clone, Debug, Deserialize, Serialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[serde(deny_unknown_fields)]
-pub struct LimitRule {
-    /// A name for records and answers. Default: made from `per` and the target.
-    #[serde(default)]
-    pub name: Option<String>,
-    /// What has a window of its own: one word or several.
-    #[serde(deserialize_with = "super::values::one_or_many")]
-    #[cfg_attr(feature = "schema", schemars(with = "super::values::OneOrMany<Per>"))]
-    pub per: Vec<Per>,
-    /// How many in which time: "100/minute", "5/10s".
-    pub quota: Quota,
-    /// Only calls of this tool count, by name or glob.
-    #[serde(default)]
-    pub tool: Option<String>,
-    /// Only messages of this method count, by name or glob. Default: every message.
-    #[serde(default)]
-    pub method: Option<String>,
-}
-
-/// What has a window of its own.
-#[derive(Clone, Copy, Debug, Deserialize, Eq, Ord, PartialEq, PartialOrd, Serialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[serde(rename_all = "lowercase")]
-pub enum Per {
-    /// (issuer, subject), or (issuer, client) without a subject.
-    Principal,
-    /// (principal, session); where the wire has no session, the principal.
-    Session,
-    /// (issuer, client).
-    Client,
-    /// (principal, tool).
-    Tool,
-    /// The method of the message.
-    Method,
-    /// The address of the peer; IPv6 by /64.
-    Address,
-    /// One window for all.
-    Everyone,
-}
-
 /// `[tools."…"]` and its likes: who may.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
@@ -335,6 +243,9 @@ pub struct Rule {
     /// What the token must be bound to. Default: as `dpop.mode` says.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub binding: Option<Binding>,
+    /// The class that limits with `per = "class"` count a tool in.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub class: Option<String>,
 }
 
 /// What a token must be bound to for one target.

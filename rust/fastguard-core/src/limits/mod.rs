@@ -1,9 +1,14 @@
 //! Room 3: admits the call, if every window that counts it has room.
 
 mod admit;
+mod charges;
+mod rules;
+mod sliding;
 mod table;
 mod window;
 
-pub use admit::{AdmittedCall, Limits, MAX_RULES, Standing};
-pub use table::{Admitted, Charge, ClockSource, Refusal, Refused, SlidingWindow, WindowTable};
+pub use admit::{AdmittedCall, Limits, MAX_RULES, MAX_WINDOWS, Standing};
+pub use charges::{Charges, PlannedCharge};
+pub use sliding::SlidingWindow;
+pub use table::{Admitted, Charge, ClockSource, Refusal, Refused, WindowTable};
 pub use window::{Admission, LONGEST_WINDOW, SHORTEST_WINDOW, WindowSpec};

@@ -8,14 +8,18 @@ use std::time::Duration;
 
 use hashbrown::HashTable;
 
-use super::admit::MAX_RULES;
-use super::window::{Admission, Counter, Window, WindowSpec};
+use super::admit::MAX_WINDOWS;
+use super::window::{Counter, Window, WindowSpec};
 use crate::bounds::TABLE_SHARE;
 use crate::clock::Tick;
 use crate::denial::Fault;
 
 /// Most shards; as many calls can be charged at once.
 const MAX_SHARDS: usize = 64;
+
+/// Charges of an ordinary call, and the most of any: a rule per role counts once for each role.
+const FEW_CHARGES: usize = 4;
+const MAX_CHARGES: usize = 64;
 
 /// A shard is worth its lock from this many windows on.
 const WINDOWS_PER_SHARD: usize = 1_024;
@@ -38,6 +42,11 @@ pub struct Charge<'a> {
     pub cost: u32,
     /// The principal, which may hold only its share of the table.
     pub holder: u128,
+}
+
+impl Charge<'_> {
+    /// Of nobody, in no window.
+    pub(super) const NONE: Self = Self { key: 0, spec: &WindowSpec::CLOSED, cost: 0, holder: 0 };
 }
 
 /// Every charge was made.
@@ -264,15 +273,22 @@ impl WindowTable {
 
     /// Checks all charges, then makes them all, or none. The shards are locked in ascending order, each once.
     pub fn admit(&self, charges: &[Charge<'_>], now: Tick) -> Result<Admitted, Refused> {
-        if let [charge] = charges {
-            return self.admit_one(charge, now);
+        match charges {
+            [charge] => self.admit_one(charge, now),
+            charges if charges.len() <= FEW_CHARGES => self.admit_at_most::<FEW_CHARGES>(charges, now),
+            charges if charges.len() <= MAX_WINDOWS => self.admit_at_most::<MAX_WINDOWS>(charges, now),
+            charges if charges.len() <= MAX_CHARGES => self.admit_at_most::<MAX_CHARGES>(charges, now),
+            charges => Err(full(0, charges.first().unwrap_or(&Charge::NONE))),
         }
-        let mut order = [usize::MAX; MAX_RULES];
+    }
+
+    fn admit_at_most<const MOST: usize>(&self, charges: &[Charge<'_>], now: Tick) -> Result<Admitted, Refused> {
+        let mut order = [usize::MAX; MOST];
         for (slot, charge) in order.iter_mut().zip(charges) {
             *slot = self.shard_of(charge.key);
         }
         order.sort_unstable();
-        let mut guards: [Option<MutexGuard<'_, Shard>>; MAX_RULES] = [const { None }; MAX_RULES];
+        let mut guards: [Option<MutexGuard<'_, Shard>>; MOST] = [const { None }; MOST];
         let mut held = usize::MAX;
         for (guard, shard) in guards.iter_mut().zip(order) {
             if shard != held {
@@ -283,7 +299,7 @@ impl WindowTable {
         // Where in the order a shard stands first is where its guard is.
         let place = |key: u128| order.partition_point(|shard| *shard < self.shard_of(key));
         let mut refused: Option<Refused> = None;
-        for (index, charge) in charges.iter().enumerate().take(MAX_RULES) {
+        for (index, charge) in charges.iter().enumerate().take(MOST) {
             // Two charges of one window must fit together.
             let same = charges.iter().take(index).filter(|other| other.key == charge.key);
             let cost = same.fold(charge.cost, |sum, other| sum.saturating_add(other.cost));
@@ -301,7 +317,7 @@ impl WindowTable {
             return Err(refused);
         }
         let mut admitted = Admitted { tightest: 0, remaining: u64::MAX };
-        for (index, charge) in charges.iter().enumerate().take(MAX_RULES) {
+        for (index, charge) in charges.iter().enumerate().take(MOST) {
             if let Some(shard) = guards.get_mut(place(charge.key)).and_then(Option::as_mut) {
                 let Some(position) = shard.position(charge) else { continue };
                 let remaining = shard.charge(charge, position);
@@ -311,6 +327,17 @@ impl WindowTable {
             }
         }
         Ok(admitted)
+    }
+
+    /// What is left in the charge's window.
+    pub(super) fn remaining(&self, charge: &Charge<'_>) -> u64 {
+        let Some(shard) = self.lock(self.shard_of(charge.key)) else { return 0 };
+        let left = if charge.spec.is_narrow() {
+            shard.narrow.find(charge.key).and_then(|at| Some(shard.narrow.entry(at)?.window.remaining(charge.spec)))
+        } else {
+            shard.wide.find(charge.key).and_then(|at| Some(shard.wide.entry(at)?.window.remaining(charge.spec)))
+        };
+        left.unwrap_or_else(|| u64::from(charge.spec.quota()))
     }
 
     /// Brings the window to `now`, makes it where there is none, and says where it is if it has room.
@@ -431,58 +458,4 @@ impl<C: Counter> Part<C> {
 
 const fn full(index: usize, charge: &Charge<'_>) -> Refused {
     Refused { index, reason: Refusal::TableFull, retry_after: charge.spec.longest_wait() }
-}
-
-/// One window per key, for direct use.
-#[derive(Debug)]
-pub struct SlidingWindow {
-    spec: WindowSpec,
-    table: WindowTable,
-    hasher: crate::hashing::KeyHasher,
-}
-
-impl SlidingWindow {
-    /// At most `quota` in any `window`, for each of at most `max_keys` keys.
-    pub fn new(quota: u64, window: Duration, max_keys: usize) -> Result<Self, &'static str> {
-        let spec = WindowSpec::new(quota, window)
-            .ok_or("the window must last between 1 ms and 31 days, and the quota be at most 4294967295")?;
-        if max_keys == 0 {
-            return Err("a table of no windows admits nothing");
-        }
-        Ok(Self { spec, table: WindowTable::without_shares(max_keys), hasher: crate::hashing::KeyHasher::random() })
-    }
-
-    /// Charges the key's window, if it has room.
-    pub fn admit(&self, key: &[u8], cost: u32, now: Tick, source: ClockSource) -> Result<Admission, Fault> {
-        self.table.bind_clock(source)?;
-        let key = self.hasher.hash(&[key]);
-        let charge = Charge { key, spec: &self.spec, cost, holder: key };
-        Ok(match self.table.admit_one(&charge, now) {
-            Ok(admitted) => Admission { allowed: true, remaining: admitted.remaining, retry_after: None },
-            Err(refused) => {
-                let remaining = if refused.reason == Refusal::Spent { self.remaining(&charge) } else { 0 };
-                Admission { allowed: false, remaining, retry_after: Some(refused.retry_after) }
-            }
-        })
-    }
-
-    fn remaining(&self, charge: &Charge<'_>) -> u64 {
-        let Some(shard) = self.table.lock(self.table.shard_of(charge.key)) else { return 0 };
-        let left = if charge.spec.is_narrow() {
-            shard.narrow.find(charge.key).and_then(|at| Some(shard.narrow.entry(at)?.window.remaining(charge.spec)))
-        } else {
-            shard.wide.find(charge.key).and_then(|at| Some(shard.wide.entry(at)?.window.remaining(charge.spec)))
-        };
-        left.unwrap_or_else(|| u64::from(charge.spec.quota()))
-    }
-
-    /// How many keys have a window.
-    pub fn len(&self) -> usize {
-        self.table.len()
-    }
-
-    /// Whether none has.
-    pub fn is_empty(&self) -> bool {
-        self.table.is_empty()
-    }
 }

@@ -24,12 +24,14 @@ pub const SHORTEST_WINDOW: Duration = Duration::from_millis(1);
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct WindowSpec {
     quota: u32,
+    /// Whether every slot needs 32 bits.
+    is_wide: bool,
     slot_nanos: u64,
 }
 
 impl WindowSpec {
     /// Admits nothing.
-    pub const CLOSED: Self = Self { quota: 0, slot_nanos: 1_000_000_000 / SPAN };
+    pub const CLOSED: Self = Self { quota: 0, is_wide: false, slot_nanos: 1_000_000_000 / SPAN };
 
     /// At most `quota` in any `window`. `None` where the window is not between 1 ms and 31 days, or the quota above 4294967295.
     pub fn new(quota: u64, window: Duration) -> Option<Self> {
@@ -38,7 +40,13 @@ impl WindowSpec {
         }
         let nanos = u64::try_from(window.as_nanos()).ok()?;
         // Rounded up: 64 slots must not be shorter than the window.
-        Some(Self { quota: u32::try_from(quota).ok()?, slot_nanos: nanos.div_ceil(SPAN) })
+        let spec = Self { quota: u32::try_from(quota).ok()?, is_wide: false, slot_nanos: nanos.div_ceil(SPAN) };
+        Some(spec.as_wide_as(quota))
+    }
+
+    /// The same with counters that hold `quota`, for quotas that share a window.
+    pub(super) const fn as_wide_as(self, quota: u64) -> Self {
+        Self { is_wide: self.is_wide || quota > u16::MAX as u64, ..self }
     }
 
     /// How many.
@@ -48,7 +56,7 @@ impl WindowSpec {
 
     /// Whether 16 bits suffice for every slot.
     pub(super) const fn is_narrow(&self) -> bool {
-        self.quota <= u16::MAX as u32
+        !self.is_wide
     }
 
     fn slot(&self, now: Tick) -> u64 {

@@ -3,8 +3,10 @@
 use std::collections::BTreeSet;
 
 use super::Findings;
-use crate::config::schema::{Config, LimitRule, Per};
-use crate::limits::{LONGEST_WINDOW, MAX_RULES, SHORTEST_WINDOW};
+use crate::config::limits::{LimitRule, Per};
+use crate::config::schema::Config;
+use crate::config::values::Required;
+use crate::limits::{LONGEST_WINDOW, MAX_RULES, MAX_WINDOWS, SHORTEST_WINDOW};
 
 pub(super) fn check(config: &Config, findings: &mut Findings) {
     let rules = &config.limits.rules;
@@ -12,43 +14,92 @@ pub(super) fn check(config: &Config, findings: &mut Findings) {
     if rules.len() > MAX_RULES {
         findings.add("limits.rules", format!("at most {MAX_RULES} rules"));
     }
+    if rules.len() <= MAX_RULES && most_windows(rules) > MAX_WINDOWS {
+        findings.add("limits.rules", format!("at most {MAX_WINDOWS} quotas may count one call"));
+    }
     if config.limits.max_keys == 0 {
         findings.add("limits.max_keys", "a table of no windows admits nothing");
     }
     let mut names = BTreeSet::new();
     for (index, rule) in rules.iter().enumerate() {
-        let at = |key: &str| format!("limits.rules[{index}].{key}");
-        findings.refuse_empty(at("per"), rule.per.is_empty());
-        let distinct: BTreeSet<Per> = rule.per.iter().copied().collect();
-        if distinct.len() != rule.per.len() {
-            findings.add(at("per"), "names the same thing twice");
-        }
-        if rule.per.len() > 1 && distinct.contains(&Per::Everyone) {
-            findings.add(at("per"), "`everyone` has one window for all and cannot be divided");
-        }
-        if !(SHORTEST_WINDOW..=LONGEST_WINDOW).contains(&rule.quota.window()) {
-            findings.add(at("quota"), "the window must last between 1ms and 31d");
-        }
-        if rule.quota.count() > u64::from(u32::MAX) {
-            findings.add(at("quota"), "at most 4294967295");
-        }
+        check_words(index, rule, findings);
+        check_quotas(index, rule, rules, findings);
         if !names.insert(rule.name()) {
-            findings.add(at("name"), format!("`{}` stands here twice", rule.name()));
+            findings.add(at(index, "name"), format!("`{}` stands here twice", rule.name()));
+        }
+        if rule.claim.values().any(|required| *required == Required::Present(false)) {
+            findings.add(at(index, "claim"), "`false` says nothing: write `true` or the value");
+        }
+    }
+    check_classes(config, findings);
+}
+
+fn at(index: usize, key: &str) -> String {
+    format!("limits.rules[{index}].{key}")
+}
+
+/// Of the rules that name the same thing, only those that fit the same callers count together.
+fn most_windows(rules: &[LimitRule]) -> usize {
+    let things: BTreeSet<_> = rules.iter().map(LimitRule::counted).collect();
+    let most = |thing| {
+        let of_thing = rules.iter().filter(|rule| rule.counted() == thing);
+        let together = |rule: &LimitRule| -> usize {
+            rules.iter().filter(|other| other.fits_same_as(rule)).map(|other| other.quota.len()).sum()
+        };
+        of_thing.map(together).max().unwrap_or(0)
+    };
+    things.into_iter().map(most).sum()
+}
+
+fn check_words(index: usize, rule: &LimitRule, findings: &mut Findings) {
+    findings.refuse_empty(at(index, "per"), rule.per.is_empty());
+    let distinct: BTreeSet<Per> = rule.per.iter().copied().collect();
+    if distinct.len() != rule.per.len() {
+        findings.add(at(index, "per"), "names the same thing twice");
+    }
+    if rule.per.len() > 1 && distinct.contains(&Per::Everyone) {
+        findings.add(at(index, "per"), "`everyone` has one window for all and cannot be divided");
+    }
+    let is_call = rule.method.as_deref().is_none_or(|method| method == "tools/call");
+    if !is_call && (rule.tool.is_some() || distinct.contains(&Per::Tool) || distinct.contains(&Per::Class)) {
+        findings.add(at(index, "method"), "only `tools/call` names a tool");
+    }
+}
+
+fn check_quotas(index: usize, rule: &LimitRule, rules: &[LimitRule], findings: &mut Findings) {
+    findings.refuse_empty(at(index, "quota"), rule.quota.is_empty());
+    for (place, quota) in rule.quota.iter().enumerate() {
+        if !(SHORTEST_WINDOW..=LONGEST_WINDOW).contains(&quota.window()) {
+            findings.add(at(index, "quota"), "the window must last between 1ms and 31d");
+        }
+        if quota.count() > u64::from(u32::MAX) {
+            findings.add(at(index, "quota"), "at most 4294967295");
+        }
+        let lasts_as_long = |other: &LimitRule| other.quota.iter().any(|other| other.window() == quota.window());
+        if rule.quota.iter().take(place).any(|other| other.window() == quota.window()) {
+            findings.add(at(index, "quota"), "two quotas for one window; keep the smaller");
         }
         // They would share one window, which each call would be charged to twice.
-        let is_same = |other: &&LimitRule| {
-            (&other.per, other.quota.window(), &other.tool, &other.method)
-                == (&rule.per, rule.quota.window(), &rule.tool, &rule.method)
-        };
-        if let Some(other) = rules.iter().take(index).find(is_same) {
+        let other = rules.iter().take(index).find(|other| other.fits_same_as(rule) && lasts_as_long(other));
+        if let Some(other) = other {
             findings.add(
-                at("quota"),
+                at(index, "quota"),
                 format!("differs from `{}` in nothing but the count; keep the smaller", other.name()),
             );
         }
-        let is_call = rule.method.as_deref().is_none_or(|method| method == "tools/call");
-        if !is_call && (rule.tool.is_some() || distinct.contains(&Per::Tool)) {
-            findings.add(at("method"), "only `tools/call` names a tool");
+    }
+}
+
+fn check_classes(config: &Config, findings: &mut Findings) {
+    let has_classes = config.tools.values().any(|rule| rule.class.is_some());
+    let counts_class = config.limits.rules.iter().position(|rule| rule.per.contains(&Per::Class));
+    if let Some(index) = counts_class.filter(|_| !has_classes) {
+        findings.add(at(index, "per"), "no tool has a `class`");
+    }
+    for (table, rules) in [("prompts", &config.prompts), ("resources", &config.resources), ("methods", &config.methods)]
+    {
+        for (name, _) in rules.iter().filter(|(_, rule)| rule.class.is_some()) {
+            findings.add(format!("{table}.\"{name}\".class"), "only tools have classes");
         }
     }
 }

@@ -1,0 +1,194 @@
+//! `[limits]`: how often.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use serde::de::{Error, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
+
+use super::values::{Quota, Required};
+
+/// `[limits]`: how often.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields, default)]
+pub struct Limits {
+    /// The rules. Of those that name the same thing the most specific counts a call; all others that fit count it too.
+    /// Default: 1000/minute per principal.
+    pub rules: Vec<LimitRule>,
+    /// Most windows that are kept at once. Default: 1000000.
+    pub max_keys: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        let quota = Quota::new(1_000, std::time::Duration::from_secs(60));
+        let rule = LimitRule {
+            name: None,
+            per: vec![Per::Principal],
+            quota: vec![quota],
+            tool: None,
+            method: None,
+            role: None,
+            claim: BTreeMap::new(),
+        };
+        Self { rules: vec![rule], max_keys: 1_000_000 }
+    }
+}
+
+/// One rule of `[limits]`.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct LimitRule {
+    /// A name for records and answers. Default: made from `per` and the target.
+    #[serde(default)]
+    pub name: Option<String>,
+    /// What has a window of its own: one word or several.
+    #[serde(deserialize_with = "super::values::one_or_many")]
+    #[cfg_attr(feature = "schema", schemars(with = "super::values::OneOrMany<Per>"))]
+    pub per: Vec<Per>,
+    /// How many in which time: "100/minute", "5/10s", or several that all hold: `["10/s", "1000/h"]`.
+    #[serde(deserialize_with = "quotas", serialize_with = "super::values::as_one_or_many")]
+    #[cfg_attr(feature = "schema", schemars(with = "super::values::OneOrMany<Quota>"))]
+    pub quota: Vec<Quota>,
+    /// Only calls of this tool count, by name or glob.
+    #[serde(default)]
+    pub tool: Option<String>,
+    /// Only messages of this method count, by name or glob. Default: every message.
+    #[serde(default)]
+    pub method: Option<String>,
+    /// Only callers with this role count.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub role: Option<String>,
+    /// Only callers whose token has these claims count: `true` for any value, else the value.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub claim: BTreeMap<String, Required>,
+}
+
+/// Reads a quota or a list of them, and says what is wrong with one.
+fn quotas<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Quota>, D::Error> {
+    struct Quotas;
+
+    impl<'de> Visitor<'de> for Quotas {
+        type Value = Vec<Quota>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a quota like \"100/minute\", or a list of them")
+        }
+
+        fn visit_str<E: Error>(self, text: &str) -> Result<Vec<Quota>, E> {
+            text.parse().map(|quota| vec![quota]).map_err(E::custom)
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut values: A) -> Result<Vec<Quota>, A::Error> {
+            let mut quotas = Vec::new();
+            while let Some(quota) = values.next_element()? {
+                quotas.push(quota);
+            }
+            Ok(quotas)
+        }
+    }
+
+    deserializer.deserialize_any(Quotas)
+}
+
+/// What has a window of its own.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, Ord, PartialEq, PartialOrd, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "lowercase")]
+pub enum Per {
+    /// (issuer, subject), or (issuer, client) without a subject.
+    Principal,
+    /// (principal, session); where the wire has no session, the principal.
+    Session,
+    /// (issuer, client); without a client, the principal.
+    Client,
+    /// The actor, if the token has one, else the client; without both, the principal.
+    Agent,
+    /// (issuer, organisation); without one, the principal.
+    Organisation,
+    /// (issuer, role), for each role of the caller; without one, the principal.
+    Role,
+    /// The tool; alone, (principal, tool).
+    Tool,
+    /// The tool's class; alone, (principal, class). Tools without one share a window.
+    Class,
+    /// The method of the message.
+    Method,
+    /// The address of the peer; IPv6 by /64.
+    Address,
+    /// One window for all.
+    Everyone,
+}
+
+impl Per {
+    /// The word.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Principal => "principal",
+            Self::Session => "session",
+            Self::Client => "client",
+            Self::Agent => "agent",
+            Self::Organisation => "organisation",
+            Self::Role => "role",
+            Self::Tool => "tool",
+            Self::Class => "class",
+            Self::Method => "method",
+            Self::Address => "address",
+            Self::Everyone => "everyone",
+        }
+    }
+}
+
+/// What a rule counts, whoever it is said of: rules that agree in it name the same thing.
+pub(crate) type Counted<'a> = (BTreeSet<Per>, Option<&'a str>, Option<&'a str>);
+
+impl LimitRule {
+    /// The rule's name in records and answers: its own, or one made of what it says.
+    pub fn name(&self) -> String {
+        if let Some(name) = &self.name {
+            return name.clone();
+        }
+        let per: Vec<&str> = self.per.iter().map(|per| per.name()).collect();
+        let narrowed = [("tool", &self.tool), ("method", &self.method), ("role", &self.role)];
+        let mut narrowed: Vec<String> = narrowed
+            .into_iter()
+            .filter_map(|(key, value)| value.as_ref().map(|value| format!(" {key} {value}")))
+            .collect();
+        narrowed.extend(self.claim.iter().map(|(claim, required)| match required {
+            Required::Equal(value) => format!(" claim {claim}={value}"),
+            Required::Present(_) => format!(" claim {claim}"),
+        }));
+        let quotas: Vec<String> = self.quota.iter().map(ToString::to_string).collect();
+        format!("{}{} {}", per.join("+"), narrowed.concat(), quotas.join("+"))
+    }
+
+    /// `per` with what it implies: sessions subdivide a principal, and tools do where nothing else of the caller is named.
+    pub(crate) fn words(&self) -> BTreeSet<Per> {
+        let mut words: BTreeSet<Per> = self.per.iter().copied().collect();
+        let of_caller = [Per::Principal, Per::Client, Per::Agent, Per::Organisation, Per::Role];
+        let is_divided = words.contains(&Per::Tool) || words.contains(&Per::Class);
+        if words.contains(&Per::Session) || is_divided && !of_caller.iter().any(|word| words.contains(word)) {
+            words.insert(Per::Principal);
+        }
+        words
+    }
+
+    /// What is counted. A target that `per` divides by anyway, a role and a claim choose the quota and make no other window.
+    pub(crate) fn counted(&self) -> Counted<'_> {
+        let words = self.words();
+        let by_tool = words.contains(&Per::Tool);
+        let by_method = by_tool || words.contains(&Per::Method);
+        let tool = self.tool.as_deref().filter(|_| !by_tool);
+        let method = self.method.as_deref().filter(|_| !by_method);
+        (words, tool, method)
+    }
+
+    /// Whether both fit the same calls of the same callers.
+    pub(crate) fn fits_same_as(&self, other: &Self) -> bool {
+        self.counted() == other.counted()
+            && (&self.tool, &self.method, &self.role, &self.claim)
+                == (&other.tool, &other.method, &other.role, &other.claim)
+    }
+}

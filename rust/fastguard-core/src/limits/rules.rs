@@ -1,0 +1,261 @@
+//! `[limits]` compiled: which rules count a call, and the keys of their windows (decision 4).
+
+use std::cell::OnceCell;
+use std::cmp::Reverse;
+use std::collections::{BTreeSet, HashMap};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::window::WindowSpec;
+use crate::bounds::MAX_CLAIMS_DEPTH;
+use crate::call::{BoundToken, Target};
+use crate::config::{Config, Counted, Glob, LimitRule, Per, Quota, Required};
+use crate::hashing::{KeyHasher, PartialHash};
+use crate::json::Json;
+use crate::request::Kind;
+
+/// One call, as the rules see it.
+#[derive(Debug)]
+pub(super) struct Call<'a> {
+    pub(super) bound: &'a BoundToken,
+    pub(super) target: &'a Target,
+    pub(super) session: Option<&'a str>,
+    pub(super) peer: Option<IpAddr>,
+    /// Parsed by the first rule that reads a claim.
+    claims: OnceCell<Option<Json<'a>>>,
+}
+
+impl<'a> Call<'a> {
+    pub(super) const fn new(
+        bound: &'a BoundToken,
+        target: &'a Target,
+        session: Option<&'a str>,
+        peer: Option<IpAddr>,
+    ) -> Self {
+        Self { bound, target, session, peer, claims: OnceCell::new() }
+    }
+
+    fn claim(&self, name: &str) -> Option<&Json<'a>> {
+        let text = || Json::parse(self.bound.caller().claims(), MAX_CLAIMS_DEPTH).ok();
+        self.claims.get_or_init(text).as_ref()?.member(name)
+    }
+}
+
+/// What a rule limits in one window.
+#[derive(Debug)]
+pub(super) struct CompiledWindow {
+    pub(super) rule: Arc<str>,
+    pub(super) window: Duration,
+    pub(super) spec: WindowSpec,
+    /// What makes two windows the same, across a reload and between rules that name the same thing: all but the count.
+    prefix: PartialHash,
+}
+
+/// A claim that must be there, and the JSON text that it must equal, if any.
+type ExpectedClaim = (Box<str>, Option<Box<[u8]>>);
+
+/// Rules that fit the same calls of the same callers.
+#[derive(Debug)]
+struct Alternative {
+    tool: Option<Glob>,
+    method: Option<Glob>,
+    role: Option<Box<str>>,
+    claims: Vec<ExpectedClaim>,
+    windows: Vec<CompiledWindow>,
+}
+
+/// Rules that name the same thing: the most specific that fits counts.
+#[derive(Debug)]
+pub(super) struct Group {
+    words: Vec<Per>,
+    /// The most specific first.
+    alternatives: Vec<Alternative>,
+}
+
+/// The longer the part before the first `*`, the more a pattern says; a name says all.
+fn weight(pattern: Option<&str>) -> usize {
+    pattern.map_or(0, |text| if text.contains('*') { 1 + Glob::new(text).literal_prefix_len() } else { usize::MAX })
+}
+
+impl Alternative {
+    fn new(rule: &LimitRule, windows: Vec<CompiledWindow>) -> Self {
+        let expected = |required: &Required| match required {
+            Required::Present(_) => None,
+            Required::Equal(value) => Some(value.to_string().into_bytes().into()),
+        };
+        Self {
+            tool: rule.tool.as_deref().map(Glob::new),
+            method: rule.method.as_deref().map(Glob::new),
+            role: rule.role.as_deref().map(Box::from),
+            claims: rule.claim.iter().map(|(name, required)| (name.as_str().into(), expected(required))).collect(),
+            windows,
+        }
+    }
+
+    fn fits(&self, call: &Call<'_>) -> bool {
+        let target = call.target;
+        self.tool.as_ref().is_none_or(|glob| target.kind() == Kind::Tool && glob.matches(target.name()))
+            && self.method.as_ref().is_none_or(|glob| glob.matches(target.method_name()))
+            && self.role.as_ref().is_none_or(|role| call.bound.caller().roles().contains(role))
+            && self.claims.iter().all(|(name, expected)| {
+                call.claim(name).is_some_and(|found| {
+                    let is_equal = |text: &[u8]| Json::parse(text, MAX_CLAIMS_DEPTH).is_ok_and(|it| found.is_same(&it));
+                    expected.as_deref().is_none_or(is_equal)
+                })
+            })
+    }
+}
+
+/// Compiles the rules. The order of the file decides between those that are equally specific.
+pub(super) fn compile(config: &Config, hasher: &KeyHasher) -> Vec<Group> {
+    let rules = &config.limits.rules;
+    let widths = widest(rules);
+    let mut ordered: Vec<&LimitRule> = rules.iter().collect();
+    ordered.sort_by_key(|rule| {
+        Reverse((weight(rule.tool.as_deref()), weight(rule.method.as_deref()), rule.claim.len(), rule.role.is_some()))
+    });
+    let things: BTreeSet<_> = rules.iter().map(LimitRule::counted).collect();
+    let group = |thing: Counted<'_>| {
+        let of_thing = || ordered.iter().copied().filter(|rule| rule.counted() == thing);
+        let mut firsts: Vec<&LimitRule> = Vec::new();
+        for rule in of_thing() {
+            if !firsts.iter().any(|first| first.fits_same_as(rule)) {
+                firsts.push(rule);
+            }
+        }
+        let alternative = |first: &LimitRule| {
+            let same = of_thing().filter(|rule| rule.fits_same_as(first));
+            Alternative::new(first, same.flat_map(|rule| windows(rule, &widths, hasher)).collect())
+        };
+        let alternatives = firsts.into_iter().map(alternative).collect();
+        Group { words: thing.0.iter().copied().collect(), alternatives }
+    };
+    things.into_iter().map(group).collect()
+}
+
+/// The text of what makes two windows the same.
+fn identity(rule: &LimitRule, window: Duration) -> String {
+    format!("{:?} {window:?}", rule.counted())
+}
+
+/// The largest quota of each window: rules that share one need counters of one width.
+fn widest(rules: &[LimitRule]) -> HashMap<String, u64> {
+    let mut widths = HashMap::new();
+    for rule in rules {
+        for quota in &rule.quota {
+            let width: &mut u64 = widths.entry(identity(rule, quota.window())).or_default();
+            *width = quota.count().max(*width);
+        }
+    }
+    widths
+}
+
+fn windows(rule: &LimitRule, widths: &HashMap<String, u64>, hasher: &KeyHasher) -> Vec<CompiledWindow> {
+    let name: Arc<str> = rule.name().into();
+    let window = |quota: &Quota| {
+        let identity = identity(rule, quota.window());
+        // The configuration has refused what cannot be counted; should it ever not have, nothing passes.
+        let spec = WindowSpec::new(quota.count(), quota.window()).unwrap_or(WindowSpec::CLOSED);
+        let width = widths.get(&identity).copied().unwrap_or_default();
+        let mut prefix = hasher.begin();
+        prefix.push(identity.as_bytes());
+        CompiledWindow { rule: Arc::clone(&name), window: quota.window(), spec: spec.as_wide_as(width), prefix }
+    };
+    rule.quota.iter().map(window).collect()
+}
+
+impl Group {
+    /// The windows in which the call counts, if a rule of the group fits it.
+    pub(super) fn windows(&self, call: &Call<'_>) -> &[CompiledWindow] {
+        let is_of_tools = self.words.contains(&Per::Tool) || self.words.contains(&Per::Class);
+        if is_of_tools && call.target.kind() != Kind::Tool {
+            return &[];
+        }
+        self.alternatives.iter().find(|rule| rule.fits(call)).map_or(&[], |rule| &rule.windows)
+    }
+
+    /// One key, or one for each role of the caller.
+    pub(super) fn keys(&self, call: &Call<'_>, classes: &Classes, window: &CompiledWindow, mut with: impl FnMut(u128)) {
+        let roles = call.bound.caller().roles();
+        if roles.is_empty() || !self.words.contains(&Per::Role) {
+            return with(self.key(call, classes, window, None));
+        }
+        // A role that a token names twice is one role.
+        for (place, role) in roles.iter().enumerate() {
+            if !roles.iter().take(place).any(|other| other == role) {
+                with(self.key(call, classes, window, Some(role)));
+            }
+        }
+    }
+
+    /// The key of one window. What a caller lacks counts for its principal: nobody is free of a rule for want of a name.
+    fn key(&self, call: &Call<'_>, classes: &Classes, window: &CompiledWindow, role: Option<&str>) -> u128 {
+        let caller = call.bound.caller();
+        let principal = caller.principal().to_le_bytes();
+        let mut hash = window.prefix.clone();
+        let of_issuer = |hash: &mut PartialHash, mark: &[u8], name: Option<&str>| {
+            if let Some(name) = name {
+                hash.push(mark);
+                hash.push(caller.issuer().as_bytes());
+                hash.push(name.as_bytes());
+            } else {
+                hash.push(b"principal");
+                hash.push(&principal);
+            }
+        };
+        for word in &self.words {
+            match word {
+                Per::Principal => hash.push(&principal),
+                Per::Session => hash.push(call.session.unwrap_or_default().as_bytes()),
+                Per::Agent if caller.actor().is_some() => of_issuer(&mut hash, b"actor", caller.actor()),
+                Per::Client | Per::Agent => of_issuer(&mut hash, b"client", caller.client_id()),
+                Per::Organisation => of_issuer(&mut hash, b"organisation", caller.organisation()),
+                Per::Role => of_issuer(&mut hash, b"role", role),
+                Per::Tool => hash.push(call.target.name().as_bytes()),
+                Per::Class => hash.push(classes.find(call.target.name()).unwrap_or_default().as_bytes()),
+                Per::Method => hash.push(call.target.method_name().as_bytes()),
+                Per::Address => match call.peer {
+                    Some(address) => hash.push(&network_of(address)),
+                    None => hash.push(&[]),
+                },
+                Per::Everyone => {}
+            }
+        }
+        hash.finish()
+    }
+}
+
+/// IPv6 counts by /64 (decision 14): a household has that many addresses.
+fn network_of(address: IpAddr) -> [u8; 9] {
+    let mut network = [0; 9];
+    let (mark, octets): (u8, &[u8]) = match address.to_canonical() {
+        IpAddr::V4(address) => (4, &address.octets()),
+        IpAddr::V6(address) => (6, &address.octets()),
+    };
+    for (slot, octet) in network.iter_mut().zip(std::iter::once(&mark).chain(octets)) {
+        *slot = *octet;
+    }
+    network
+}
+
+/// The classes of tools, by `[tools]`.
+#[derive(Debug)]
+pub(super) struct Classes(Vec<(Glob, Option<Box<str>>)>);
+
+impl Classes {
+    pub(super) fn new(config: &Config) -> Self {
+        let is_used = config.limits.rules.iter().any(|rule| rule.per.contains(&Per::Class));
+        let mut names: BTreeSet<_> = config.tools.keys().map(|name| (Reverse(weight(Some(name))), name)).collect();
+        if !is_used {
+            names.clear();
+        }
+        let class = |name: &String| config.tools.get(name).and_then(|rule| rule.class.as_deref().map(Box::from));
+        Self(names.into_iter().map(|(_, name)| (Glob::new(name), class(name))).collect())
+    }
+
+    /// The class that the tool's own rule gives it, the most specific one.
+    fn find(&self, tool: &str) -> Option<&str> {
+        self.0.iter().find(|(glob, _)| glob.matches(tool)).and_then(|(_, class)| class.as_deref())
+    }
+}

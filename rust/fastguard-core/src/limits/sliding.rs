@@ -1,0 +1,53 @@
+//! One window per key, for direct use.
+
+use std::time::Duration;
+
+use super::table::{Charge, ClockSource, Refusal, WindowTable};
+use super::window::{Admission, WindowSpec};
+use crate::clock::Tick;
+use crate::denial::Fault;
+use crate::hashing::KeyHasher;
+
+/// One window per key, for direct use.
+#[derive(Debug)]
+pub struct SlidingWindow {
+    spec: WindowSpec,
+    table: WindowTable,
+    hasher: KeyHasher,
+}
+
+impl SlidingWindow {
+    /// At most `quota` in any `window`, for each of at most `max_keys` keys.
+    pub fn new(quota: u64, window: Duration, max_keys: usize) -> Result<Self, &'static str> {
+        let spec = WindowSpec::new(quota, window)
+            .ok_or("the window must last between 1 ms and 31 days, and the quota be at most 4294967295")?;
+        if max_keys == 0 {
+            return Err("a table of no windows admits nothing");
+        }
+        Ok(Self { spec, table: WindowTable::without_shares(max_keys), hasher: KeyHasher::random() })
+    }
+
+    /// Charges the key's window, if it has room.
+    pub fn admit(&self, key: &[u8], cost: u32, now: Tick, source: ClockSource) -> Result<Admission, Fault> {
+        self.table.bind_clock(source)?;
+        let key = self.hasher.hash(&[key]);
+        let charge = Charge { key, spec: &self.spec, cost, holder: key };
+        Ok(match self.table.admit_one(&charge, now) {
+            Ok(admitted) => Admission { allowed: true, remaining: admitted.remaining, retry_after: None },
+            Err(refused) => {
+                let remaining = if refused.reason == Refusal::Spent { self.table.remaining(&charge) } else { 0 };
+                Admission { allowed: false, remaining, retry_after: Some(refused.retry_after) }
+            }
+        })
+    }
+
+    /// How many keys have a window.
+    pub fn len(&self) -> usize {
+        self.table.len()
+    }
+
+    /// Whether none has.
+    pub fn is_empty(&self) -> bool {
+        self.table.is_empty()
+    }
+}
