@@ -184,6 +184,8 @@ pub enum Denial {
     QuotaSpent { rule: String, retry_after: Duration },
     /// The table of windows is full, or the principal holds its share of it.
     WindowsFull { rule: String, retry_after: Duration },
+    /// The tool's cost is made of an argument, which is no number of at least 0.
+    CostUnreadable { tool: String },
 
     // --- policy ------------------------------------------------------------------------------
     /// No rule names the target.
@@ -270,7 +272,7 @@ impl Denial {
             | Self::CertificateExpired
             | Self::BindingUnknown { .. }
             | Self::BindingMissing { .. } => Room::Binding,
-            Self::QuotaSpent { .. } | Self::WindowsFull { .. } => Room::Limits,
+            Self::QuotaSpent { .. } | Self::WindowsFull { .. } | Self::CostUnreadable { .. } => Room::Limits,
             Self::TargetUnknown { .. }
             | Self::ScopeInsufficient { .. }
             | Self::TierBlocked { .. }
@@ -353,6 +355,7 @@ impl Denial {
             Self::BindingMissing { .. } => "binding_missing",
             Self::QuotaSpent { .. } => "quota_spent",
             Self::WindowsFull { .. } => "windows_full",
+            Self::CostUnreadable { .. } => "cost_unreadable",
             Self::TargetUnknown { .. } => "target_unknown",
             Self::ScopeInsufficient { .. } => "scope_insufficient",
             Self::TierBlocked { .. } => "tier_blocked",
@@ -378,6 +381,7 @@ impl Denial {
             Self::OriginRefused => 403,
             Self::BodyTooLarge => 413,
             Self::BodyEncoded => 415,
+            Self::CostUnreadable { .. } => 400,
             Self::KeysUnavailable { .. } | Self::VerifierUnavailable { .. } => 503,
             Self::ReplaysFull { .. } => 429,
             Self::BindingRequired { .. } => 401,

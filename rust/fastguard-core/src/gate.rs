@@ -476,7 +476,7 @@ fn walk(
         return Err(denial.into());
     }
     let (session, peer) = (received.session(), received.peer());
-    let admitted = match state.limits.admit(bound, target, session, peer, now.tick) {
+    let admitted = match state.limits.admit(bound, target, request.payload(), session, peer, now.tick) {
         Ok(admitted) => admitted,
         Err(refused) => {
             let (target, denial) = *refused;

@@ -2,6 +2,7 @@
 
 mod certificates;
 mod check;
+mod cost;
 mod dpop;
 mod error;
 mod glob;
@@ -11,6 +12,7 @@ mod schema;
 mod values;
 
 pub use certificates::{CertificateSource, Certificates};
+pub use cost::Cost;
 pub use dpop::{Dpop, DpopMode, NonceMode, NonceSecret};
 pub use error::{ConfigError, Problem, Warning};
 pub use glob::Glob;

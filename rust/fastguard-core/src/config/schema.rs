@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::certificates::Certificates;
+use super::cost::Cost;
 use super::dpop::Dpop;
 use super::error::ConfigError;
 use super::limits::Limits;
@@ -246,6 +247,9 @@ pub struct Rule {
     /// The class that limits with `per = "class"` count a tool in.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub class: Option<String>,
+    /// What a call of the tool costs in every limit: a number, or "`arguments.max_rows` / 1000". Default: 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cost: Option<Cost>,
 }
 
 /// What a token must be bound to for one target.

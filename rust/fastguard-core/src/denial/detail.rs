@@ -42,7 +42,7 @@ impl Denial {
             Self::ReplaysFull { .. } => "dpop.replay_entries",
             Self::QuotaSpent { .. } => "limits.rules",
             Self::WindowsFull { .. } => "limits.max_keys",
-            Self::TargetUnknown { .. } => "tools",
+            Self::TargetUnknown { .. } | Self::CostUnreadable { .. } => "tools",
             Self::ScopeInsufficient { rule, .. }
             | Self::TierBlocked { rule }
             | Self::ApprovalRequired { rule }
@@ -137,6 +137,9 @@ impl fmt::Display for Denial {
             }
             Self::QuotaSpent { rule, .. } => write!(f, "the quota of `{rule}` is spent"),
             Self::WindowsFull { rule, .. } => write!(f, "no window is free for `{rule}`"),
+            Self::CostUnreadable { tool } => {
+                write!(f, "the argument that `{}` is charged by is no number", Shown(tool))
+            }
             Self::TargetUnknown { target } => write!(f, "no rule names `{}`", Shown(target)),
             Self::ScopeInsufficient { rule, missing, .. } => {
                 write!(f, "`{rule}` needs the scope `{}`", missing.join(" "))

@@ -4,13 +4,15 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::charges::Charges;
-use super::rules::{Call, Classes, Group, compile};
+use super::cost::Tools;
+use super::rules::{Call, Group, compile};
 use super::table::{Charge, Refusal, WindowTable};
 use crate::call::{BoundToken, Target};
 use crate::clock::Tick;
 use crate::config::Config;
 use crate::denial::Denial;
 use crate::hashing::KeyHasher;
+use crate::request::{Kind, Payload};
 
 /// Most rules of one configuration.
 pub const MAX_RULES: usize = 64;
@@ -56,7 +58,7 @@ impl AdmittedCall {
 #[derive(Debug)]
 pub struct Limits {
     groups: Vec<Group>,
-    classes: Classes,
+    tools: Tools,
     table: Arc<WindowTable>,
     hasher: KeyHasher,
 }
@@ -65,7 +67,7 @@ impl Limits {
     /// Compiles `[limits]`.
     pub fn new(config: &Config, hasher: KeyHasher) -> Self {
         let table = Arc::new(WindowTable::new(config.limits.max_keys));
-        Self { groups: compile(config, &hasher), classes: Classes::new(config), table, hasher }
+        Self { groups: compile(config, &hasher), tools: Tools::new(config), table, hasher }
     }
 
     /// Compiles a changed `[limits]`. Windows of rules that differ in nothing but their count keep what they counted.
@@ -73,7 +75,7 @@ impl Limits {
     pub fn reload(&self, config: &Config) -> Self {
         Self {
             groups: compile(config, &self.hasher),
-            classes: Classes::new(config),
+            tools: Tools::new(config),
             table: Arc::clone(&self.table),
             hasher: self.hasher.clone(),
         }
@@ -84,24 +86,27 @@ impl Limits {
         &self.table
     }
 
-    /// Which windows the call counts in. Charges nothing.
+    /// Which windows the call counts in, and what it costs. Charges nothing.
     pub fn charges(
         &self,
         bound: &BoundToken,
         target: &Target,
+        payload: Payload<'_>,
         session: Option<&str>,
         peer: Option<IpAddr>,
-    ) -> Charges<'_> {
+    ) -> Result<Charges<'_>, Denial> {
         let call = Call::new(bound, target, session, peer);
         let holder = bound.caller().principal();
+        let cost = if target.kind() == Kind::Tool { self.tools.cost(target.name(), payload) } else { Ok(1) };
+        let cost = cost.map_err(|_| Denial::CostUnreadable { tool: target.name().to_owned() })?;
         let mut charges = Charges::new();
         for group in &self.groups {
             for window in group.windows(&call) {
-                let push = |key| charges.push(Charge { key, spec: &window.spec, cost: 1, holder }, window);
-                group.keys(&call, &self.classes, window, push);
+                let push = |key| charges.push(Charge { key, spec: &window.spec, cost, holder }, window);
+                group.keys(&call, &self.tools, window, push);
             }
         }
-        charges
+        Ok(charges)
     }
 
     /// Checks every window, then charges them all, or none. Gives the tightest.
@@ -126,11 +131,13 @@ impl Limits {
         &self,
         bound: BoundToken,
         target: Target,
+        payload: Payload<'_>,
         session: Option<&str>,
         peer: Option<IpAddr>,
         now: Tick,
     ) -> Result<AdmittedCall, Box<(Target, Denial)>> {
-        match self.charge(&self.charges(&bound, &target, session, peer), now) {
+        let charges = self.charges(&bound, &target, payload, session, peer);
+        match charges.and_then(|charges| self.charge(&charges, now)) {
             Ok(standing) => Ok(AdmittedCall { bound, target, standing }),
             Err(denial) => Err(Box::new((target, denial))),
         }

@@ -2,6 +2,7 @@
 
 mod admit;
 mod charges;
+mod cost;
 mod rules;
 mod sliding;
 mod table;

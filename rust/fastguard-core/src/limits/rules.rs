@@ -7,6 +7,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::cost::{Tools, weight};
 use super::window::WindowSpec;
 use crate::bounds::MAX_CLAIMS_DEPTH;
 use crate::call::{BoundToken, Target};
@@ -71,11 +72,6 @@ pub(super) struct Group {
     words: Vec<Per>,
     /// The most specific first.
     alternatives: Vec<Alternative>,
-}
-
-/// The longer the part before the first `*`, the more a pattern says; a name says all.
-fn weight(pattern: Option<&str>) -> usize {
-    pattern.map_or(0, |text| if text.contains('*') { 1 + Glob::new(text).literal_prefix_len() } else { usize::MAX })
 }
 
 impl Alternative {
@@ -176,21 +172,21 @@ impl Group {
     }
 
     /// One key, or one for each role of the caller.
-    pub(super) fn keys(&self, call: &Call<'_>, classes: &Classes, window: &CompiledWindow, mut with: impl FnMut(u128)) {
+    pub(super) fn keys(&self, call: &Call<'_>, tools: &Tools, window: &CompiledWindow, mut with: impl FnMut(u128)) {
         let roles = call.bound.caller().roles();
         if roles.is_empty() || !self.words.contains(&Per::Role) {
-            return with(self.key(call, classes, window, None));
+            return with(self.key(call, tools, window, None));
         }
         // A role that a token names twice is one role.
         for (place, role) in roles.iter().enumerate() {
             if !roles.iter().take(place).any(|other| other == role) {
-                with(self.key(call, classes, window, Some(role)));
+                with(self.key(call, tools, window, Some(role)));
             }
         }
     }
 
     /// The key of one window. What a caller lacks counts for its principal: nobody is free of a rule for want of a name.
-    fn key(&self, call: &Call<'_>, classes: &Classes, window: &CompiledWindow, role: Option<&str>) -> u128 {
+    fn key(&self, call: &Call<'_>, tools: &Tools, window: &CompiledWindow, role: Option<&str>) -> u128 {
         let caller = call.bound.caller();
         let principal = caller.principal().to_le_bytes();
         let mut hash = window.prefix.clone();
@@ -213,7 +209,7 @@ impl Group {
                 Per::Organisation => of_issuer(&mut hash, b"organisation", caller.organisation()),
                 Per::Role => of_issuer(&mut hash, b"role", role),
                 Per::Tool => hash.push(call.target.name().as_bytes()),
-                Per::Class => hash.push(classes.find(call.target.name()).unwrap_or_default().as_bytes()),
+                Per::Class => hash.push(tools.class(call.target.name()).unwrap_or_default().as_bytes()),
                 Per::Method => hash.push(call.target.method_name().as_bytes()),
                 Per::Address => match call.peer {
                     Some(address) => hash.push(&network_of(address)),
@@ -237,25 +233,4 @@ fn network_of(address: IpAddr) -> [u8; 9] {
         *slot = *octet;
     }
     network
-}
-
-/// The classes of tools, by `[tools]`.
-#[derive(Debug)]
-pub(super) struct Classes(Vec<(Glob, Option<Box<str>>)>);
-
-impl Classes {
-    pub(super) fn new(config: &Config) -> Self {
-        let is_used = config.limits.rules.iter().any(|rule| rule.per.contains(&Per::Class));
-        let mut names: BTreeSet<_> = config.tools.keys().map(|name| (Reverse(weight(Some(name))), name)).collect();
-        if !is_used {
-            names.clear();
-        }
-        let class = |name: &String| config.tools.get(name).and_then(|rule| rule.class.as_deref().map(Box::from));
-        Self(names.into_iter().map(|(_, name)| (Glob::new(name), class(name))).collect())
-    }
-
-    /// The class that the tool's own rule gives it, the most specific one.
-    fn find(&self, tool: &str) -> Option<&str> {
-        self.0.iter().find(|(glob, _)| glob.matches(tool)).and_then(|(_, class)| class.as_deref())
-    }
 }

@@ -101,5 +101,8 @@ fn check_classes(config: &Config, findings: &mut Findings) {
         for (name, _) in rules.iter().filter(|(_, rule)| rule.class.is_some()) {
             findings.add(format!("{table}.\"{name}\".class"), "only tools have classes");
         }
+        for (name, _) in rules.iter().filter(|(_, rule)| rule.cost.is_some()) {
+            findings.add(format!("{table}.\"{name}\".cost"), "only tools have costs");
+        }
     }
 }
