@@ -8,6 +8,7 @@ What the compiled module defines is read from its stubs. Nothing is imported, so
 from __future__ import annotations
 
 import ast
+import html
 import re
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -116,11 +117,13 @@ def prose(docstring: str) -> list[str]:
             if not line.startswith(" "):
                 in_section = False
             lines.append(line.strip())
+        elif line.startswith(">>> "):
+            lines += ["```python", line.removeprefix(">>> ").partition("  # doctest")[0], "```"]
         elif line.endswith("::"):
             lines.append(line[:-1])
         else:
             lines.append(line)
-    return lines
+    return "\n".join(lines).replace("```\n```python\n", "").splitlines()
 
 
 def entries(docstring: str) -> dict[str, str]:
@@ -183,8 +186,10 @@ def of_class(node: ast.ClassDef) -> list[str]:
     if attributes:
         lines += ["", "| attribute | type | what it is |", "|---|---|---|"]
         for name, kind, text in attributes:
-            cells = [cell.replace("|", "\\|") for cell in (kind, " ".join(prose(text)))]
-            lines.append(f"| `{name}` | `{cells[0]}` | {cells[1]} |")
+            # A bar would end the cell, in code too.
+            kind_cell = html.escape(kind).replace("|", "&#124;")
+            text_cell = " ".join(prose(text)).replace("|", "&#124;")
+            lines.append(f"| `{name}` | <code>{kind_cell}</code> | {text_cell} |")
     for item in methods:
         if item in properties or item is maker or item.name.startswith("_") or not ast.get_docstring(item):
             continue
