@@ -8,6 +8,7 @@ use aws_lc_rs as backend;
 use ring as backend;
 
 use backend::rand::SecureRandom as _;
+use backend::signature::{ED25519, Ed25519KeyPair, KeyPair as _, UnparsedPublicKey};
 
 /// SHA-256 of `prefix` and all of `parts`.
 pub(super) fn sha256(prefix: u8, parts: &[&[u8]]) -> [u8; 32] {
@@ -38,8 +39,31 @@ impl HashKey {
     }
 }
 
+/// Signs by Ed25519 (RFC 8032).
+pub(super) struct SigningKey(Ed25519KeyPair);
+
+impl SigningKey {
+    /// `None` where the backend refuses the seed.
+    pub(super) fn from_seed(seed: &[u8; 32]) -> Option<Self> {
+        Ed25519KeyPair::from_seed_unchecked(seed).ok().map(Self)
+    }
+
+    pub(super) fn public(&self) -> [u8; 32] {
+        taken(self.0.public_key().as_ref())
+    }
+
+    pub(super) fn sign(&self, message: &[u8]) -> [u8; 64] {
+        taken(self.0.sign(message).as_ref())
+    }
+}
+
+/// Whether `signature` is the one of `public` over `message`.
+pub(super) fn is_signed(public: &[u8; 32], message: &[u8], signature: &[u8]) -> bool {
+    UnparsedPublicKey::new(&ED25519, public).verify(message, signature).is_ok()
+}
+
 fn taken<const N: usize>(bytes: &[u8]) -> [u8; N] {
-    // INVARIANT: both algorithms give 32 bytes, and N is at most that.
+    // INVARIANT: hashes and public keys have 32 bytes, signatures 64, and N is at most that.
     bytes.first_chunk().copied().unwrap_or([0; N])
 }
 

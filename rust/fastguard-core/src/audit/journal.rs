@@ -10,6 +10,7 @@ use super::merkle::Tree;
 use super::record::Event;
 use super::scribe::Scribe;
 use super::tally::Tally;
+use super::tree::publish::Publisher;
 use crate::clock::{Now, Tick, UnixTime};
 
 /// Where files are made.
@@ -20,6 +21,11 @@ pub(super) trait Store: Send {
     fn create(&mut self, number: u32) -> io::Result<Self::File>;
     /// Removes file `number`.
     fn remove(&mut self, number: u32) -> io::Result<()>;
+    /// Writes the whole file `path` in place of the one before it, so that it is never seen in part; durable when
+    /// it returns, where `durable` says so.
+    fn put(&mut self, path: &str, bytes: &[u8], durable: bool) -> io::Result<()>;
+    /// Removes the folder `path` and what is in it, if it is there.
+    fn discard(&mut self, path: &str);
 }
 
 /// A file that only grows.
@@ -116,10 +122,11 @@ pub(super) struct Journal<S: Store> {
     budget: Budget,
     failure: Option<Failure>,
     sealed: bool,
+    publisher: Publisher,
 }
 
 impl<S: Store> Journal<S> {
-    pub(super) fn new(store: S, scribe: Scribe, bounds: Bounds, opened_at: Now) -> Self {
+    pub(super) fn new(store: S, scribe: Scribe, bounds: Bounds, publisher: Publisher, opened_at: Now) -> Self {
         let budget = Budget { window: opened_at, spent: 0, tally: Tally::default(), refused_before: 0 };
         Self {
             store,
@@ -134,6 +141,7 @@ impl<S: Store> Journal<S> {
             budget,
             failure: None,
             sealed: false,
+            publisher,
         }
     }
 
@@ -141,6 +149,7 @@ impl<S: Store> Journal<S> {
         self.failure.as_ref()
     }
 
+    #[cfg(test)]
     pub(super) const fn is_sealed(&self) -> bool {
         self.sealed
     }
@@ -150,10 +159,11 @@ impl<S: Store> Journal<S> {
         self.budget.spent >= self.bounds.unverified_bytes_per_minute
     }
 
-    /// When [`Self::report`] has something to do, if it will.
-    pub(super) fn report_due(&self) -> Option<Tick> {
-        let due = self.budget.window.tick.plus(BUDGET_WINDOW);
-        (self.budget.spent > 0 || !self.budget.tally.is_empty()).then_some(due)
+    /// When [`Self::report`] or a checkpoint has something to do, if one will.
+    pub(super) fn due(&self) -> Option<Tick> {
+        let report = self.budget.window.tick.plus(BUDGET_WINDOW);
+        let report = (self.budget.spent > 0 || !self.budget.tally.is_empty()).then_some(report);
+        [report, self.publisher.due(self.tree.size())].into_iter().flatten().min()
     }
 
     pub(super) fn take(&mut self, event: Event) {
@@ -228,7 +238,8 @@ impl<S: Store> Journal<S> {
         if self.failure.as_ref().is_some_and(|failure| moment.now.tick < failure.retry_at) {
             return total;
         }
-        while !self.waiting.is_empty() {
+        // After a tile or a checkpoint failed nothing may wait; the record of it begins a new file all the same.
+        while !self.waiting.is_empty() || self.failure.is_some() && !self.sealed {
             match self.commit_some(moment) {
                 Ok(committed) => {
                     total.records += committed.records;
@@ -237,11 +248,21 @@ impl<S: Store> Journal<S> {
                 }
                 Err(error) => {
                     self.fail(&error, moment);
-                    break;
+                    return total;
                 }
             }
+            if !self.publish(moment) {
+                return total;
+            }
         }
+        self.publish(moment);
         total
+    }
+
+    /// Writes tiles and a checkpoint that are due, of what is durable; `false` where that failed.
+    fn publish(&mut self, moment: Moment) -> bool {
+        let done = self.publisher.publish(&mut self.store, &self.tree, moment.now.tick, self.sealed);
+        done.inspect_err(|error| self.fail(error, moment)).is_ok()
     }
 
     /// Writes as much as goes into one file and one sync. Nothing of the state changes unless all of it succeeded.
@@ -291,13 +312,14 @@ impl<S: Store> Journal<S> {
                 }
             }
         }
-        let Draft { tree, .. } = draft;
+        let Draft { mut tree, .. } = draft;
         if let Some(file) = &mut self.file {
             file.append(self.length, &self.buffer)?;
             file.sync()?;
         }
         committed.records = tree.size() - self.tree.size();
         self.length += self.buffer.len() as u64;
+        self.publisher.add(&tree.take_completed());
         self.tree = tree;
         self.waiting.drain(..taken);
         self.failure = None;

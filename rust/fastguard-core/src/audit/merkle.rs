@@ -4,15 +4,29 @@ use super::digest::{sha256, sha256_of_nothing};
 
 const LEAF: u8 = 0x00;
 const NODE: u8 = 0x01;
+/// The height of a tile: each level of tiles holds the roots of 2^8 subtrees of the level below (C2SP tlog-tiles).
+const TILE_HEIGHT: u32 = 8;
 
 /// A hash of the tree.
 pub(super) type Hash = [u8; 32];
 
-/// A tree that only grows: its size and the roots of its complete subtrees, the largest first.
+/// The hash of a leaf.
+pub(super) fn leaf(line: &[u8]) -> Hash {
+    sha256(LEAF, &[line])
+}
+
+/// The hash of the node above two others.
+pub(super) fn node(left: &Hash, right: &Hash) -> Hash {
+    sha256(NODE, &[left, right])
+}
+
+/// A tree that only grows: its size and the roots of its complete subtrees, the largest first. What it completed
+/// for tiles waits in `completed`: level and hash.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Tree {
     size: u64,
     roots: Vec<Hash>,
+    completed: Vec<(usize, Hash)>,
 }
 
 impl Tree {
@@ -23,21 +37,30 @@ impl Tree {
 
     /// Appends the leaf `line`.
     pub(super) fn push(&mut self, line: &[u8]) {
-        let mut hash = sha256(LEAF, &[line]);
+        let mut hash = leaf(line);
+        self.completed.push((0, hash));
         // Each one at the low end of the size is a complete subtree that the new leaf completes further.
-        for _ in 0..self.size.trailing_ones() {
+        for height in 1..=self.size.trailing_ones() {
             let Some(left) = self.roots.pop() else { break };
-            hash = sha256(NODE, &[&left, &hash]);
+            hash = node(&left, &hash);
+            if height % TILE_HEIGHT == 0 {
+                self.completed.push(((height / TILE_HEIGHT) as usize, hash));
+            }
         }
         self.roots.push(hash);
         self.size += 1;
+    }
+
+    /// The hashes that tiles hold, of all leaves since the last time; those of one level in their order.
+    pub(super) fn take_completed(&mut self) -> Vec<(usize, Hash)> {
+        std::mem::take(&mut self.completed)
     }
 
     /// The root over all leaves.
     pub(super) fn root(&self) -> Hash {
         let mut roots = self.roots.iter().rev();
         let Some(last) = roots.next() else { return sha256_of_nothing() };
-        roots.fold(*last, |right, left| sha256(NODE, &[left, &right]))
+        roots.fold(*last, |right, left| node(left, &right))
     }
 }
 

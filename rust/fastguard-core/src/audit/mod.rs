@@ -16,6 +16,7 @@ mod scribe;
 mod tally;
 #[cfg(test)]
 mod tests;
+mod tree;
 mod writer;
 
 use std::io;
@@ -36,6 +37,9 @@ use inputs::Inputs;
 use journal::{Bounds, Journal};
 use queue::{Phase, Queue, Refusal, dead, lock};
 use scribe::Scribe;
+pub(crate) use tree::note::is_name;
+pub use tree::note::{Checkpoint, Key};
+use tree::{note::Signer, publish::Publisher};
 use writer::{Clock, Folder, Slot};
 
 /// Arguments up to this size wait in the queue as they are; [`Audit::prepare`] hashes larger ones at once, so
@@ -61,19 +65,32 @@ pub struct Settings {
     pub queue_bytes: usize,
     /// The key of the hashes. `None`: `key` in the folder of the logs, made where there is none.
     pub key: Option<[u8; 32]>,
+    /// A checkpoint is signed after this many records,
+    pub checkpoint_records: u64,
+    /// or this long after the last one, if there are new records.
+    pub checkpoint_interval: Duration,
+    /// The name of the key that signs, and the start of each log's origin.
+    pub origin: String,
+    /// The seed of the key that signs, as 64 hexadecimal digits; made where there is none.
+    pub key_file: PathBuf,
 }
 
 impl Settings {
     /// The defaults, with logs in `path`.
     pub fn at(path: impl Into<PathBuf>) -> Self {
+        let path = path.into();
         Self {
-            path: path.into(),
+            key_file: path.join("checkpoint.key"),
+            path,
             max_file_bytes: 64 * 1024 * 1024,
             flush_interval: Duration::from_millis(5),
             unverified_bytes_per_minute: 1024 * 1024,
             queue_records: 65_536,
             queue_bytes: 32 * 1024 * 1024,
             key: None,
+            checkpoint_records: 16_384,
+            checkpoint_interval: Duration::from_secs(10),
+            origin: "mcp-fastguard/audit".to_owned(),
         }
     }
 }
@@ -81,11 +98,16 @@ impl Settings {
 impl Settings {
     /// What `[audit]` says; relative paths start at `folder`.
     pub fn from_config(audit: &crate::config::Audit, folder: &Path) -> Self {
+        let defaults = Self::at(folder.join(&audit.path));
         Self {
+            checkpoint_records: audit.checkpoint_records,
+            checkpoint_interval: audit.checkpoint_interval.get(),
+            origin: audit.origin.clone(),
+            key_file: audit.key_file.as_ref().map_or(defaults.key_file, |path| folder.join(path)),
             max_file_bytes: audit.max_file_bytes,
             flush_interval: audit.flush_interval.get(),
             unverified_bytes_per_minute: audit.unverified_bytes_per_minute,
-            ..Self::at(folder.join(&audit.path))
+            ..defaults
         }
     }
 }
@@ -94,6 +116,7 @@ impl Settings {
 pub struct Audit {
     settings: Settings,
     key: [u8; 32],
+    seed: [u8; 32],
     log: Box<str>,
     folder: PathBuf,
     next_id: AtomicU64,
@@ -109,12 +132,13 @@ impl Audit {
         writer::open_base(&settings.path)?;
         let key = match settings.key {
             Some(key) => key,
-            None => writer::read_or_make_key(&settings.path)?,
+            None => writer::read_or_make_key(&settings.path.join("key"))?,
         };
-        Self::with_key(settings, key)
+        let seed = writer::read_or_make_key(&settings.key_file)?;
+        Self::with_keys(settings, key, seed)
     }
 
-    fn with_key(settings: Settings, key: [u8; 32]) -> Result<Self, Fault> {
+    fn with_keys(settings: Settings, key: [u8; 32], seed: [u8; 32]) -> Result<Self, Fault> {
         let clock = Clock::start();
         let opened_at = clock.now();
         let process = std::process::id();
@@ -125,13 +149,15 @@ impl Audit {
             max_file_bytes: settings.max_file_bytes,
             unverified_bytes_per_minute: settings.unverified_bytes_per_minute,
         };
-        let journal = Journal::new(folder, Scribe::new(log.clone(), &key), bounds, opened_at);
+        let publisher = publisher(&settings, &log, &seed)?;
+        let journal = Journal::new(folder, Scribe::new(log.clone(), &key), bounds, publisher, opened_at);
         Ok(Self {
             queue: Arc::new(Queue::new(settings.queue_records, settings.queue_bytes)),
             slot: Arc::new(Mutex::new(Some(Box::new(journal)))),
             next_id: AtomicU64::new(1),
             settings,
             key,
+            seed,
             log,
             folder: path,
             process,
@@ -142,7 +168,7 @@ impl Audit {
     /// A new log for a child process, in the same place and with the same key. Nothing of the parent's thread,
     /// queue or locks is used; dropping the parent's log in the child does nothing.
     pub fn reopen_after_fork(&self) -> Result<Self, Fault> {
-        Self::with_key(self.settings.clone(), self.key)
+        Self::with_keys(self.settings.clone(), self.key, self.seed)
     }
 
     /// Whether a decision could be recorded now. Asked before anything is charged, so that a call that must come again for a
@@ -265,6 +291,13 @@ impl Drop for Audit {
             let _ = self.close();
         }
     }
+}
+
+fn publisher(settings: &Settings, log: &str, seed: &[u8; 32]) -> Result<Publisher, Fault> {
+    let signer = Signer::new(&settings.origin, seed)
+        .ok_or_else(|| Fault::AuditFailed { reason: "the key of the checkpoints is none of Ed25519".to_owned() })?;
+    let origin = format!("{}/{log}", settings.origin);
+    Ok(Publisher::new(signer, origin, settings.checkpoint_records, settings.checkpoint_interval))
 }
 
 fn make_folder(base: &Path, name: impl Fn() -> Result<String, Fault>) -> Result<(Box<str>, Folder), Fault> {

@@ -13,6 +13,8 @@ use super::merkle::Tree;
 use super::queue::{Phase, Queue, Refusal, lock};
 use super::record::{Arguments, Checks, Decision, Ending, Event, Notice, Outcome};
 use super::scribe::Scribe;
+use super::tree::note::{Checkpoint, Signer};
+use super::tree::publish::Publisher;
 use super::writer::{Clock, spawn};
 use crate::call::Caller;
 use crate::clock::{FakeClock, UnixTime};
@@ -21,6 +23,7 @@ use crate::denial::{Denial, Room};
 const START: i64 = 1_795_219_200;
 
 #[derive(Default)]
+#[expect(clippy::struct_excessive_bools, reason = "each is one way in which a disk fails")]
 struct Disk {
     files: BTreeMap<u32, Vec<u8>>,
     syncs: usize,
@@ -28,6 +31,8 @@ struct Disk {
     room: Option<usize>,
     sync_fails: bool,
     cut_fails: bool,
+    put_fails: bool,
+    published: BTreeMap<String, Vec<u8>>,
     panics: bool,
 }
 
@@ -53,6 +58,19 @@ impl Store for FakeStore {
 
     fn remove(&mut self, number: u32) -> io::Result<()> {
         lock(&self.0).files.remove(&number).map(|_| ()).ok_or(io::ErrorKind::NotFound.into())
+    }
+
+    fn put(&mut self, path: &str, bytes: &[u8], _durable: bool) -> io::Result<()> {
+        let mut disk = lock(&self.0);
+        if disk.put_fails {
+            return Err(io::Error::other("input/output error"));
+        }
+        disk.published.insert(path.to_owned(), bytes.to_vec());
+        Ok(())
+    }
+
+    fn discard(&mut self, path: &str) {
+        lock(&self.0).published.retain(|name, _| !name.starts_with(path));
     }
 }
 
@@ -101,7 +119,7 @@ impl Bench {
         let store = FakeStore::default();
         let disk = Arc::clone(&store.0);
         let clock = FakeClock::at(START);
-        let journal = Journal::new(store, Scribe::new("log".into(), &[7; 32]), bounds, clock.now());
+        let journal = Journal::new(store, Scribe::new("log".into(), &[7; 32]), bounds, publisher(), clock.now());
         Self { journal, disk, clock, refused: 0 }
     }
 
@@ -137,6 +155,11 @@ impl Bench {
     fn event_types(&self) -> Vec<String> {
         self.lines().iter().map(|line| line["event_type"].as_str().unwrap().to_owned()).collect()
     }
+}
+
+fn publisher() -> Publisher {
+    let signer = Signer::new("test", &[7; 32]).unwrap();
+    Publisher::new(signer, "test/log".to_owned(), 100, Duration::from_secs(10))
 }
 
 fn decision(id: u64) -> Decision {
@@ -599,4 +622,49 @@ fn refusals_before_the_token_that_find_their_queue_full_are_counted() {
     assert_eq!(queue.statistics().unverified_counted, 1_500 - 1_024);
     assert_eq!(queue.take_tally().total(), 1_500 - 1_024);
     assert_eq!(refusal(&queue, decision(1).into()), None, "verified callers have their own queue");
+}
+
+#[test]
+fn checkpoint_covers_what_is_durable_after_so_many_records_or_so_long() {
+    let mut bench = Bench::new();
+    let checkpoint = |bench: &Bench| {
+        let disk = lock(&bench.disk);
+        let note = String::from_utf8(disk.published["checkpoint"].clone()).unwrap();
+        Checkpoint::open(&note, Some(Signer::new("test", &[7; 32]).unwrap().key())).unwrap()
+    };
+    bench.take(0..100);
+    bench.commit();
+    assert_eq!(checkpoint(&bench).size, 101);
+    bench.take(100..150);
+    bench.commit();
+    assert_eq!(checkpoint(&bench).size, 101);
+    bench.clock.advance(Duration::from_secs(10));
+    bench.commit();
+    assert_eq!(checkpoint(&bench).size, 151);
+    bench.take(150..300);
+    bench.seal();
+    let sealed = checkpoint(&bench);
+    let mut tree = Tree::default();
+    for line in bench.files().values().flat_map(|text| text.lines()) {
+        tree.push(line.as_bytes());
+    }
+    assert_eq!((sealed.size, sealed.root), (302, tree.root()));
+    let disk = lock(&bench.disk);
+    let paths: Vec<&str> = disk.published.keys().map(String::as_str).collect();
+    assert_eq!(paths, ["checkpoint", "tile/0/000", "tile/0/001.p/46", "tile/1/000.p/1", "vkey"]);
+}
+
+#[test]
+fn checkpoint_that_cannot_be_written_refuses_and_is_recovered_from() {
+    let mut bench = Bench::new();
+    lock(&bench.disk).put_fails = true;
+    bench.take(0..100);
+    assert_eq!(bench.commit(), 101);
+    assert!(bench.journal.failure().is_some());
+    lock(&bench.disk).put_fails = false;
+    bench.clock.advance(Duration::from_secs(1));
+    bench.commit();
+    assert!(bench.journal.failure().is_none());
+    assert_eq!(bench.event_types().last().map(String::as_str), Some("recovered"));
+    assert!(lock(&bench.disk).published.contains_key("checkpoint"));
 }

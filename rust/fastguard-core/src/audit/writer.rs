@@ -141,8 +141,8 @@ impl<S: Store> Writer<'_, S> {
             self.queue.release(self.journal.commit(moment));
         }
         let outcome = match self.journal.failure() {
-            Some(failure) if !self.journal.is_sealed() => Err(failure.reason.clone()),
-            _ => Ok(()),
+            Some(failure) => Err(failure.reason.clone()),
+            None => Ok(()),
         };
         self.queue.end(Phase::Closed(outcome));
         true
@@ -156,7 +156,7 @@ impl<S: Store> Writer<'_, S> {
         } else if now.since(last_record) < LINGER {
             thread::park_timeout(self.interval.saturating_sub(now.since(began)));
         } else if self.queue.may_sleep() {
-            match self.journal.report_due() {
+            match self.journal.due() {
                 Some(due) => thread::park_timeout(due.since(now)),
                 None => thread::park(),
             }

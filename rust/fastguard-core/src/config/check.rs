@@ -112,6 +112,15 @@ fn check_audit(config: &Config, findings: &mut Findings) {
     if !(Duration::from_millis(1)..=Duration::from_secs(10)).contains(&audit.flush_interval.get()) {
         findings.add("audit.flush_interval", "between 1ms and 10s");
     }
+    if audit.checkpoint_records == 0 {
+        findings.add("audit.checkpoint_records", "at least 1");
+    }
+    if !(Duration::from_secs(1)..=Duration::from_secs(86_400)).contains(&audit.checkpoint_interval.get()) {
+        findings.add("audit.checkpoint_interval", "between 1s and 1d");
+    }
+    if !crate::audit::is_name(&audit.origin) {
+        findings.add("audit.origin", "a name without spaces and `+`");
+    }
 }
 
 fn check_stdio(config: &Config, findings: &mut Findings) {

@@ -319,6 +319,14 @@ pub struct Audit {
     pub unverified_bytes_per_minute: u64,
     /// What happens to calls when the log cannot be written. Default: refuse.
     pub on_failure: OnAuditFailure,
+    /// A signed checkpoint is written after this many records. Default: 16384.
+    pub checkpoint_records: u64,
+    /// A signed checkpoint is written this long after the last one, if there are new records. Default: 10s.
+    pub checkpoint_interval: Span,
+    /// The name of the key that signs checkpoints and the start of each log's origin: a URL without its scheme.
+    pub origin: String,
+    /// The file of the key that signs checkpoints, relative to this file. Default: checkpoint.key in `path`.
+    pub key_file: Option<String>,
 }
 
 impl Issuer {
@@ -351,6 +359,10 @@ impl Default for Audit {
             flush_interval: Span::from_millis(5),
             unverified_bytes_per_minute: 1024 * 1024,
             on_failure: OnAuditFailure::Refuse,
+            checkpoint_records: 16_384,
+            checkpoint_interval: Span::from_millis(10_000),
+            origin: "mcp-fastguard/audit".to_owned(),
+            key_file: None,
         }
     }
 }

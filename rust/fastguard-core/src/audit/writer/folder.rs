@@ -53,6 +53,29 @@ impl Store for Folder {
     fn remove(&mut self, number: u32) -> io::Result<()> {
         fs::remove_file(self.file(number))
     }
+
+    fn put(&mut self, path: &str, bytes: &[u8], durable: bool) -> io::Result<()> {
+        let (path, draft) = (self.path.join(path), self.path.join(".draft"));
+        let write = || {
+            let mut file = private_file().write(true).create(true).truncate(true).open(&draft)?;
+            file.write_all(bytes)?;
+            if durable { file.sync_all() } else { Ok(()) }
+        };
+        let rename = || match fs::rename(&draft, &path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                private_folder().recursive(true).create(path.parent().unwrap_or(&self.path))?;
+                fs::rename(&draft, &path)
+            }
+            done => done,
+        };
+        write().and_then(|()| rename())?;
+        if durable { sync_folder(&self.path) } else { Ok(()) }
+    }
+
+    fn discard(&mut self, path: &str) {
+        // Partial tiles beside a full one are only superfluous.
+        let _ = fs::remove_dir_all(self.path.join(path));
+    }
 }
 
 impl File for fs::File {
@@ -89,13 +112,14 @@ pub(in crate::audit) fn open_base(base: &Path) -> Result<(), Fault> {
     written.and(removed).map_err(refused)
 }
 
-/// The key of the hashes, in `audit/key` as 64 hexadecimal digits. Made where there is none; of several
-/// processes that make one at once, the first wins and the others read its key.
-pub(in crate::audit) fn read_or_make_key(base: &Path) -> Result<[u8; 32], Fault> {
-    let path = base.join("key");
-    match read_key(&path) {
+/// A key in the file `path` as 64 hexadecimal digits. Made where there is none; of several processes that make
+/// one at once, the first wins and the others read its key.
+pub(in crate::audit) fn read_or_make_key(path: &Path) -> Result<[u8; 32], Fault> {
+    // The parent of a bare name is the empty path, which no call of the system takes.
+    let base = path.parent().filter(|base| !base.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    match read_key(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        key => return key.map_err(|error| failed(&path, &error)),
+        key => return key.map_err(|error| failed(path, &error)),
     }
     let mut name = Vec::from(*b".key-");
     hex(&random::<8>()?, &mut name);
@@ -107,13 +131,13 @@ pub(in crate::audit) fn read_or_make_key(base: &Path) -> Result<[u8; 32], Fault>
         file.write_all(&text)?;
         file.sync_all()?;
         // Unlike a rename, a link never replaces the key that another process has made meanwhile.
-        match fs::hard_link(&draft, &path) {
+        match fs::hard_link(&draft, path) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
             _ => sync_folder(base),
         }
     });
     let _ = fs::remove_file(&draft);
-    made.and_then(|()| read_key(&path)).map_err(|error| failed(&path, &error))
+    made.and_then(|()| read_key(path)).map_err(|error| failed(path, &error))
 }
 
 fn read_key(path: &Path) -> io::Result<[u8; 32]> {

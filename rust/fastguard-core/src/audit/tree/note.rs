@@ -1,0 +1,162 @@
+//! Checkpoints as signed notes (C2SP tlog-checkpoint and signed-note).
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+
+use crate::audit::digest::{SigningKey, is_signed, sha256};
+use crate::audit::line::in_hex;
+use crate::audit::merkle::Hash;
+
+/// The type of a key and its signatures: Ed25519 over the note's text (signed-note).
+const ED25519: u8 = 0x01;
+const SIGNATURE_MARK: &str = "\u{2014} ";
+
+/// The public half of the key that signs checkpoints, with its name.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Key {
+    name: String,
+    public: [u8; 32],
+}
+
+impl Key {
+    /// Reads `<name>+<hash>+<base64>`, as Go's `note.NewVerifier` does.
+    pub fn parse(text: &str) -> Option<Self> {
+        let (name, rest) = text.trim().split_once('+')?;
+        let (hash, encoded) = rest.split_once('+')?;
+        let decoded = STANDARD.decode(encoded).ok()?;
+        let (kind, public) = decoded.split_first()?;
+        let key = Self { name: name.to_owned(), public: public.try_into().ok()? };
+        (*kind == ED25519 && is_name(name) && hash == in_hex(&key.id())).then_some(key)
+    }
+
+    /// The key's hash: which of several keys of one name signed.
+    fn id(&self) -> [u8; 4] {
+        let [first, rest @ ..] = self.name.as_bytes() else { return [0; 4] };
+        let digest = sha256(*first, &[rest, b"\n", &[ED25519], &self.public]);
+        digest.first_chunk().copied().unwrap_or_default()
+    }
+}
+
+impl std::fmt::Display for Key {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let encoded = STANDARD.encode([&[ED25519], self.public.as_slice()].concat());
+        write!(formatter, "{}+{}+{encoded}", self.name, in_hex(&self.id()))
+    }
+}
+
+/// Whether `name` can name a key: signed-note allows neither spaces nor `+`.
+pub(crate) fn is_name(name: &str) -> bool {
+    !name.is_empty() && !name.contains(|letter: char| letter.is_whitespace() || letter.is_control() || letter == '+')
+}
+
+/// Signs checkpoints.
+pub(in crate::audit) struct Signer {
+    secret: SigningKey,
+    key: Key,
+}
+
+impl Signer {
+    /// `None` where the seed is no key.
+    pub(in crate::audit) fn new(name: &str, seed: &[u8; 32]) -> Option<Self> {
+        let secret = SigningKey::from_seed(seed)?;
+        let key = Key { name: name.to_owned(), public: secret.public() };
+        Some(Self { secret, key })
+    }
+
+    pub(in crate::audit) const fn key(&self) -> &Key {
+        &self.key
+    }
+
+    /// The note of a checkpoint.
+    pub(in crate::audit) fn sign(&self, checkpoint: &Checkpoint) -> String {
+        let text = checkpoint.text();
+        let signature = [self.key.id().as_slice(), &self.secret.sign(text.as_bytes())].concat();
+        format!("{text}\n{SIGNATURE_MARK}{} {}\n", self.key.name, STANDARD.encode(signature))
+    }
+}
+
+/// What a log was at one moment.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Checkpoint {
+    /// Which log.
+    pub origin: String,
+    /// How many records it had.
+    pub size: u64,
+    /// The root over them (RFC 6962 §2.1).
+    pub root: Hash,
+}
+
+impl Checkpoint {
+    fn text(&self) -> String {
+        format!("{}\n{}\n{}\n", self.origin, self.size, STANDARD.encode(self.root))
+    }
+
+    /// Reads a note; with a key, one that this key has signed. Signatures of others, as of witnesses, are passed over.
+    pub fn open(note: &str, key: Option<&Key>) -> Result<Self, &'static str> {
+        const MALFORMED: &str = "the checkpoint is malformed";
+        let end = note.rfind("\n\n").ok_or(MALFORMED)?;
+        let (text, signatures) = note.split_at_checked(end + 1).ok_or(MALFORMED)?;
+        let signatures = signatures.strip_prefix('\n').and_then(|lines| lines.strip_suffix('\n')).ok_or(MALFORMED)?;
+        let mut is_ours = key.is_none();
+        for line in signatures.split('\n') {
+            let (name, encoded) =
+                line.strip_prefix(SIGNATURE_MARK).and_then(|line| line.split_once(' ')).ok_or(MALFORMED)?;
+            let decoded = STANDARD.decode(encoded).map_err(|_| MALFORMED)?;
+            let (id, signature) = decoded.split_first_chunk::<4>().ok_or(MALFORMED)?;
+            if let Some(key) = key.filter(|key| key.name == name && key.id() == *id) {
+                if !is_signed(&key.public, text.as_bytes(), signature) {
+                    return Err("the checkpoint's signature is wrong");
+                }
+                is_ours = true;
+            }
+        }
+        if !is_ours {
+            return Err("the checkpoint is not signed by this key");
+        }
+        let mut lines = text.split('\n');
+        let (Some(origin), Some(size), Some(root)) = (lines.next(), lines.next(), lines.next()) else {
+            return Err(MALFORMED);
+        };
+        let number: u64 = size.parse().map_err(|_| MALFORMED)?;
+        let root = STANDARD.decode(root).ok().and_then(|root| root.try_into().ok()).ok_or(MALFORMED)?;
+        if origin.is_empty() || number.to_string() != size {
+            return Err(MALFORMED);
+        }
+        Ok(Self { origin: origin.to_owned(), size: number, root })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn signed() -> (String, Key) {
+        let signer = Signer::new("example.com/audit", &[7; 32]).unwrap();
+        let checkpoint = Checkpoint { origin: "example.com/audit/log".to_owned(), size: 300, root: [9; 32] };
+        (signer.sign(&checkpoint), signer.key().clone())
+    }
+
+    #[test]
+    fn every_edit_of_one_byte_of_a_note_is_refused() {
+        let (note, key) = signed();
+        assert_eq!(Checkpoint::open(&note, Some(&key)).map(|checkpoint| checkpoint.size), Ok(300));
+        for at in 0..note.len() {
+            for flip in [1, 2, 0x20] {
+                let mut bytes = note.clone().into_bytes();
+                bytes[at] ^= flip;
+                let is_open = std::str::from_utf8(&bytes).is_ok_and(|note| Checkpoint::open(note, Some(&key)).is_ok());
+                assert!(!is_open, "byte {at}");
+            }
+            assert!(note.get(..at).is_none_or(|note| Checkpoint::open(note, Some(&key)).is_err()), "cut at {at}");
+        }
+    }
+
+    #[test]
+    fn key_is_read_as_it_is_written() {
+        let (note, key) = signed();
+        assert_eq!(Key::parse(&format!("{key}\n")), Some(key.clone()));
+        assert_eq!(Key::parse(&key.to_string().replace("com/", "org/")), None);
+        let other = Signer::new("example.com/audit", &[8; 32]).unwrap();
+        assert_eq!(Checkpoint::open(&note, Some(other.key())), Err("the checkpoint is not signed by this key"));
+    }
+}

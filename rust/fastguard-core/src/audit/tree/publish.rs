@@ -1,0 +1,76 @@
+//! When tiles and checkpoints are written. On the writer's thread, after the records they cover are durable.
+
+use std::io;
+use std::time::Duration;
+
+use super::note::{Checkpoint, Signer};
+use super::tiles::{Edge, Tile};
+use crate::audit::journal::Store;
+use crate::audit::merkle::{Hash, Tree};
+use crate::clock::Tick;
+
+/// The file of the last checkpoint, where tlog-tiles has it.
+pub(in crate::audit) const CHECKPOINT: &str = "checkpoint";
+/// The public key in the form of signed-note. Proves nothing unless it was learned elsewhere.
+pub(in crate::audit) const PUBLIC_KEY: &str = "vkey";
+
+/// Keeps the tiles of one log and signs its checkpoints.
+pub(in crate::audit) struct Publisher {
+    signer: Signer,
+    origin: String,
+    records: u64,
+    interval: Duration,
+    edge: Edge,
+    full: Vec<Tile>,
+    /// The size of the last checkpoint, and when it was written.
+    size: u64,
+    at: Tick,
+}
+
+impl Publisher {
+    /// A checkpoint after `records` more records, or `interval` after the last one if there are any.
+    pub(in crate::audit) fn new(signer: Signer, origin: String, records: u64, interval: Duration) -> Self {
+        let (edge, full) = (Edge::default(), Vec::new());
+        Self { signer, origin, records, interval, edge, full, size: 0, at: Tick::default() }
+    }
+
+    pub(in crate::audit) fn add(&mut self, completed: &[(usize, Hash)]) {
+        self.full.extend(completed.iter().filter_map(|(level, hash)| self.edge.add(*level, hash)));
+    }
+
+    /// When the next checkpoint is due, if one is.
+    pub(in crate::audit) fn due(&self, size: u64) -> Option<Tick> {
+        (size > self.size).then(|| self.at.plus(self.interval))
+    }
+
+    /// Writes the tiles that were filled and, if it is due or forced, a checkpoint. What failed is tried again the next time.
+    pub(in crate::audit) fn publish(
+        &mut self,
+        store: &mut impl Store,
+        tree: &Tree,
+        now: Tick,
+        force: bool,
+    ) -> io::Result<()> {
+        while let Some(tile) = self.full.last() {
+            store.put(&tile.path, &tile.hashes, false)?;
+            store.discard(&format!("{}.p", tile.path));
+            self.full.pop();
+        }
+        let size = tree.size();
+        let is_due = force || size - self.size >= self.records || now >= self.at.plus(self.interval);
+        if size == self.size || !is_due {
+            return Ok(());
+        }
+        for tile in self.edge.partial() {
+            store.put(&tile.path, &tile.hashes, false)?;
+        }
+        if self.size == 0 {
+            store.put(PUBLIC_KEY, format!("{}\n", self.signer.key()).as_bytes(), true)?;
+        }
+        let checkpoint = Checkpoint { origin: self.origin.clone(), size, root: tree.root() };
+        store.put(CHECKPOINT, self.signer.sign(&checkpoint).as_bytes(), true)?;
+        self.size = size;
+        self.at = now;
+        Ok(())
+    }
+}

@@ -1,0 +1,88 @@
+//! Which tiles a tree has, and where they stand (C2SP tlog-tiles).
+
+use crate::audit::merkle::Hash;
+
+/// Hashes of a full tile.
+const WIDTH: usize = 256;
+const HASH_BYTES: usize = 32;
+
+/// A tile as it is stored.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(in crate::audit) struct Tile {
+    pub(in crate::audit) path: String,
+    pub(in crate::audit) hashes: Vec<u8>,
+}
+
+/// The last tile of each level, which still grows.
+#[derive(Clone, Debug, Default)]
+pub(in crate::audit) struct Edge {
+    levels: Vec<Level>,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Level {
+    index: u64,
+    hashes: Vec<u8>,
+}
+
+impl Edge {
+    /// Adds the next hash of a level; gives the tile that it fills.
+    pub(in crate::audit) fn add(&mut self, level: usize, hash: &Hash) -> Option<Tile> {
+        while self.levels.len() <= level {
+            self.levels.push(Level::default());
+        }
+        let edge = self.levels.get_mut(level)?;
+        edge.hashes.extend_from_slice(hash);
+        if edge.hashes.len() < HASH_BYTES * WIDTH {
+            return None;
+        }
+        let tile = Tile { path: path(level, edge.index), hashes: std::mem::take(&mut edge.hashes) };
+        edge.index += 1;
+        Some(tile)
+    }
+
+    /// The tiles that are not full. Empty ones do not exist.
+    pub(in crate::audit) fn partial(&self) -> impl Iterator<Item = Tile> {
+        let grown = self.levels.iter().enumerate().filter(|(_, edge)| !edge.hashes.is_empty());
+        grown.map(|(level, edge)| {
+            let width = edge.hashes.len() / HASH_BYTES;
+            Tile { path: format!("{}.p/{width}", path(level, edge.index)), hashes: edge.hashes.clone() }
+        })
+    }
+}
+
+/// The number in groups of three digits, of which all but the last begin with an `x`.
+fn path(level: usize, index: u64) -> String {
+    let mut groups = format!("{:03}", index % 1_000);
+    let mut rest = index / 1_000;
+    while rest > 0 {
+        groups = format!("x{:03}/{groups}", rest % 1_000);
+        rest /= 1_000;
+    }
+    format!("tile/{level}/{groups}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::audit::merkle::Tree;
+
+    #[test]
+    fn paths_are_those_of_tlog_tiles() {
+        assert_eq!(path(0, 0), "tile/0/000");
+        assert_eq!(path(3, 1_234_067), "tile/3/x001/x234/067");
+    }
+
+    #[test]
+    fn tree_of_70000_leaves_has_tiles_of_three_levels() {
+        let (mut tree, mut edge) = (Tree::default(), Edge::default());
+        let mut full = Vec::new();
+        for number in 0..70_000_u32 {
+            tree.push(&number.to_be_bytes());
+            full.extend(tree.take_completed().iter().filter_map(|(level, hash)| edge.add(*level, hash)));
+        }
+        assert_eq!(full.len(), 70_000 / 256 + 1);
+        let partial: Vec<String> = edge.partial().map(|tile| tile.path).collect();
+        assert_eq!(partial, ["tile/0/273.p/112", "tile/1/001.p/17", "tile/2/000.p/1"]);
+    }
+}
