@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import tomllib
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from functools import cached_property
@@ -49,6 +48,8 @@ class GuardConfig:
         Raises:
             GuardConfigError: it cannot be read, or is not UTF-8.
         """
+        import tomllib  # noqa: PLC0415 - a tenth of the package's import, for those who read a file
+
         path = Path(path)
         try:
             text = path.read_text(encoding="utf-8")
@@ -83,8 +84,12 @@ class GuardConfig:
     @cached_property
     def tables(self) -> dict[str, Any]:
         """What is written, as a dict of the file's shape, without defaults."""
-        parsed: dict[str, Any] = json.loads(self.text) if self.is_json else tomllib.loads(self.text)
-        return parsed
+        if self.is_json:
+            parsed: dict[str, Any] = json.loads(self.text)
+            return parsed
+        import tomllib  # noqa: PLC0415 - see `from_file`
+
+        return tomllib.loads(self.text)
 
     @property
     def resource_url(self) -> str:
