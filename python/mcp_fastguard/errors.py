@@ -6,6 +6,8 @@ not run) and, for mistakes of the programmer, ``ValueError`` and ``TypeError`` w
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 __all__ = [
     "ApprovalDenied",
     "BindingDenied",
@@ -16,6 +18,7 @@ __all__ = [
     "LimitDenied",
     "PolicyDenied",
     "RequestDenied",
+    "SpentQuota",
     "TokenDenied",
 ]
 
@@ -46,6 +49,22 @@ class GuardError(Exception):
         return self.target if self.method == "tools/call" else None
 
 
+class SpentQuota(NamedTuple):
+    """The window that must wait longest.
+
+    Attributes:
+        rule: the name of its rule.
+        quota: how many are admitted in any window of the length.
+        window: its length, in seconds.
+        remaining: what is left; less than the call costs.
+    """
+
+    rule: str
+    quota: int
+    window: float
+    remaining: int
+
+
 class Denied(GuardError):
     """A room refused the call. Compare ``code``, never the text.
 
@@ -57,6 +76,7 @@ class Denied(GuardError):
         retry_after: seconds after which a retry can succeed, or None.
         config_key: the key of ``fastguard.toml`` that decides this, or None.
         nonce: what the client must put into its next proof (``DPoP-Nonce``, RFC 9449 section 9), or None.
+        spent: the quota that is spent, or None.
     """
 
     def __init__(  # noqa: PLR0913, PLR0917 - positional, as pickle gives them back
@@ -68,9 +88,10 @@ class Denied(GuardError):
         retry_after: float | None = None,
         config_key: str | None = None,
         nonce: str | None = None,
+        spent: tuple[str, int, float, int] | None = None,
     ) -> None:
         # All go to args, so the exception survives pickling to a worker.
-        super().__init__(code, detail, status, challenge, retry_after, config_key, nonce)
+        super().__init__(code, detail, status, challenge, retry_after, config_key, nonce, spent)
         self.code = code
         self.detail = detail
         self.status = status
@@ -78,6 +99,7 @@ class Denied(GuardError):
         self.retry_after = retry_after
         self.config_key = config_key
         self.nonce = nonce
+        self.spent = None if spent is None else SpentQuota(*spent)
 
     def __str__(self) -> str:
         return f"{self.code}: {self.detail}"
@@ -96,7 +118,10 @@ class BindingDenied(Denied):
 
 
 class LimitDenied(Denied):
-    """Room ``limits``: a quota is spent (429). ``retry_after`` is true."""
+    """Room ``limits``: a quota is spent (429), or the cost cannot be read (400).
+
+    ``retry_after`` is true; None where no time helps.
+    """
 
 
 class PolicyDenied(Denied):

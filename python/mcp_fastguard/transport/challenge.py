@@ -7,7 +7,7 @@ import math
 from http import HTTPStatus
 from typing import Any, Final
 
-from mcp_fastguard.errors import Denied, GuardError, GuardFault
+from mcp_fastguard.errors import Denied, GuardError, GuardFault, SpentQuota
 
 __all__ = ["http_answer", "rpc_error"]
 
@@ -61,6 +61,14 @@ def rpc_error(error: GuardError) -> tuple[int, str, dict[str, Any]]:
     if isinstance(error, Denied):
         if error.retry_after is not None:
             data["retryAfter"] = math.ceil(error.retry_after)
+        if error.spent is not None:
+            spent = error.spent
+            data["limit"] = {
+                "policy": spent.rule,
+                "quota": spent.quota,
+                "window": spent.window,
+                "remaining": spent.remaining,
+            }
         if error.challenge is not None:
             data["wwwAuthenticate"] = error.challenge
     return _RPC_CODES.get(code, status), _MESSAGES.get(status, "refused"), data
@@ -98,12 +106,28 @@ def http_answer(
     if retry_after is not None:
         # Rounded up: a client that waits so long is admitted.
         headers.append((b"retry-after", str(max(1, math.ceil(retry_after))).encode()))
+    if isinstance(error, Denied) and error.spent is not None:
+        headers.extend(_rate_limit(error.spent, retry_after))
     if status == HTTPStatus.METHOD_NOT_ALLOWED:
         headers.append((b"allow", allow))
     if status == HTTPStatus.UNSUPPORTED_MEDIA_TYPE:
         # RFC 9110 section 12.5.3: says that the coding was at fault, and which one is taken.
         headers.append((b"accept-encoding", b"identity"))
     return status, headers, content
+
+
+def _rate_limit(spent: SpentQuota, retry_after: float | None) -> list[tuple[bytes, bytes]]:
+    """``RateLimit-Policy`` and ``RateLimit`` of draft-ietf-httpapi-ratelimit-headers-10."""
+    # A structured string (RFC 9651 section 3.3.3) is of printable ASCII.
+    shown = "".join(letter if " " <= letter <= "~" else "?" for letter in spent.rule)
+    name = '"' + shown.replace("\\", "\\\\").replace('"', '\\"') + '"'
+    policy, state = f"{name};q={spent.quota}", f"{name};r={spent.remaining}"
+    if spent.window.is_integer():
+        # `w` is a whole number of seconds.
+        policy += f";w={int(spent.window)}"
+    if retry_after is not None:
+        state += f";t={max(1, math.ceil(retry_after))}"
+    return [(b"ratelimit-policy", policy.encode()), (b"ratelimit", state.encode())]
 
 
 def _request_id(body: bytes | None) -> str | int | float | None:

@@ -181,7 +181,7 @@ pub enum Denial {
 
     // --- limits ------------------------------------------------------------------------------
     /// The caller has spent its quota for this window.
-    QuotaSpent { rule: String, retry_after: Duration },
+    QuotaSpent { rule: String, quota: u64, window: Duration, remaining: u64, retry_after: Option<Duration> },
     /// The table of windows is full, or the principal holds its share of it.
     WindowsFull { rule: String, retry_after: Duration },
     /// The tool's cost is made of an argument, which is no number of at least 0.
@@ -398,10 +398,17 @@ impl Denial {
     pub const fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::KeysUnavailable { retry_after }
-            | Self::QuotaSpent { retry_after, .. }
             | Self::WindowsFull { retry_after, .. }
             | Self::ReplaysFull { retry_after } => Some(*retry_after),
-            Self::Blocked { retry_after, .. } => *retry_after,
+            Self::QuotaSpent { retry_after, .. } | Self::Blocked { retry_after, .. } => *retry_after,
+            _ => None,
+        }
+    }
+
+    /// The quota that is spent: the rule's name, how many, in which time, and what is left.
+    pub fn spent(&self) -> Option<(&str, u64, Duration, u64)> {
+        match self {
+            Self::QuotaSpent { rule, quota, window, remaining, .. } => Some((rule, *quota, *window, *remaining)),
             _ => None,
         }
     }

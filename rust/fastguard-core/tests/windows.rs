@@ -90,9 +90,38 @@ proptest! {
             let admission = window.admit(b"key", cost, tick(now), ClockSource::Caller).unwrap();
             if admission.allowed {
                 admitted.push((now, cost));
-            } else if u64::from(cost) <= quota {
+            } else if u64::from(cost) > quota {
+                prop_assert_eq!(admission.retry_after, None);
+            } else {
                 let back = now + admission.retry_after.unwrap().as_nanos() as u64;
                 prop_assert!(window.admit(b"key", cost, tick(back), ClockSource::Caller).unwrap().allowed);
+            }
+        }
+    }
+
+    #[test]
+    fn retry_after_of_several_windows_is_true(
+        quotas in prop::collection::vec(1_u64..6, 2..8),
+        arrivals in prop::collection::vec((steps(), 1_u32..3), 1..80),
+    ) {
+        let specs: Vec<WindowSpec> = quotas
+            .iter()
+            .enumerate()
+            .map(|(index, quota)| WindowSpec::new(*quota, Duration::from_nanos(WINDOW * (index as u64 + 1))).unwrap())
+            .collect();
+        let charges = |cost| -> Vec<Charge<'_>> {
+            let key = |index: usize| ((index as u128 + 1) << 61) | 7;
+            specs.iter().enumerate().map(|(index, spec)| Charge { key: key(index), spec, cost, holder: 1 }).collect()
+        };
+        let table = WindowTable::new(100_000);
+        let mut now = 1;
+        for (step, cost) in arrivals {
+            now += step;
+            let Err(refused) = table.admit(&charges(cost), tick(now)) else { continue };
+            prop_assert_eq!(refused.retry_after.is_none(), quotas.iter().any(|quota| *quota < u64::from(cost)));
+            if let Some(wait) = refused.retry_after {
+                now += wait.as_nanos() as u64;
+                prop_assert!(table.admit(&charges(cost), tick(now)).is_ok());
             }
         }
     }
@@ -191,7 +220,7 @@ fn longest_wait_of_all_refusals_is_told() {
     let refused = table.admit(&both, tick(2)).unwrap_err();
 
     assert_eq!(refused.index, 1);
-    assert!(refused.retry_after > Duration::from_secs(59));
+    assert!(refused.retry_after.unwrap() > Duration::from_secs(59));
 }
 
 #[test]

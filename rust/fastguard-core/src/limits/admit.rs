@@ -117,10 +117,16 @@ impl Limits {
         match self.table.admit(charges.as_slice(), now) {
             Ok(admitted) => Ok(Some(Standing { rule: charges.rule(admitted.tightest), remaining: admitted.remaining })),
             Err(refused) => {
-                let (rule, retry_after) = (charges.rule(refused.index).to_string(), refused.retry_after);
-                Err(match refused.reason {
-                    Refusal::Spent => Denial::QuotaSpent { rule, retry_after },
-                    Refusal::TableFull | Refusal::ShareFull => Denial::WindowsFull { rule, retry_after },
+                let rule = charges.rule(refused.index).to_string();
+                let planned = charges.iter().nth(refused.index);
+                let (quota, window) = planned.map_or_else(Default::default, |charge| (charge.quota, charge.window));
+                Err(match (refused.reason, refused.retry_after) {
+                    (Refusal::TableFull | Refusal::ShareFull, Some(retry_after)) => {
+                        Denial::WindowsFull { rule, retry_after }
+                    }
+                    (_, retry_after) => {
+                        Denial::QuotaSpent { rule, quota, window, remaining: refused.remaining, retry_after }
+                    }
                 })
             }
         }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::table::{Charge, ClockSource, Refusal, WindowTable};
+use super::table::{Charge, ClockSource, Refused, WindowTable};
 use super::window::{Admission, WindowSpec};
 use crate::clock::Tick;
 use crate::denial::Fault;
@@ -34,10 +34,7 @@ impl SlidingWindow {
         let charge = Charge { key, spec: &self.spec, cost, holder: key };
         Ok(match self.table.admit_one(&charge, now) {
             Ok(admitted) => Admission { allowed: true, remaining: admitted.remaining, retry_after: None },
-            Err(refused) => {
-                let remaining = if refused.reason == Refusal::Spent { self.table.remaining(&charge) } else { 0 };
-                Admission { allowed: false, remaining, retry_after: Some(refused.retry_after) }
-            }
+            Err(Refused { remaining, retry_after, .. }) => Admission { allowed: false, remaining, retry_after },
         })
     }
 

@@ -65,8 +65,17 @@ pub struct Refused {
     pub index: usize,
     /// Why.
     pub reason: Refusal,
-    /// How long.
-    pub retry_after: Duration,
+    /// What is left of its quota.
+    pub remaining: u64,
+    /// How long; `None` where no time helps, because the cost is above the quota.
+    pub retry_after: Option<Duration>,
+}
+
+impl Refused {
+    /// Nothing is longer than for ever.
+    fn waits_longer_than(&self, other: &Self) -> bool {
+        other.retry_after.is_some_and(|wait| self.retry_after.is_none_or(|own| own > wait))
+    }
 }
 
 /// Why a charge was refused.
@@ -308,7 +317,7 @@ impl WindowTable {
                 None => Err(full(index, charge)),
             };
             if let Err(refusal) = outcome
-                && refused.is_none_or(|worst| refusal.retry_after > worst.retry_after)
+                && refused.is_none_or(|worst| refusal.waits_longer_than(&worst))
             {
                 refused = Some(refusal);
             }
@@ -327,17 +336,6 @@ impl WindowTable {
             }
         }
         Ok(admitted)
-    }
-
-    /// What is left in the charge's window.
-    pub(super) fn remaining(&self, charge: &Charge<'_>) -> u64 {
-        let Some(shard) = self.lock(self.shard_of(charge.key)) else { return 0 };
-        let left = if charge.spec.is_narrow() {
-            shard.narrow.find(charge.key).and_then(|at| Some(shard.narrow.entry(at)?.window.remaining(charge.spec)))
-        } else {
-            shard.wide.find(charge.key).and_then(|at| Some(shard.wide.entry(at)?.window.remaining(charge.spec)))
-        };
-        left.unwrap_or_else(|| u64::from(charge.spec.quota()))
     }
 
     /// Brings the window to `now`, makes it where there is none, and says where it is if it has room.
@@ -369,7 +367,8 @@ impl WindowTable {
             return Ok(position);
         }
         let retry_after = entry.window.retry_after(charge.spec, charge.cost, now);
-        Err(Refused { index, reason: Refusal::Spent, retry_after })
+        let remaining = entry.window.remaining(charge.spec);
+        Err(Refused { index, reason: Refusal::Spent, remaining, retry_after })
     }
 
     /// Makes a window, in the place of idle ones where the table or the holder's share of it is full.
@@ -383,8 +382,8 @@ impl WindowTable {
     ) -> Result<u32, Refused> {
         if !charge.spec.quota().ge(&charge.cost.max(1)) {
             // Nothing can ever be charged here: a window for it would only take room.
-            let retry_after = charge.spec.longest_wait();
-            return Err(Refused { index, reason: Refusal::Spent, retry_after });
+            let remaining = u64::from(charge.spec.quota());
+            return Err(Refused { index, reason: Refusal::Spent, remaining, retry_after: None });
         }
         let mut freed = Vec::new();
         shard.narrow.sweep(now, &mut freed);
@@ -457,5 +456,6 @@ impl<C: Counter> Part<C> {
 }
 
 const fn full(index: usize, charge: &Charge<'_>) -> Refused {
-    Refused { index, reason: Refusal::TableFull, retry_after: charge.spec.longest_wait() }
+    let retry_after = Some(charge.spec.longest_wait());
+    Refused { index, reason: Refusal::TableFull, remaining: 0, retry_after }
 }

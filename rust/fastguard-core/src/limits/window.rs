@@ -81,7 +81,7 @@ pub struct Admission {
     pub allowed: bool,
     /// What is left of the quota.
     pub remaining: u64,
-    /// Where it was not: after exactly this time it is, when nobody else charges meanwhile.
+    /// Where it was not: after exactly this time it is, when nobody else charges meanwhile. `None` where no time helps.
     pub retry_after: Option<Duration>,
 }
 
@@ -164,17 +164,17 @@ impl<C: Counter> Window<C> {
         spec.quota.saturating_sub(self.total) as u64
     }
 
-    /// When enough will have been given back for the cost.
-    pub(super) fn retry_after(&self, spec: &WindowSpec, cost: u32, now: Tick) -> Duration {
+    /// When enough will have been given back for the cost; `None` where it never fits.
+    pub(super) fn retry_after(&self, spec: &WindowSpec, cost: u32, now: Tick) -> Option<Duration> {
         let mut left = self.total;
         for slot in self.head.saturating_sub(SPAN)..=self.head {
             left = left.saturating_sub(self.slots.get(index(slot)).map_or(0, |counter| counter.get()));
             if left.checked_add(cost).is_some_and(|sum| sum <= spec.quota) {
-                return spec.until(slot + KEPT as u64, now);
+                return Some(spec.until(slot + KEPT as u64, now));
             }
         }
-        // The cost is above the quota: it never fits. The whole window is as good an answer as any.
-        spec.longest_wait()
+        // The cost is above the quota: it never fits.
+        None
     }
 
     /// The tick from which on nothing is charged any more.
