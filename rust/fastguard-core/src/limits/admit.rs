@@ -95,18 +95,30 @@ impl Limits {
         session: Option<&str>,
         peer: Option<IpAddr>,
     ) -> Result<Charges<'_>, Denial> {
-        let call = Call::new(bound, target, session, peer);
+        let mut charges = Charges::new();
+        self.plan(&mut charges, bound, target, payload, &Call::new(bound, target, session, peer))?;
+        Ok(charges)
+    }
+
+    /// The same in place: the list is large, and moving it would cost a call with one rule more than its window does.
+    fn plan<'a>(
+        &'a self,
+        charges: &mut Charges<'a>,
+        bound: &BoundToken,
+        target: &Target,
+        payload: Payload<'_>,
+        call: &Call<'_>,
+    ) -> Result<(), Denial> {
         let holder = bound.caller().principal();
         let cost = if target.kind() == Kind::Tool { self.tools.cost(target.name(), payload) } else { Ok(1) };
         let cost = cost.map_err(|_| Denial::CostUnreadable { tool: target.name().to_owned() })?;
-        let mut charges = Charges::new();
         for group in &self.groups {
-            for window in group.windows(&call) {
+            for window in group.windows(call) {
                 let push = |key| charges.push(Charge { key, spec: &window.spec, cost, holder }, window);
-                group.keys(&call, &self.tools, window, push);
+                group.keys(call, &self.tools, window, push);
             }
         }
-        Ok(charges)
+        Ok(())
     }
 
     /// Checks every window, then charges them all, or none. Gives the tightest.
@@ -142,8 +154,9 @@ impl Limits {
         peer: Option<IpAddr>,
         now: Tick,
     ) -> Result<AdmittedCall, Box<(Target, Denial)>> {
-        let charges = self.charges(&bound, &target, payload, session, peer);
-        match charges.and_then(|charges| self.charge(&charges, now)) {
+        let mut charges = Charges::new();
+        let planned = self.plan(&mut charges, &bound, &target, payload, &Call::new(&bound, &target, session, peer));
+        match planned.and_then(|()| self.charge(&charges, now)) {
             Ok(standing) => Ok(AdmittedCall { bound, target, standing }),
             Err(denial) => Err(Box::new((target, denial))),
         }
