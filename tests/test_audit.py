@@ -187,3 +187,91 @@ def test_spawned_process_decides_for_itself(config, issuer):
 def _decide(config, token):
     with Guard.from_dict(config) as guard:
         return guard.check(request(token)).subject
+
+
+# --- checkpoints and proofs, by the command line --------------------------------------------------
+
+
+def fastguard(*arguments):
+    command = [sys.executable, "-m", "mcp_fastguard.cli", "audit", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, env={**os.environ, "COLUMNS": "300"})
+
+
+@pytest.fixture
+def written(make_guard, issuer):
+    """A log of three calls, sealed: its folder, its public key, and the checkpoint that somebody kept after the first call."""
+    guard = make_guard(audit={"path": make_guard.folder, "checkpoint_records": 1})
+    guard.check(request(issuer.token(), sql="select 1"))
+    guard.flush()
+    log = guard.audit_folder
+    until = time.monotonic() + 10
+    while not (log / "checkpoint").is_file():
+        assert time.monotonic() < until
+        time.sleep(0.01)
+    kept = (log / "checkpoint").read_text()
+    for number in (2, 3):
+        guard.check(request(issuer.token(), sql=f"select {number}"))
+    guard.close()
+    return log, (log / "vkey").read_text().strip(), kept
+
+
+@pytest.fixture
+def make_guard(make_guard, config):
+    make_guard.folder = config["audit"]["path"]
+    return make_guard
+
+
+def test_log_verifies_against_the_key_and_a_checkpoint_that_was_kept(written, tmp_path):
+    log, key, kept = written
+    checkpoint = tmp_path / "kept"
+    checkpoint.write_text(kept)
+
+    done = fastguard("verify", log, "--key", key, "--checkpoint", checkpoint)
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "sealed" in done.stdout
+
+
+def test_log_that_was_written_anew_shows_against_the_checkpoint_alone(written, make_guard, issuer, tmp_path):
+    log, key, kept = written
+    checkpoint = tmp_path / "kept"
+    # The log's own writer, with its key, could do this: the same size, other records.
+    checkpoint.write_text(kept)
+    [file] = log.glob("*.jsonl")
+    other = make_guard(audit={"path": make_guard.folder, "checkpoint_records": 1})
+    for number in range(3):
+        other.check(request(issuer.token(), sql=f"select {number + 10}"))
+    other.close()
+    for name in ("checkpoint", file.name):
+        (log / name).chmod(0o600)
+        (log / name).write_bytes((other.audit_folder / name).read_bytes())
+
+    assert fastguard("verify", log, "--key", key, "--checkpoint", checkpoint).returncode == 1
+
+
+def test_checkpoint_of_another_key_is_refused(written, tmp_path):
+    log, key, _ = written
+    name, _, _ = key.split("+")
+    other = f"{name}+00000000+AQAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"
+
+    done = fastguard("verify", log, "--key", other)
+
+    assert done.returncode == 1
+
+
+def test_record_is_proved_to_whoever_has_the_key_alone(written, tmp_path):
+    log, key, _ = written
+    lines = [json.loads(line) for line in next(log.glob("*.jsonl")).read_text().splitlines()]
+    record = next(line for line in lines if line["event_type"] == "decision")
+    proof = tmp_path / "record.tlog-proof"
+    proof.write_text(fastguard("prove", record["id"], "--audit", log).stdout)
+
+    done = fastguard("check-proof", proof, "--key", key)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == record
+
+    for old, new in (("index ", "index 1"), ("extra ", "extra AAAA"), ("\n\n", "\n")):
+        edited = tmp_path / "edited"
+        edited.write_text(proof.read_text().replace(old, new, 1))
+        assert fastguard("check-proof", edited, "--key", key).returncode == 1
+    assert fastguard("prove", "20000101T000000-1-0000-1", "--audit", log).returncode == 1

@@ -20,9 +20,13 @@ __all__ = [
     "VerifiedToken",
     "Waiting",
     "__version__",
+    "check_proof",
     "config_json_schema",
     "config_warnings",
     "empty_call",
+    "panic_next",
+    "prove_growth",
+    "prove_record",
     "verify_compact",
     "verify_log",
 ]
@@ -603,5 +607,17 @@ class Gate:
 
 def config_json_schema() -> str: ...
 def config_warnings(text: str, file: str | None = None) -> list[tuple[str, str]]: ...
-def verify_log(path: Path) -> tuple[int, str, bool, str | None]:
-    """Whether the files of a log are whole: (records, root, sealed, problem)."""
+def verify_log(path: Path, key: str | None = None, checkpoint: str | None = None) -> tuple[int, str, bool, str | None]:
+    """Whether the files of a log are whole: (records, root, sealed, problem).
+
+    ``key`` is the public key as signed notes name it, ``checkpoint`` an earlier note of the same log.
+    """
+
+def prove_record(path: Path, seq: int) -> str:
+    """A proof, in the format of C2SP tlog-proof, that record ``seq`` is in the log; ``ValueError`` where it has none."""
+
+def check_proof(proof: str, key: str) -> tuple[str, int, int, bytes]:
+    """What a proof shows: (origin, size, seq, record); ``ValueError`` where it shows nothing."""
+
+def prove_growth(path: Path, checkpoint: str) -> tuple[int, int, list[bytes]]:
+    """That the log only grew since a checkpoint: (records then, records now, the path of RFC 6962)."""

@@ -11,8 +11,9 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from mcp_fastguard._fastguard import config_warnings, verify_log
+from mcp_fastguard._fastguard import config_warnings
 from mcp_fastguard.cli import explain as explaining
+from mcp_fastguard.cli.audit import audit_app
 from mcp_fastguard.config import json_schema
 from mcp_fastguard.errors import GuardConfigError, GuardError
 
@@ -27,7 +28,6 @@ app = typer.Typer(
     help="The guard of an MCP server.",
 )
 token_app = typer.Typer(no_args_is_help=True, help="Looks at access tokens.")
-audit_app = typer.Typer(no_args_is_help=True, help="Looks at audit logs.")
 app.add_typer(token_app, name="token")
 app.add_typer(audit_app, name="audit")
 report_app = typer.Typer(no_args_is_help=True, help="Reports of the audit log.")
@@ -253,46 +253,6 @@ def _print_verdict(verdict: explaining.Verdict) -> None:
     if verdict.decided_by:
         console.print(f"decided by {verdict.decided_by}", markup=False)
     if not verdict.is_allowed:
-        raise typer.Exit(1)
-
-
-@audit_app.command("show")
-def audit_show(
-    path: Annotated[Path, typer.Argument(help="The folder of the logs, or one log.")] = Path("audit"),
-    who: Annotated[str | None, typer.Option(help="Only this subject or client.")] = None,
-    tool: Annotated[str | None, typer.Option(help="Only this tool.")] = None,
-    result: Annotated[str | None, typer.Option(help="Only allowed, denied or faulted.")] = None,
-) -> None:
-    """Shows the records of decisions and endings."""
-    from mcp_fastguard.cli.records import records, table_of  # noqa: PLC0415 - reads files only when asked
-
-    found = [record for record in records(path) if _fits(record, who, tool, result)]
-    console.print(table_of(found))
-
-
-def _fits(record: dict[str, Any], who: str | None, tool: str | None, result: str | None) -> bool:
-    names = {record.get("client_id"), (record.get("authenticated_identity") or {}).get("subject")}
-    return (
-        (who is None or who in names)
-        and (tool is None or record.get("tool_name") == tool)
-        and (result is None or record.get("result") == result)
-    )
-
-
-@audit_app.command("verify")
-def audit_verify(
-    path: Annotated[Path, typer.Argument(help="The folder of the logs, or one log.")] = Path("audit"),
-) -> None:
-    """Checks that logs are whole: every line as it was written, in order, up to the seal."""
-    from mcp_fastguard.cli.records import logs  # noqa: PLC0415
-
-    is_sound = True
-    for log in logs(path):
-        count, root, is_sealed, problem = verify_log(log)
-        is_sound &= problem is None
-        state = problem or ("sealed" if is_sealed else "open: its process runs, or was killed")
-        console.print(f"{log.name}: {count} records, {state}, root {root}", markup=False, soft_wrap=True)
-    if not is_sound:
         raise typer.Exit(1)
 
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-__all__ = ["logs", "records", "table_of"]
+__all__ = ["logs", "records", "records_of", "table_of"]
 
 
 def logs(path: Path) -> list[Path]:
@@ -25,14 +25,19 @@ def logs(path: Path) -> list[Path]:
 def records(path: Path) -> Iterator[dict[str, Any]]:
     """The records of all logs, in the order of each log. A torn last line is passed over."""
     for log in logs(path):
-        for file in sorted(log.glob("*.jsonl")):
-            for line in file.read_bytes().splitlines():
-                try:
-                    record = json.loads(line)
-                except ValueError:
-                    continue
-                if isinstance(record, dict):
-                    yield record
+        yield from records_of(log)
+
+
+def records_of(log: Path) -> Iterator[dict[str, Any]]:
+    """The records of one log."""
+    for file in sorted(log.glob("*.jsonl")):
+        for line in file.read_bytes().splitlines():
+            try:
+                record = json.loads(line)
+            except ValueError:
+                continue
+            if isinstance(record, dict):
+                yield record
 
 
 def table_of(found: list[dict[str, Any]]) -> Table:

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use fastguard_core::audit::log::{self, Entry};
-use fastguard_core::audit::{Arguments, Audit, Checks, Decision, Event, Outcome, Settings};
+use fastguard_core::audit::{Arguments, Audit, Checks, Decision, Event, Key, Known, Outcome, Settings, prove};
 use fastguard_core::{Denial, Fault, Room, UnixTime};
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -226,6 +226,13 @@ fn a_torn_end_is_told_and_the_lines_before_it_are_read() {
     let file = audit.folder().join("000001.jsonl");
     let whole = fs::read(&file).unwrap();
     let seal = whole[..whole.len() - 1].iter().rposition(|byte| *byte == b'\n').unwrap() + 1;
+    fs::write(&file, &whole[..=seal]).unwrap();
+    let signed = log::verify(audit.folder()).unwrap();
+    assert_eq!(signed.problem.map(|problem| problem.what), Some("the log ends before its checkpoint"));
+    // From here on, as a process leaves it that is killed before its first checkpoint.
+    for name in ["checkpoint", "vkey"] {
+        fs::remove_file(audit.folder().join(name)).unwrap();
+    }
     for cut in [seal + 1, seal + 9, whole.len() - 1] {
         fs::write(&file, &whole[..cut]).unwrap();
 
@@ -420,4 +427,97 @@ fn writes_until_it_is_killed() {
             writeln!(std::io::stdout(), "durable {}", audit.record_id(id)).unwrap();
         }
     }
+}
+
+/// The files of a log and of its tiles.
+fn all_files(folder: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    entries.flat_map(|path| if path.is_dir() { all_files(&path) } else { vec![path] }).collect()
+}
+
+fn sealed_log(records: u64) -> PathBuf {
+    let audit = Audit::open_log(Settings::at(folder())).unwrap();
+    for _ in 0..records {
+        while audit.record(decision(audit.next_id())).is_err() {
+            audit.flush(PATIENCE).unwrap();
+        }
+    }
+    audit.close().unwrap();
+    let log = audit.folder().to_path_buf();
+    assert_eq!(log::verify(&log).unwrap().problem, None);
+    log
+}
+
+/// Whether what is in the folder is found not to be the log that it was.
+fn is_found(log: &Path, records: u64) -> bool {
+    log::verify(log).map_or(true, |verdict| verdict.problem.is_some() || verdict.records != records)
+}
+
+#[test]
+fn every_edit_and_cut_of_one_byte_of_a_small_log_is_found() {
+    let log = sealed_log(5);
+    for file in all_files(&log) {
+        let whole = fs::read(&file).unwrap();
+        for at in 0..whole.len() {
+            let mut edited = whole.clone();
+            edited[at] ^= 1;
+            fs::write(&file, &edited).unwrap();
+            assert!(is_found(&log, 7), "{}: byte {at} edited", file.display());
+            fs::write(&file, &whole[..at]).unwrap();
+            assert!(is_found(&log, 7), "{}: cut at {at}", file.display());
+        }
+        fs::write(&file, &whole).unwrap();
+    }
+    assert_eq!(log::verify(&log).unwrap().problem, None);
+}
+
+#[test]
+fn sampled_edits_of_ten_thousand_records_are_found() {
+    let log = sealed_log(10_000);
+    for file in all_files(&log) {
+        let whole = fs::read(&file).unwrap();
+        let edits = if whole.len() > 10_000 { 20 } else { 1 };
+        for edit in 0..edits {
+            let mut edited = whole.clone();
+            edited[(whole.len() / edits * edit + 31).min(whole.len() - 1)] ^= 4;
+            fs::write(&file, &edited).unwrap();
+            assert!(is_found(&log, 10_002), "{}: edit {edit}", file.display());
+        }
+        fs::write(&file, &whole).unwrap();
+    }
+}
+
+#[test]
+fn rollback_and_fork_are_found_with_an_earlier_checkpoint() {
+    let (log, other) = (sealed_log(300), sealed_log(300));
+    let note = fs::read_to_string(log.join("checkpoint")).unwrap();
+    let key = Key::parse(&fs::read_to_string(log.join("vkey")).unwrap());
+    let known = Known { key: key.clone(), checkpoint: Some(note.clone()) };
+    assert_eq!(log::verify_against(&log, &known).unwrap().problem, None);
+    assert!(log::verify_against(&other, &known).unwrap().problem.is_some());
+
+    let line = log::read(&log).unwrap().nth(299).unwrap().unwrap();
+    let Entry::Line(line) = line else { panic!("no line") };
+    let file = log.join("000001.jsonl");
+    let whole = fs::read(&file).unwrap();
+    fs::write(&file, &whole[..usize::try_from(line.offset).unwrap()]).unwrap();
+    for name in ["checkpoint", "vkey"] {
+        fs::remove_file(log.join(name)).unwrap();
+    }
+    let rolled_back = log::verify_against(&log, &known).unwrap();
+    assert_eq!(rolled_back.problem.map(|problem| problem.what), Some("the log ends before the earlier checkpoint"));
+}
+
+#[test]
+fn record_is_proved_to_whoever_has_the_key() {
+    let log = sealed_log(700);
+    let key = Key::parse(&fs::read_to_string(log.join("vkey")).unwrap()).unwrap();
+    for seq in [0, 1, 255, 256, 700, 701] {
+        let proof = prove::prove(&log, seq).unwrap();
+        let proved = prove::check_proof(&proof, &key).unwrap();
+        assert_eq!((proved.seq, proved.checkpoint.size), (seq, 702));
+        let other = proof.replace(&format!("index {seq}\n"), &format!("index {}\n", seq ^ 2));
+        assert!(prove::check_proof(&other, &key).is_err());
+    }
+    assert!(prove::prove(&log, 702).is_err());
 }

@@ -351,3 +351,59 @@ const PINNED: [&str; 5] = [
     "i_number_too_big_pos_int.json",
     "i_number_very_big_negative_int.json",
 ];
+
+/// Every file of JSON below a folder.
+fn files_below(folder: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    entries
+        .flat_map(|path| if path.is_dir() { files_below(&path) } else { vec![path] })
+        .filter(|path| path.extension().is_some_and(|extension| extension == "json"))
+        .collect()
+}
+
+fn merkle_hash(value: &Value) -> Option<[u8; 32]> {
+    let decoded = base64::engine::general_purpose::STANDARD.decode(value.as_str().unwrap_or_default());
+    decoded.unwrap().try_into().ok()
+}
+
+/// A root; where sizes are equal, vectors have short texts that are only compared.
+fn merkle_root(value: &Value) -> Option<[u8; 32]> {
+    let mut decoded = base64::engine::general_purpose::STANDARD.decode(value.as_str().unwrap_or_default()).unwrap();
+    decoded.resize(decoded.len().max(32), 0);
+    decoded.try_into().ok()
+}
+
+fn merkle_path(case: &Value) -> Option<Vec<[u8; 32]>> {
+    case["proof"].as_array().map_or(Some(Vec::new()), |path| path.iter().map(merkle_hash).collect())
+}
+
+#[test]
+fn merkle_proofs_of_inclusion_and_consistency() {
+    let Some(folder) = folder() else { return };
+    let testdata = folder.join("merkle/testdata");
+    let number = |case: &Value, name: &str| case[name].as_u64().unwrap_or_default();
+    let (mut judged, mut accepted) = (0, 0);
+    for file in files_below(&testdata.join("inclusion")) {
+        let case = read(&file);
+        let holds = || {
+            let (leaf, root) = (merkle_hash(&case["leafHash"])?, merkle_hash(&case["root"])?);
+            let (index, size) = (number(&case, "leafIdx"), number(&case, "treeSize"));
+            Some(fastguard_core::audit::is_included(&leaf, index, size, &merkle_path(&case)?, &root))
+        };
+        assert_eq!(holds() == Some(true), case["wantErr"] != true, "{}", file.display());
+        judged += 1;
+        accepted += usize::from(case["wantErr"] != true);
+    }
+    for file in files_below(&testdata.join("consistency")) {
+        let case = read(&file);
+        let holds = || {
+            let (first, second) = (merkle_root(&case["root1"])?, merkle_root(&case["root2"])?);
+            let sizes = (number(&case, "size1"), number(&case, "size2"));
+            Some(fastguard_core::audit::is_consistent(sizes, (&first, &second), &merkle_path(&case)?))
+        };
+        assert_eq!(holds() == Some(true), case["wantErr"] != true, "{}", file.display());
+        judged += 1;
+        accepted += usize::from(case["wantErr"] != true);
+    }
+    assert_eq!((judged, accepted), (196, 12));
+}

@@ -4,6 +4,7 @@
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
+mod audit;
 mod binding;
 mod call;
 mod config;
@@ -20,11 +21,13 @@ mod _fastguard {
     use pyo3::prelude::*;
 
     #[pymodule_export]
+    use super::audit::{check_proof, prove_growth, prove_record, verify_log};
+    #[pymodule_export]
     use super::binding::{BoundToken, DPoPVerifier};
     #[pymodule_export]
     use super::call::{AllowedCall, ObservedCall};
     #[pymodule_export]
-    use super::config::{config_json_schema, config_warnings, verify_log};
+    use super::config::{config_json_schema, config_warnings};
     #[cfg(debug_assertions)]
     #[pymodule_export]
     use super::error::provoked::panic_next;

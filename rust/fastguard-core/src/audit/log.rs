@@ -8,6 +8,7 @@ use serde::Deserialize;
 
 use super::line::in_hex;
 use super::merkle::Tree;
+use super::tree::check::{Known, Signed};
 use super::writer;
 
 /// Longest line that is read; the longest that is written has a token's 1,024 scopes of 2 KiB each, escaped.
@@ -181,29 +182,58 @@ pub struct Problem {
     pub what: &'static str,
 }
 
-/// Reads the whole log in the folder `path`, and compares it with the numbers and roots that it holds.
+/// Reads the whole log in the folder `path`, and compares it with the numbers, roots, tiles and the checkpoint that
+/// it holds.
 pub fn verify(path: &Path) -> io::Result<Verdict> {
+    verify_against(path, &Known::default())
+}
+
+/// Like [`verify`], and compares it with what its reader knows from elsewhere: only that shows a log that was
+/// written anew, cut back or forked.
+pub fn verify_against(path: &Path, known: &Known) -> io::Result<Verdict> {
     let mut tree = Tree::default();
     let mut verdict =
         Verdict { records: 0, root: String::new(), sealed: false, torn_bytes: 0, replaced: 0, problem: None };
+    // Read before the lines: a log that is being written is then never behind its checkpoint.
+    let mut signed = if path.is_dir() { Some(Signed::read(path, known)?) } else { None };
+    let (mut file, mut offset) = (0, 0);
     for entry in read(path)? {
         match entry? {
-            Entry::Torn { bytes, .. } => verdict.torn_bytes += bytes,
+            Entry::Torn { file, offset, bytes } => {
+                verdict.torn_bytes += bytes;
+                if verdict.sealed {
+                    verdict.found(file, offset, Some("something follows the seal"));
+                }
+            }
             Entry::Replaced(_) => verdict.replaced += 1,
             Entry::Line(line) => {
-                let found =
-                    if verdict.sealed { Some("the line follows the seal") } else { contradiction(&line, &tree) };
-                if let (Some(what), None) = (found, &verdict.problem) {
-                    verdict.problem = Some(Problem { file: line.file, offset: line.offset, what });
-                }
+                (file, offset) = (line.file, line.offset);
+                let after_seal = verdict.sealed.then_some("the line follows the seal");
+                verdict.found(file, offset, after_seal.or_else(|| contradiction(&line, &tree)));
                 verdict.sealed = is_seal(&line);
                 tree.push(&line.text);
+                match &mut signed {
+                    Some(signed) => verdict.found(file, offset, signed.follow(&mut tree)?),
+                    None => drop(tree.take_completed()),
+                }
             }
         }
+    }
+    if let Some(signed) = &mut signed {
+        verdict.found(file, offset, signed.finish(&tree, verdict.sealed)?);
     }
     verdict.records = tree.size();
     verdict.root = in_hex(&tree.root());
     Ok(verdict)
+}
+
+impl Verdict {
+    /// Keeps the first problem.
+    fn found(&mut self, file: u32, offset: u64, what: Option<&'static str>) {
+        if let (Some(what), None) = (what, &self.problem) {
+            self.problem = Some(Problem { file, offset, what });
+        }
+    }
 }
 
 fn is_seal(line: &Line) -> bool {

@@ -10,6 +10,7 @@ mod journal;
 mod line;
 pub mod log;
 mod merkle;
+pub mod prove;
 mod queue;
 mod record;
 mod scribe;
@@ -37,8 +38,10 @@ use inputs::Inputs;
 use journal::{Bounds, Journal};
 use queue::{Phase, Queue, Refusal, dead, lock};
 use scribe::Scribe;
+pub use tree::check::Known;
 pub(crate) use tree::note::is_name;
 pub use tree::note::{Checkpoint, Key};
+pub use tree::proof::{is_consistent, is_included};
 use tree::{note::Signer, publish::Publisher};
 use writer::{Clock, Folder, Slot};
 

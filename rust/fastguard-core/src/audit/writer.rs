@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::{self, Thread};
 use std::time::{Duration, Instant, SystemTime};
 
-pub(super) use folder::{Folder, failed, files, folders, open, open_base, read_or_make_key};
+pub(super) use folder::{Folder, content, failed, files, folders, open, open_base, partial_tiles, read_or_make_key};
 
 use super::journal::{Journal, Moment, Store};
 use super::queue::{Phase, Queue, lock};

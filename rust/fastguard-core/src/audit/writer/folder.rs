@@ -260,3 +260,32 @@ pub(in crate::audit) fn folders(base: &Path) -> io::Result<Vec<PathBuf>> {
 pub(in crate::audit) fn open(path: &Path) -> io::Result<Box<dyn BufRead + Send>> {
     Ok(Box::new(BufReader::with_capacity(256 * 1024, OpenOptions::new().read(true).open(path)?)))
 }
+
+/// The whole of a small file of a log, a tile or a note; `None` where it is missing.
+pub(in crate::audit) fn content(path: &Path) -> io::Result<Option<Vec<u8>>> {
+    // Notes with the signatures of many witnesses are smaller, and tiles have 8 KiB.
+    const MAX_BYTES: u64 = 1 << 20;
+    let mut bytes = Vec::new();
+    match fs::File::open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        file => file?.take(MAX_BYTES).read_to_end(&mut bytes)?,
+    };
+    Ok(Some(bytes))
+}
+
+/// The partial tiles in a folder, with their numbers of hashes.
+pub(in crate::audit) fn partial_tiles(path: &Path) -> io::Result<Vec<(usize, PathBuf)>> {
+    let mut tiles = Vec::new();
+    match fs::read_dir(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        entries => {
+            for entry in entries? {
+                let path = entry?.path();
+                if let Some(width) = path.file_name().and_then(|name| name.to_str()?.parse().ok()) {
+                    tiles.push((width, path));
+                }
+            }
+        }
+    }
+    Ok(tiles)
+}

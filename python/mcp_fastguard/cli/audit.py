@@ -1,0 +1,124 @@
+"""The commands that look at audit logs: ``fastguard audit``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from mcp_fastguard._fastguard import check_proof, prove_record, verify_log
+from mcp_fastguard.cli.records import logs, records_of, table_of
+
+__all__ = ["audit_app"]
+
+audit_app = typer.Typer(no_args_is_help=True, help="Looks at audit logs.")
+console = Console()
+errors = Console(stderr=True)
+
+LogsArgument = Annotated[Path, typer.Argument(help="The folder of the logs, or one log.")]
+KeyOption = Annotated[
+    str | None,
+    typer.Option(
+        help="The public key that checkpoints are signed with, or the file that holds it; learned from elsewhere."
+    ),
+]
+
+
+def _fail(message: object) -> typer.Exit:
+    errors.print(message, style="red", markup=False, highlight=False, soft_wrap=True)
+    return typer.Exit(1)
+
+
+def _key(given: str | None) -> str | None:
+    """A key as signed notes name it, ``NAME+ID+BASE64``, or what a file of that name holds."""
+    if given is None or not Path(given).is_file():
+        return given
+    return Path(given).read_text(encoding="ascii").strip()
+
+
+@audit_app.command("show")
+def audit_show(
+    path: LogsArgument = Path("audit"),
+    who: Annotated[str | None, typer.Option(help="Only this subject or client.")] = None,
+    tool: Annotated[str | None, typer.Option(help="Only this tool.")] = None,
+    result: Annotated[str | None, typer.Option(help="Only allowed, denied or faulted.")] = None,
+) -> None:
+    """Shows the records of decisions and endings."""
+    found = [record for log in logs(path) for record in records_of(log) if _fits(record, who, tool, result)]
+    console.print(table_of(found))
+
+
+def _fits(record: dict[str, Any], who: str | None, tool: str | None, result: str | None) -> bool:
+    names = {record.get("client_id"), (record.get("authenticated_identity") or {}).get("subject")}
+    return (
+        (who is None or who in names)
+        and (tool is None or record.get("tool_name") == tool)
+        and (result is None or record.get("result") == result)
+    )
+
+
+@audit_app.command("verify")
+def audit_verify(
+    path: LogsArgument = Path("audit"),
+    key: KeyOption = None,
+    checkpoint: Annotated[
+        Path | None, typer.Option(help="A checkpoint that you kept: the log must have only grown since.")
+    ] = None,
+) -> None:
+    """Checks that logs are whole: every line as it was written, in order, as the signed checkpoints say, up to the seal.
+
+    Only --key and --checkpoint, kept where the log's writer cannot change them, show a log that was written anew, cut back or
+    forked.
+    """
+    note = checkpoint.read_text(encoding="utf-8") if checkpoint is not None else None
+    found = logs(path)
+    named = [log for log in found if note is not None and note.split("\n", 1)[0].endswith(f"/{log.name}")]
+    if note is not None and not named:
+        raise _fail(f"no log in {path} is the one of this checkpoint: {note.split(chr(10), 1)[0]}")
+    is_sound = True
+    for log in found:
+        try:
+            count, root, is_sealed, problem = verify_log(log, _key(key), note if log in named else None)
+        except (OSError, ValueError) as error:
+            raise _fail(f"{log.name}: {error}") from error
+        is_sound &= problem is None
+        state = problem or ("sealed" if is_sealed else "open: its process runs, or was killed")
+        console.print(f"{log.name}: {count} records, {state}, root {root}", markup=False, soft_wrap=True)
+    if not is_sound:
+        raise typer.Exit(1)
+
+
+@audit_app.command("prove")
+def audit_prove(
+    record: Annotated[str, typer.Argument(help="The id of a decision's record.")],
+    path: Annotated[Path, typer.Option("--audit", help="The folder of the logs, or one log.")] = Path("audit"),
+) -> None:
+    """Prints a proof, as C2SP's tlog-proof has it, that a record is in the log; it holds the record, and needs no other file."""
+    for log in logs(path):
+        for found in records_of(log):
+            if found.get("id") == record:
+                try:
+                    # Plain, so that it can be written to a file.
+                    print(prove_record(log, int(found["seq"])), end="")
+                except (OSError, ValueError) as error:
+                    raise _fail(f"{log.name}: {error}") from error
+                return
+    raise _fail(f"no record `{record}` in {path}")
+
+
+@audit_app.command("check-proof")
+def audit_check_proof(
+    proof: Annotated[Path, typer.Argument(help="The file of a proof.")],
+    key: Annotated[
+        str, typer.Option(help="The public key of the log, or the file that holds it; learned from elsewhere.")
+    ],
+) -> None:
+    """Checks a proof with the public key alone, and prints the record that it proves."""
+    try:
+        origin, size, number, line = check_proof(proof.read_text(encoding="utf-8"), _key(key) or "")
+    except (OSError, ValueError) as error:
+        raise _fail(f"{proof}: {error}") from error
+    errors.print(f"record {number} of {size} in {origin}:", markup=False, highlight=False, soft_wrap=True)
+    print(line.decode())

@@ -1,0 +1,51 @@
+#![expect(clippy::needless_pass_by_value, reason = "PyO3 extracts paths by value")]
+
+use std::io;
+use std::path::PathBuf;
+
+use fastguard_core::audit::{Key, Known, log, prove};
+use pyo3::prelude::*;
+
+use crate::error::misused;
+
+fn key_of(text: &str) -> PyResult<Key> {
+    Key::parse(text).ok_or_else(|| misused("not a public key as signed notes name them"))
+}
+
+/// What a file says is the caller's to judge; what the system says is not.
+fn unread(error: io::Error) -> PyErr {
+    if error.kind() == io::ErrorKind::InvalidData { misused(error) } else { error.into() }
+}
+
+/// Whether the files of a log are whole: (records, root, sealed, problem).
+#[pyfunction]
+#[pyo3(signature = (path, key = None, checkpoint = None))]
+pub(crate) fn verify_log(
+    py: Python<'_>,
+    path: PathBuf,
+    key: Option<&str>,
+    checkpoint: Option<String>,
+) -> PyResult<(u64, String, bool, Option<String>)> {
+    let known = Known { key: key.map(key_of).transpose()?, checkpoint };
+    let verdict = py.detach(|| log::verify_against(&path, &known))?;
+    let problem =
+        verdict.problem.map(|problem| format!("file {}, byte {}: {}", problem.file, problem.offset, problem.what));
+    Ok((verdict.records, verdict.root, verdict.sealed, problem))
+}
+
+#[pyfunction]
+pub(crate) fn prove_record(py: Python<'_>, path: PathBuf, seq: u64) -> PyResult<String> {
+    py.detach(|| prove::prove(&path, seq)).map_err(unread)
+}
+
+#[pyfunction]
+pub(crate) fn check_proof(proof: &str, key: &str) -> PyResult<(String, u64, u64, Vec<u8>)> {
+    let proved = prove::check_proof(proof, &key_of(key)?).map_err(misused)?;
+    Ok((proved.checkpoint.origin, proved.checkpoint.size, proved.seq, proved.record))
+}
+
+#[pyfunction]
+pub(crate) fn prove_growth(py: Python<'_>, path: PathBuf, checkpoint: &str) -> PyResult<(u64, u64, Vec<Vec<u8>>)> {
+    let growth = py.detach(|| prove::prove_growth(&path, checkpoint)).map_err(unread)?;
+    Ok((growth.from, growth.to, growth.path.iter().map(|hash| hash.to_vec()).collect()))
+}
