@@ -15,7 +15,7 @@ import pytest
 SERVERS = ["uvicorn", "hypercorn", "granian"]
 
 
-def _free_socket():
+def free_socket():
     found = socket.socket()
     found.bind(("127.0.0.1", 0))
     return found
@@ -25,7 +25,9 @@ class _Uvicorn:
     def __init__(self, app, options):
         import uvicorn
 
-        self._socket = _free_socket()
+        # A test whose configuration names the port brings the socket.
+        options = dict(options)
+        self._socket = options.pop("socket", None) or free_socket()
         self.port = self._socket.getsockname()[1]
         config = {"proxy_headers": False, "log_level": "critical", "lifespan": "on", **options}
         self._server = uvicorn.Server(uvicorn.Config(app, **config))
@@ -44,7 +46,7 @@ class _Hypercorn:
     def __init__(self, app, options):
         from hypercorn.config import Config
 
-        self._socket = _free_socket()
+        self._socket = free_socket()
         self.port = self._socket.getsockname()[1]
         self._app, self._config, self._stop = app, Config(), asyncio.Event()
         self._config.bind = [f"fd://{self._socket.detach()}"]
@@ -69,7 +71,7 @@ class _Hypercorn:
 class _Granian:
     def __init__(self, app, options):
         self._app, self._options = app, options
-        with _free_socket() as found:
+        with free_socket() as found:
             self.port = found.getsockname()[1]
 
     async def run(self):
