@@ -27,6 +27,19 @@ def imported(program):
     return set(json.loads(done.stdout))
 
 
+#: Modules of the standard library that cost a third of the import, and that not everyone who imports the package needs.
+COSTLY = {"asyncio", "ssl", "socket", "subprocess", "concurrent", "multiprocessing", "http", "email", "unittest"}
+
+
+def test_import_leaves_out_what_costs_most():
+    assert imported("import mcp_fastguard") & COSTLY == set()
+    assert imported("from mcp_fastguard.limits import SlidingWindow") & COSTLY == set()
+
+
+def test_import_of_what_costs_most_would_be_seen():
+    assert {"asyncio", "ssl", "socket"} <= imported("import mcp_fastguard.verifier") & COSTLY
+
+
 @pytest.mark.parametrize(
     "program",
     [

@@ -12,7 +12,6 @@ order and no other::
 
 from __future__ import annotations
 
-import asyncio
 import functools
 import json
 import logging
@@ -26,7 +25,6 @@ from mcp_fastguard.config import GuardConfig
 from mcp_fastguard.context import running
 from mcp_fastguard.errors import GuardFault
 from mcp_fastguard.listeners import Listeners
-from mcp_fastguard.verifier import OutsideVerifier
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -36,7 +34,7 @@ if TYPE_CHECKING:
     from mcp_fastguard.keys import Watch
     from mcp_fastguard.listeners import Listener, Telling, TimedListener
     from mcp_fastguard.transport.asgi import ASGIApp, GuardASGI
-    from mcp_fastguard.verifier import TokenVerifierProtocol
+    from mcp_fastguard.verifier import OutsideVerifier, TokenVerifierProtocol
 
 __all__ = ["Call", "Guard"]
 
@@ -85,6 +83,8 @@ class Guard:
         )
         self._verifier: OutsideVerifier | None = None
         if verifier is not None:
+            from mcp_fastguard.verifier import OutsideVerifier  # noqa: PLC0415 - brings asyncio
+
             self._verifier = OutsideVerifier(verifier, self._gate, resource=config.resource_url)
         # One crossing and not one frame of Python: this instance's `check` is the gate's own, until somebody listens.
         self.check = self._gate.check  # type: ignore[method-assign]
@@ -218,6 +218,8 @@ class Guard:
                 until = until or time.monotonic() + AUDIT_WAIT
                 if fault.code != "audit_queue_full" or time.monotonic() > until:
                     raise
+            import asyncio  # noqa: PLC0415 - a third of the package's import; whoever awaits this has it
+
             await asyncio.sleep(AUDIT_WAIT / 10)
 
     async def authorize_head(self, request: ToolRequest, now: float | None = None) -> None:
@@ -685,11 +687,11 @@ class Call:
         token = running.set(self)
         try:
             result = await execute.run(tool)
-        except asyncio.CancelledError:
-            self._status = "cancelled"
-            raise
         except BaseException as error:
-            self._status, self._error = "error", type(error).__name__
+            if _is_cancellation(error):
+                self._status = "cancelled"
+            else:
+                self._status, self._error = "error", type(error).__name__
             raise
         finally:
             running.reset(token)
@@ -726,7 +728,7 @@ class Call:
 
     def fail(self, error: BaseException) -> None:
         """Takes note that the call ended with an error; its class is recorded, its text is not."""
-        self._status = "cancelled" if isinstance(error, asyncio.CancelledError) else "error"
+        self._status = "cancelled" if _is_cancellation(error) else "error"
         self._error = type(error).__name__
 
     def close(self) -> None:
@@ -788,3 +790,9 @@ class Call:
         elif self._status == "unused":
             self._status = "ok"
         self.close()
+
+
+def _is_cancellation(error: BaseException) -> bool:
+    import asyncio  # noqa: PLC0415 - a third of the package's import; whoever was cancelled has it
+
+    return isinstance(error, asyncio.CancelledError)
