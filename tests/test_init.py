@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import tomllib
@@ -81,6 +82,20 @@ def test_init_writes_a_rule_for_each_tool_and_check_config_finds_no_gap(folder):
     assert fastguard(folder, "check-config", "--app", "server:mcp").returncode == 0
 
 
+def test_commands_that_look_at_rules_warn_of_what_the_file_says_alone(folder):
+    fastguard(folder, "init", "--issuer", "https://auth.example.com", "--app", "server:mcp")
+    path = folder / "fastguard.toml"
+    # With keys in the file nothing is fetched.
+    from support import Issuer
+
+    issuer = 'issuer = "https://auth.example.com"\n'
+    path.write_text(path.read_text().replace(issuer, f"{issuer}jwks = '{json.dumps(Issuer().jwks)}'\n"))
+    for arguments in (["check-config", "--app", "server:mcp"], ["explain", "list_orders"]):
+        assert "no record is kept" not in fastguard(folder, *arguments).stderr, arguments
+    path.write_text(path.read_text().replace('path = "audit"', "enabled = false"))
+    assert "no record is kept" in fastguard(folder, "check-config").stderr
+
+
 def test_check_config_names_tools_without_rules_and_rules_without_tools(folder):
     fastguard(folder, "init", "--issuer", "https://auth.example.com", "--app", "server:mcp")
     path = folder / "fastguard.toml"
@@ -110,6 +125,7 @@ def test_init_writes_over_nothing_unless_told(tmp_path):
     ("arguments", "message"),
     [
         (["--idp", "entra"], "--tenant"),
+        ([], "fastguard init --idp help"),
         (["--issuer", "http://auth.example.com"], "https"),
         (["--issuer", "https://auth.example.com", "--app", "nothing:mcp"], "cannot be imported"),
         (["--issuer", "https://auth.example.com", "--app", "json:loads"], "no MCPServer or FastMCP"),

@@ -9,9 +9,9 @@ import re
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from mcp_fastguard._fastguard import ToolRequest, config_warnings
+from mcp_fastguard.cli.unlogged import unlogged
 from mcp_fastguard.config import GuardConfig
 from mcp_fastguard.errors import Denied, GuardError
-from mcp_fastguard.guard import Guard
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -108,8 +108,7 @@ def explain_record(path: Path | None, record: dict[str, Any]) -> Verdict:
 
 def _decide(path: Path, request: ToolRequest, rooms: tuple[str, ...]) -> Verdict:
     found = read(path).config
-    # The same configuration without its log: explaining leaves no record, and the windows are this process's own.
-    with Guard.from_dict(found.without_audit(), folder=found.folder) as guard:
+    with unlogged(found) as guard:
         try:
             allowed = asyncio.run(guard.authorize(request))
         except Denied as denied:

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 from mcp_fastguard.cli.inventory import load_inventory
 from mcp_fastguard.cli.scaffold import bad_scopes
+from mcp_fastguard.cli.unlogged import unlogged
 from mcp_fastguard.config import scopes_of_rules
-from mcp_fastguard.guard import Guard
 
 if TYPE_CHECKING:
     from mcp_fastguard.config import GuardConfig
@@ -22,8 +22,7 @@ def gaps_of(config: GuardConfig, app: str) -> list[str]:
         ValueError: the server cannot be imported, or is none.
     """
     inventory = load_inventory(app)
-    # The same rules without a log: looking leaves no record.
-    with Guard.from_dict(config.without_audit(), folder=config.folder) as guard:
+    with unlogged(config) as guard:
         found = [
             *guard.rule_gaps("tool", [tool.name for tool in inventory.tools]),
             *guard.rule_gaps("prompt", [prompt.name for prompt in inventory.prompts]),

@@ -30,7 +30,7 @@ class Recipe(NamedTuple):
         missing = [name for name in self.needs if not given.get(name)]
         if missing:
             wanted = ", ".join(f"--{name} (such as {self.needs[name]})" for name in missing)
-            message = f"{self.title} needs {wanted}"
+            message = f"{self.title} needs {wanted}; `fastguard init --idp help` lists the providers that are known"
             raise ValueError(message)
         for name, value in given.items():
             if not value.isascii() or any(character in value for character in '"\\{}') or not value.isprintable():
