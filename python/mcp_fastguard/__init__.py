@@ -7,11 +7,11 @@
 from __future__ import annotations
 
 from mcp_fastguard._fastguard import __version__
-from mcp_fastguard.call import AllowedCall, ToolRequest
+from mcp_fastguard.call import AllowedCall, Call, ToolRequest
 from mcp_fastguard.config import GuardConfig
 from mcp_fastguard.context import current_call
 from mcp_fastguard.errors import Denied, GuardConfigError, GuardError, GuardFault
-from mcp_fastguard.guard import Call, Guard
+from mcp_fastguard.guard import Guard
 
 __all__ = [
     "AllowedCall",

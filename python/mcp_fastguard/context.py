@@ -6,7 +6,7 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mcp_fastguard.guard import Call
+    from mcp_fastguard.call import Call
 
 __all__ = ["CurrentCall", "current_call"]
 

@@ -1,14 +1,4 @@
-"""The whole corridor. Read this first.
-
-A :class:`Guard` is built once, from ``fastguard.toml``. Every call of a tool is a :class:`Call`, which walks the rooms in this
-order and no other::
-
-    authorize   rooms request, token, binding, limits, policy (Rust) and the record of the decision
-    settle      room approval
-    run         rooms execute and mask
-    finish      what the ending's record will say
-    close       the record of the ending
-"""
+"""The guard of one MCP server: built once, from ``fastguard.toml``. Its calls walk the corridor in :mod:`mcp_fastguard.call`."""
 
 from __future__ import annotations
 
@@ -16,18 +6,17 @@ import functools
 import json
 import logging
 import time
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from mcp_fastguard import approval, audit, execute, mask
+from mcp_fastguard import audit
 from mcp_fastguard._fastguard import AllowedCall, Gate, ObservedCall, Waiting
+from mcp_fastguard.call import Call
 from mcp_fastguard.config import GuardConfig
-from mcp_fastguard.context import running
 from mcp_fastguard.errors import GuardFault
 from mcp_fastguard.listeners import Listeners
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from mcp_fastguard._fastguard import Attested, ToolRequest, VerifiedToken
@@ -36,7 +25,7 @@ if TYPE_CHECKING:
     from mcp_fastguard.transport.asgi import ASGIApp, GuardASGI
     from mcp_fastguard.verifier import OutsideVerifier, TokenVerifierProtocol
 
-__all__ = ["Call", "Guard"]
+__all__ = ["Guard"]
 
 T = TypeVar("T")
 Server = TypeVar("Server")
@@ -580,219 +569,3 @@ class Guard:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-class Call:
-    """One call on its way through the rooms."""
-
-    __slots__ = (
-        "_attested",
-        "_bytes",
-        "_error",
-        "_guard",
-        "_is_settled",
-        "_items",
-        "_observes",
-        "_proof",
-        "_rows",
-        "_started",
-        "_status",
-        "is_closed",
-        "is_taken",
-        "request",
-    )
-
-    def __init__(
-        self,
-        guard: Guard,
-        request: ToolRequest,
-        proof: AllowedCall | ObservedCall | None = None,
-        *,
-        observes: bool = False,
-        attested: Attested | None = None,
-    ) -> None:
-        self._guard = guard
-        self.request = request
-        self._proof = proof
-        self._observes = observes
-        self._attested = attested
-        self._started = time.monotonic()
-        self._is_settled = False
-        self._status = "unused"
-        self._error: str | None = None
-        self._rows: int | None = None
-        self._bytes: int | None = None
-        self._items: int | None = None
-        #: Whether the message layer has taken this call; it can be taken once.
-        self.is_taken = False
-        #: Whether the ending is recorded.
-        self.is_closed = False
-
-    @property
-    def guard(self) -> Guard:
-        """Whose decision this is."""
-        return self._guard
-
-    @property
-    def proof(self) -> AllowedCall | ObservedCall:
-        """What :meth:`authorize` proved; an ``ObservedCall`` only where a server's layer observes.
-
-        Raises:
-            GuardFault: nothing was proved yet.
-        """
-        if self._proof is None:
-            raise GuardFault("internal", "the call was not authorized")
-        return self._proof
-
-    @property
-    def _is_notification(self) -> bool:
-        """A notification is answered before it is handled, so its ending may stand in the log already."""
-        return self._proof is not None and self._proof.method.startswith("notifications/")
-
-    async def authorize(self) -> AllowedCall | ObservedCall:
-        """Rooms request, token, binding, limits and policy, and the record of the decision."""
-        guard, request, observes, attested = self._guard, self.request, self._observes, self._attested
-        proof = guard._at_once(request, observes=observes, attested=attested)  # noqa: SLF001 - one corridor
-        if proof is None:
-            proof = await guard._authorized(request, observes=observes, attested=attested)  # noqa: SLF001
-        self._proof = proof
-        self._started = time.monotonic()
-        return proof
-
-    @property
-    def is_settled(self) -> bool:
-        """Whether :meth:`settle` has passed."""
-        return self._is_settled
-
-    async def settle(self) -> AllowedCall | ObservedCall:
-        """Room approval: waits for a human where the rule's tier demands one."""
-        if isinstance(self.proof, AllowedCall):
-            with self._guard.listeners.telling(proof=self.proof):
-                await approval.settle(self.proof)
-        self._is_settled = True
-        return self.proof
-
-    async def run(self, tool: Callable[[], Awaitable[T]]) -> T:
-        """Rooms execute and mask: runs the tool in the context of this call.
-
-        Raises:
-            GuardFault: the call was not settled, or has ended.
-            Denied: the token expired or was revoked while the call waited.
-        """
-        proof, guard = self.proof, self._guard
-        if not self._is_settled or (self.is_closed and not self._is_notification):
-            raise GuardFault("internal", "the call was not settled, or has ended")
-        with guard.listeners.telling(proof=proof):
-            guard.gate.recheck(proof)
-        token = running.set(self)
-        try:
-            result = await execute.run(tool)
-        except BaseException as error:
-            if _is_cancellation(error):
-                self._status = "cancelled"
-            else:
-                self._status, self._error = "error", type(error).__name__
-            raise
-        finally:
-            running.reset(token)
-        self._status = "ok"
-        return mask.apply(result)
-
-    def note(self, *, rows: int | None = None, bytes_scanned: int | None = None) -> None:
-        """Adds counts to the ending's record."""
-        if self.is_closed:
-            message = "the call has ended"
-            raise RuntimeError(message)
-        if (rows is not None and rows < 0) or (bytes_scanned is not None and bytes_scanned < 0):
-            message = "a count is negative"
-            raise ValueError(message)
-        if rows is not None:
-            self._rows = (self._rows or 0) + rows
-        if bytes_scanned is not None:
-            self._bytes = (self._bytes or 0) + bytes_scanned
-
-    def finish(self, result: Any = None, *, status: str | None = None, error: str | None = None) -> None:
-        """Takes note of how the call ended: counts and sizes of the result, never its data."""
-        summary = audit.summary(result)
-        self._items = summary.items
-        if self._bytes is None:
-            self._bytes = summary.bytes
-        if status is not None:
-            self._status = status
-        elif summary.is_error:
-            self._status = "error"
-        elif self._status == "unused":
-            self._status = "ok"
-        if error is not None:
-            self._error = error
-
-    def fail(self, error: BaseException) -> None:
-        """Takes note that the call ended with an error; its class is recorded, its text is not."""
-        self._status = "cancelled" if _is_cancellation(error) else "error"
-        self._error = type(error).__name__
-
-    def close(self) -> None:
-        """Records the ending, once. Without a proof there is nothing to end.
-
-        Raises:
-            GuardFault: the ending cannot be recorded.
-        """
-        if self.is_closed:
-            return
-        self.is_closed = True
-        if self._proof is not None:
-            self._guard.gate.finish(
-                self._proof,
-                status=self._status,
-                duration=time.monotonic() - self._started,
-                error=self._error,
-                rows=self._rows,
-                bytes=self._bytes,
-                items=self._items,
-            )
-
-    def nested(self, request: ToolRequest) -> Call:
-        """Another message of this call's caller, decided anew under its own name.
-
-        Raises:
-            Denied: a room refused it.
-        """
-        with self._guard.listeners.telling(request, caller=self.proof) as telling:
-            look = functools.partial(self._guard.gate.check_nested, self.proof, request, observes=self._observes)
-            proof = telling.decided(telling.measured(look))
-        return Call(self._guard, request, proof, observes=self._observes)
-
-    def take(self, method: str, params: dict[str, Any] | None) -> bool:
-        """Whether this call is the proof for a message, and was not spent before. Taking spends it."""
-        if self.is_taken or self._proof is None:
-            return False
-        if self.is_closed and not self._is_notification:
-            return False
-        if not self.request.is_message(method, params):
-            return False
-        self.is_taken = True
-        return True
-
-    async def __aenter__(self) -> Self:
-        try:
-            await self.authorize()
-            await self.settle()
-        except BaseException as error:
-            self.fail(error)
-            with suppress(GuardFault):
-                self.close()
-            raise
-        return self
-
-    async def __aexit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
-        if error is not None:
-            self.fail(error)
-        elif self._status == "unused":
-            self._status = "ok"
-        self.close()
-
-
-def _is_cancellation(error: BaseException) -> bool:
-    import asyncio  # noqa: PLC0415 - a third of the package's import; whoever was cancelled has it
-
-    return isinstance(error, asyncio.CancelledError)

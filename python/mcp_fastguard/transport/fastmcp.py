@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
     from fastmcp.server.middleware import CallNext, MiddlewareContext
 
-    from mcp_fastguard.guard import Call, Guard
+    from mcp_fastguard.call import Call
+    from mcp_fastguard.guard import Guard
     from mcp_fastguard.transport.asgi import ASGIApp, Receive, Scope, Send
 
 __all__ = ["GuardAuthProvider", "GuardFastMCPMiddleware"]

@@ -16,7 +16,8 @@ from mcp_fastguard.transport.sdk_error import sdk_error
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from mcp_fastguard.guard import Call, Guard
+    from mcp_fastguard.call import Call
+    from mcp_fastguard.guard import Guard
 
     Handler = Callable[[Any], Awaitable[Any]]
 

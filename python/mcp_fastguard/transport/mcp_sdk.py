@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from mcp.server.auth.provider import AccessToken
     from mcp.server.context import ServerRequestContext
 
-    from mcp_fastguard.guard import Call, Guard
+    from mcp_fastguard.call import Call
+    from mcp_fastguard.guard import Guard
 
 __all__ = ["GuardMiddleware", "ProvedTokenVerifier", "guard_server"]
 
