@@ -13,13 +13,36 @@ from mcp import Client
 from mcp.client.streamable_http import streamable_http_client
 
 from mcp_fastguard.dev.workbench import issue
+from support import Issuer
 from test_init import SERVERS, TOOLS
 
+#: What a server's module says once its own guard is in place, by what it said before.
+GUARDS = {
+    "fastmcp": ("mcp = FastMCP(", "middleware=[guard.fastmcp_middleware()], auth=guard.fastmcp_auth()"),
+    "sdk": ("mcp = MCPServer(", "middleware=[guard.mcp_middleware()]"),
+}
+OWN = """\
+from mcp_fastguard import Guard
+guard = Guard.from_dict({"version": 1, "resource": {"url": "https://mcp.example.com/mcp"}, "audit": {"enabled": False},
+    "tools": {"*": {"scopes": ["of:production"]}},
+    "issuers": [{"issuer": "https://auth.example.com", "jwks": KEYS, "algorithms": ["ES256"]}]})
+"""
 
-@pytest.fixture(params=sorted(SERVERS))
+
+def with_guard(name, text):
+    """The server with a guard of its own, as it is after the first afternoon."""
+    made, arguments = GUARDS[name]
+    assert f'{made}"shop")' in text
+    own = OWN.replace("KEYS", repr(Issuer().jwks))
+    return own + text.replace(f'{made}"shop")', f'{made}"shop", {arguments})')
+
+
+@pytest.fixture(params=[*sorted(SERVERS), *(f"{name} with a guard" for name in sorted(GUARDS))])
 def bench(request, tmp_path, free_ports):
     """`fastguard dev` as a person runs it."""
-    (tmp_path / "server.py").write_text(SERVERS[request.param] + TOOLS.replace("odd name\\n[tools.evil]", "odd"))
+    name, _, is_guarded = request.param.partition(" ")
+    bare = SERVERS[name] + TOOLS.replace("odd name\\n[tools.evil]", "odd")
+    (tmp_path / "server.py").write_text(with_guard(name, bare) if is_guarded else bare)
     port = free_ports
     command = [sys.executable, "-m", "mcp_fastguard.cli", "dev", "server:mcp", "--port", str(port)]
     process = subprocess.Popen(

@@ -102,11 +102,22 @@ async def _rules(server: Any, config: Path | None) -> dict[str, Any]:
 
 
 def _guarded(server: Any, guard: Guard) -> Any:
-    """The server's own ASGI application, with both layers in front."""
+    """The server's own ASGI application, with both layers in front.
+
+    They stand in the place of those of a guard that the server has already, which knows no issuer of tokens that runs here.
+    """
     if hasattr(server, "http_app"):
+        from mcp_fastguard.transport.fastmcp import GuardAuthProvider, GuardFastMCPMiddleware  # noqa: PLC0415 - `fastmcp`
+
+        others = [layer for layer in server.middleware if not isinstance(layer, GuardFastMCPMiddleware)]
         # Before all others, so that nothing runs before the decision.
-        server.middleware.insert(0, guard.fastmcp_middleware())
+        server.middleware[:] = [guard.fastmcp_middleware(), *others]
+        if isinstance(server.auth, GuardAuthProvider):
+            server.auth = None
         return guard.asgi(server.http_app(path="/mcp"))
+    from mcp_fastguard.transport.mcp_sdk import without_guard  # noqa: PLC0415 - needs the `mcp` package
+
+    without_guard(server)
     guard.mcp_server(server)
     return guard.asgi(server.streamable_http_app())
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from mcp_fastguard.call import Call
     from mcp_fastguard.guard import Guard
 
-__all__ = ["GuardMiddleware", "ProvedTokenVerifier", "guard_server"]
+__all__ = ["GuardMiddleware", "ProvedTokenVerifier", "guard_server", "without_guard"]
 
 #: Method of a list -> (member of the result, kind, member of an element that rules name it by).
 LISTS: Final = {
@@ -54,6 +54,13 @@ def guard_server(guard: Guard, server: Any, *, transport: str) -> None:
         guard_handlers(guard, lowlevel, transport=transport)
     else:
         raise TypeError(f"`{type(server).__name__}` is no server of the MCP SDK")
+
+
+def without_guard(server: Any) -> None:
+    """Takes the message layers of guards out of a server that takes middleware: for `fastguard dev`, which puts its own there."""
+    layers = getattr(getattr(server, "_lowlevel_server", None) or server, "middleware", None)
+    if isinstance(layers, list):
+        layers[:] = [layer for layer in layers if not isinstance(layer, GuardMiddleware)]
 
 
 def _is_of_sdk(middleware: object) -> bool:
