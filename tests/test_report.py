@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import io
+import json
 import tomllib
+
+from rich.console import Console
 
 from mcp_fastguard import Denied, ToolRequest
 from mcp_fastguard.cli.explain import explain_record, is_record_id
-from mcp_fastguard.cli.observed import groups, toml_for
+from mcp_fastguard.cli.observed import groups, table_of_groups, toml_for
 from support import records
 from test_cli import fastguard
 
@@ -64,8 +68,37 @@ def test_comments_hold_nothing_that_breaks_out_of_them():
     assert tomllib.loads(toml_for(found)) == {}
 
 
+def test_each_cause_names_its_last_record_for_explain(tmp_path):
+    ids = [f"20261124T033347-9468-1499-{number}" for number in (1, 2)]
+    refused = [
+        {**observed("scope_insufficient", "delete_order", missing=["order:write"]), "id": known} for known in ids
+    ]
+    evil = {**observed("quota_spent", "a"), "id": "$(evil)"}
+    log = tmp_path / "my logs" / "one"
+    log.mkdir(parents=True)
+    (log / "000001.jsonl").write_text("\n".join(map(json.dumps, [*refused, evil])))
+
+    shown = fastguard("report", "observed", tmp_path / "my logs")
+
+    assert shown.returncode == 0, shown.stderr
+    commands = [line for line in shown.stdout.splitlines() if "fastguard explain" in line]
+    assert commands == [f"#   fastguard explain {ids[1]} --audit '{tmp_path / 'my logs'}'"]
+    assert "evil" not in shown.stdout
+    assert not [line for line in toml_for(groups(refused)).splitlines() if "--audit" in line]
+
+
+def test_names_are_whole_in_a_narrow_terminal():
+    refused = observed("scope_insufficient", "a_tool_of_a_rather_long_name", missing=["order:write"])
+    console = Console(width=60, record=True, file=io.StringIO())
+    console.print(table_of_groups(groups([refused])))
+    rows = [line.split("│") for line in console.export_text().splitlines() if line.startswith("│")]
+    assert "".join(row[3].strip() for row in rows) == "toola_tool_of_a_rather_long_name"
+
+
 def test_command_reports_or_says_that_nothing_was_refused(tmp_path):
-    assert fastguard("report", "observed", tmp_path / "none").returncode == 1
+    missing = fastguard("report", "observed", tmp_path / "none")
+    assert missing.returncode == 1
+    assert ".fastguard/audit" in missing.stderr
     done = fastguard("report", "observed", tmp_path)
     assert done.returncode == 0
     assert "nothing" in done.stdout

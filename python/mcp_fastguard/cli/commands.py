@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -265,14 +266,14 @@ def report_observed(
     from mcp_fastguard.cli.records import records  # noqa: PLC0415
 
     if not path.is_dir():
-        raise _fail(f"{path}: no such folder")
+        raise _fail(f"{path}: no such folder; `fastguard dev` keeps its records in .fastguard/audit")
     found = groups(records(path))
     if not found:
         console.print("nothing would have been refused")
         return
     console.print(table_of_groups(found))
     # Plain, so that it can be pasted.
-    print(toml_for(found))
+    print(toml_for(found, options="" if path == Path("audit") else f" --audit {shlex.quote(str(path))}"))
 
 
 @app.command()

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rich.table import Table
 
+from mcp_fastguard.cli.explain import is_record_id
 from mcp_fastguard.cli.toml import printable, toml_key, toml_text
 
 if TYPE_CHECKING:
@@ -29,6 +30,8 @@ class Group(NamedTuple):
     subjects: int
     config_key: str
     scopes: tuple[str, ...]
+    #: The id of the last of them; empty where the records have none.
+    record: str
 
 
 def groups(records: Iterable[dict[str, Any]]) -> list[Group]:
@@ -37,6 +40,7 @@ def groups(records: Iterable[dict[str, Any]]) -> list[Group]:
     subjects: dict[tuple[str, ...] | tuple[Any, ...], set[str]] = {}
     keys: dict[tuple[Any, ...], str] = {}
     held: dict[tuple[Any, ...], set[str]] = {}
+    last: dict[tuple[Any, ...], str] = {}
     for record in records:
         if record.get("result") != "denied" or record.get("enforced", True):
             continue
@@ -51,10 +55,11 @@ def groups(records: Iterable[dict[str, Any]]) -> list[Group]:
         identity = record.get("authenticated_identity") or {}
         subjects.setdefault(group, set()).add(str(identity.get("subject") or record.get("peer") or "-"))
         keys[group] = str(record.get("config_key") or "")
+        last[group] = str(record.get("id") or "")
         scopes = set(record.get("scopes") or ())
         held[group] = held[group] & scopes if group in held else scopes
     return [
-        Group(*group, count, len(subjects[group]), keys[group], tuple(sorted(held[group])))
+        Group(*group, count, len(subjects[group]), keys[group], tuple(sorted(held[group])), last[group])
         for group, count in counts.most_common()
     ]
 
@@ -62,6 +67,9 @@ def groups(records: Iterable[dict[str, Any]]) -> list[Group]:
 def table_of_groups(found: list[Group]) -> Table:
     """One line a group."""
     table = Table("calls", "callers", "target", "client", "refused with", "missing scope", "decided by")
+    for column in table.columns:
+        # A name that is cut off cannot be looked up.
+        column.overflow = "fold"
     for group in found:
         table.add_row(
             str(group.calls),
@@ -75,8 +83,13 @@ def table_of_groups(found: list[Group]) -> Table:
     return table
 
 
-def toml_for(found: list[Group]) -> str:
-    """The lines that would allow these calls, as far as the configuration can; the rest is said in comments."""
+def toml_for(found: list[Group], *, options: str = "") -> str:
+    """The lines that would allow these calls, as far as the configuration can; the rest is said in comments.
+
+    Args:
+        found: what was refused.
+        options: what `fastguard explain` needs besides a record's id to find it.
+    """
     lines: list[str] = []
     unnamed: dict[tuple[str, str], list[Group]] = {}
     for group in found:
@@ -93,6 +106,8 @@ def toml_for(found: list[Group]) -> str:
         lines.append("")
     for group in found:
         comments = _comments(group)
+        if comments and is_record_id(group.record):
+            comments.append(f"  fastguard explain {group.record}{options}")
         if comments:
             # What clients name must not end a comment and begin a table.
             lines += [f"# {printable(comment)}" for comment in comments] + [""]
