@@ -156,6 +156,9 @@ def test_list_of_providers():
         (Offer("ping"), "ping:write"),
         (Offer("delete_user_access"), "access:write"),
         (Offer("___"), "tool:write"),
+        (Offer("export_all"), "export:write"),
+        (Offer("list_all_orders"), "order:read"),
+        (Offer("get_api"), "get:read"),
     ],
 )
 def test_scope_is_what_the_name_speaks_of_and_whether_it_writes(offer, scope):

@@ -69,7 +69,8 @@ def proposed_scope(tool: Offer) -> str:
     """``resource:action``: what the name speaks of, without its verb, and whether it is read or written."""
     words = [word.lower() for word in _WORDS.findall(tool.name)]
     action = "read" if is_reading(tool) else "write"
-    about = words[1:] or words or ["tool"]
+    # `export_all` speaks of what it exports, and `all:write` would say nothing.
+    about = [word for word in words[1:] if word not in _BAD_SCOPES] or words[:1] or ["tool"]
     # `list_tables` and `get_table` speak of the same thing.
     resource = about[-1]
     if len(resource) > 3 and resource.endswith("s") and not resource.endswith("ss"):  # noqa: PLR2004 - `bus` stays
