@@ -39,6 +39,13 @@ def test_navigation_names_every_page_once() -> None:
     assert sorted(leaves(site["project"]["nav"])) == sorted(pages)
 
 
+def test_site_has_nothing_that_asks_another_host() -> None:
+    """With ``repo_url`` the theme's script asks GitHub's API on every visit; the font option loads from Google."""
+    project = tomllib.loads((ROOT / "zensical.toml").read_text(encoding="utf-8"))["project"]
+    assert "repo_url" not in project
+    assert project["theme"]["font"] is False
+
+
 def keys_of_page() -> set[str]:
     return set(re.findall(r"^\| `(\w+)` \|", CONFIGURATION, re.MULTILINE))
 
