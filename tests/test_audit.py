@@ -251,7 +251,7 @@ def test_log_that_was_written_anew_shows_against_the_checkpoint_alone(written, m
 
 def test_checkpoint_of_another_key_is_refused(written, tmp_path):
     log, key, _ = written
-    name, _, _ = key.split("+")
+    name, _, _ = key.split("+", 2)
     other = f"{name}+00000000+AQAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"
 
     done = fastguard("verify", log, "--key", other)
@@ -275,3 +275,11 @@ def test_record_is_proved_to_whoever_has_the_key_alone(written, tmp_path):
         edited.write_text(proof.read_text().replace(old, new, 1))
         assert fastguard("check-proof", edited, "--key", key).returncode == 1
     assert fastguard("prove", "20000101T000000-1-0000-1", "--audit", log).returncode == 1
+
+
+@pytest.mark.parametrize("command", ["show", "verify"])
+def test_folder_without_a_log_is_said(tmp_path, command):
+    done = fastguard(command, tmp_path / "nowhere")
+
+    assert done.returncode == 1
+    assert "no log there" in done.stderr

@@ -46,6 +46,8 @@ def audit_show(
     result: Annotated[str | None, typer.Option(help="Only allowed, denied or faulted.")] = None,
 ) -> None:
     """Shows the records of decisions and endings."""
+    if not logs(path):
+        raise _fail(f"{path}: no log there")
     found = [record for log in logs(path) for record in records_of(log) if _fits(record, who, tool, result)]
     console.print(table_of(found))
 
@@ -72,6 +74,8 @@ def audit_verify(
     Only --key and --checkpoint, kept where the log's writer cannot change them, show a log that was written anew, cut back or
     forked.
     """
+    if not logs(path):
+        raise _fail(f"{path}: no log there")
     note = checkpoint.read_text(encoding="utf-8") if checkpoint is not None else None
     found = logs(path)
     named = [log for log in found if note is not None and note.split("\n", 1)[0].endswith(f"/{log.name}")]
