@@ -1,5 +1,8 @@
 //! Names with `*`, which stands for any run of characters.
 
+use std::cmp::Reverse;
+use std::collections::HashMap;
+
 /// A pattern of names.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Glob {
@@ -33,6 +36,49 @@ impl Glob {
     /// The part before the first `*`.
     pub fn literal_prefix(&self) -> &str {
         self.parts.first().map_or("", |first| first)
+    }
+}
+
+/// What names and patterns of names stand for: a name beats every pattern, and a pattern those with a shorter part before the
+/// first `*`. The configuration has refused ties.
+#[derive(Debug)]
+pub struct Named<T> {
+    /// The names are the configuration's, so no caller can make them meet.
+    exact: HashMap<Box<str>, T, foldhash::fast::RandomState>,
+    /// The longest literal prefix first.
+    globs: Vec<(Glob, T)>,
+}
+
+impl<T> Default for Named<T> {
+    fn default() -> Self {
+        Self { exact: HashMap::default(), globs: Vec::new() }
+    }
+}
+
+impl<'a, T> FromIterator<(&'a str, T)> for Named<T> {
+    fn from_iter<I: IntoIterator<Item = (&'a str, T)>>(entries: I) -> Self {
+        let mut named = Self::default();
+        for (name, value) in entries {
+            if name.contains('*') {
+                named.globs.push((Glob::new(name), value));
+            } else {
+                named.exact.insert(name.into(), value);
+            }
+        }
+        named.globs.sort_by_key(|(glob, _)| Reverse(glob.literal_prefix_len()));
+        named
+    }
+}
+
+impl<T> Named<T> {
+    /// What stands for a name.
+    pub fn find(&self, name: &str) -> Option<&T> {
+        self.exact.get(name).or_else(|| self.globs.iter().find(|(glob, _)| glob.matches(name)).map(|(_, value)| value))
+    }
+
+    /// Has a name stand for this, whatever it stood for.
+    pub fn insert(&mut self, name: &str, value: T) {
+        self.exact.insert(name.into(), value);
     }
 }
 

@@ -15,7 +15,7 @@ pub use certificates::{CertificateSource, Certificates};
 pub use cost::Cost;
 pub use dpop::{Dpop, DpopMode, NonceMode, NonceSecret};
 pub use error::{ConfigError, Problem, Warning};
-pub use glob::Glob;
+pub use glob::{Glob, Named};
 pub(crate) use limits::Counted;
 pub use limits::{LimitRule, Limits, Per};
 pub use schema::{

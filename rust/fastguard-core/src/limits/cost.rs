@@ -1,10 +1,7 @@
 //! What a call costs, and its tool's class, by `[tools]`.
 
-use std::cmp::Reverse;
-use std::collections::BTreeSet;
-
 use crate::bounds::MAX_MESSAGE_DEPTH;
-use crate::config::{Config, Cost, Glob, Per};
+use crate::config::{Config, Cost, Glob, Named, Per, Rule};
 use crate::json::Json;
 use crate::request::Payload;
 
@@ -13,13 +10,12 @@ pub(super) fn weight(pattern: Option<&str>) -> usize {
     pattern.map_or(0, |text| if text.contains('*') { 1 + Glob::new(text).literal_prefix_len() } else { usize::MAX })
 }
 
-/// What the limits need of the rules for tools, the most specific first. Empty where no rule says a class or a cost.
+/// What the limits need of the rules for tools; empty where no rule says a cost and no limit asks for a class.
 #[derive(Debug)]
-pub(super) struct Tools(Vec<Tool>);
+pub(super) struct Tools(Named<Tool>);
 
 #[derive(Debug)]
 struct Tool {
-    name: Glob,
     class: Option<Box<str>>,
     cost: Option<Cost>,
 }
@@ -31,30 +27,21 @@ pub(super) struct Unreadable;
 impl Tools {
     pub(super) fn new(config: &Config) -> Self {
         let has_class = config.limits.rules.iter().any(|rule| rule.per.contains(&Per::Class));
-        let mut names: BTreeSet<_> = config.tools.keys().map(|name| (Reverse(weight(Some(name))), name)).collect();
         if !has_class && config.tools.values().all(|rule| rule.cost.is_none()) {
-            names.clear();
+            return Self(Named::default());
         }
-        let tools = names.into_iter().filter_map(|(_, name)| {
-            let rule = config.tools.get(name)?;
-            let class = rule.class.as_deref().map(Box::from);
-            Some(Tool { name: Glob::new(name), class, cost: rule.cost.clone() })
-        });
-        Self(tools.collect())
-    }
-
-    fn find(&self, tool: &str) -> Option<&Tool> {
-        self.0.iter().find(|known| known.name.matches(tool))
+        let tool = |rule: &Rule| Tool { class: rule.class.as_deref().map(Box::from), cost: rule.cost.clone() };
+        Self(config.tools.iter().map(|(name, rule)| (name.as_str(), tool(rule))).collect())
     }
 
     /// The class that the tool's own rule gives it.
     pub(super) fn class(&self, tool: &str) -> Option<&str> {
-        self.find(tool)?.class.as_deref()
+        self.0.find(tool)?.class.as_deref()
     }
 
     /// The cost of a call, 1 where nothing is said.
     pub(super) fn cost(&self, tool: &str, payload: Payload<'_>) -> Result<u32, Unreadable> {
-        match self.find(tool).and_then(|known| known.cost.as_ref()) {
+        match self.0.find(tool).and_then(|known| known.cost.as_ref()) {
             None => Ok(1),
             Some(Cost::Fixed(cost)) => Ok(*cost),
             Some(Cost::Argument { path, factor, divisor }) => {

@@ -1,11 +1,11 @@
 //! Which rule speaks of a target, and what it says.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::rule::{CodeRule, CompiledRule};
 use crate::call::{AdmittedCall, Caller};
-use crate::config::{Config, Glob, Rule, Tier};
+use crate::config::{Config, Named, Rule, Tier};
 use crate::denial::Denial;
 use crate::request::{Kind, Target};
 use crate::scopes::ScopeTable;
@@ -86,47 +86,29 @@ pub struct Policy {
 }
 
 /// The rules of one kind. All rules of an entry must be met: the configuration's and those beside the code.
-#[derive(Debug, Default)]
-struct Table {
-    /// The names are the configuration's, so no caller can make them meet.
-    exact: HashMap<Box<str>, Box<[Arc<CompiledRule>]>, foldhash::fast::RandomState>,
-    /// The longest literal prefix first; the configuration has refused ties.
-    globs: Vec<(Glob, [Arc<CompiledRule>; 1])>,
+type Table = Named<Box<[Arc<CompiledRule>]>>;
+
+fn table(kind: Kind, rules: &BTreeMap<String, Rule>, code: &[CodeRule], scopes: &ScopeTable) -> Table {
+    let compile = |name: &str, rule: &Rule| Arc::new(CompiledRule::new(kind, name, rule, scopes));
+    let mut table: Table = rules.iter().map(|(name, rule)| (name.as_str(), Box::from([compile(name, rule)]))).collect();
+    let code = code.iter().filter(|rule| rule.kind == kind);
+    for name in code.clone().map(|rule| rule.name.as_str()).collect::<BTreeSet<_>>() {
+        let beside = code.clone().filter(|rule| rule.name == name);
+        let both = found(&table, name).iter().cloned().chain(beside.map(|rule| compile(name, &rule.rule)));
+        let both = both.collect();
+        table.insert(name, both);
+    }
+    table
 }
 
-impl Table {
-    fn new(kind: Kind, rules: &BTreeMap<String, Rule>, code: &[CodeRule], scopes: &ScopeTable) -> Self {
-        let compile = |name: &str, rule: &Rule| Arc::new(CompiledRule::new(kind, name, rule, scopes));
-        let (globs, exact): (Vec<_>, Vec<_>) = rules.iter().partition(|(name, _)| name.contains('*'));
-        let mut globs: Vec<_> =
-            globs.into_iter().map(|(name, rule)| (Glob::new(name), [compile(name, rule)])).collect();
-        globs.sort_by_key(|(glob, _)| std::cmp::Reverse(glob.literal_prefix_len()));
-        let mut table = Self { exact: HashMap::default(), globs };
-        for (name, rule) in exact {
-            table.exact.insert(name.as_str().into(), Box::new([compile(name, rule)]));
-        }
-        let code = code.iter().filter(|rule| rule.kind == kind);
-        for name in code.clone().map(|rule| rule.name.as_str()).collect::<BTreeSet<_>>() {
-            let beside = code.clone().filter(|rule| rule.name == name);
-            let both = table.find(name).iter().cloned().chain(beside.map(|rule| compile(name, &rule.rule)));
-            let both = both.collect();
-            table.exact.insert(name.into(), both);
-        }
-        table
-    }
-
-    fn find(&self, name: &str) -> &[Arc<CompiledRule>] {
-        if let Some(rules) = self.exact.get(name) {
-            return rules;
-        }
-        self.globs.iter().find(|(glob, _)| glob.matches(name)).map_or(&[], |(_, rules)| rules)
-    }
+fn found<'t>(table: &'t Table, name: &str) -> &'t [Arc<CompiledRule>] {
+    table.find(name).map_or(&[], |rules| rules)
 }
 
 impl Policy {
     /// Compiles the rules of the configuration and those beside the code.
     pub fn new(config: &Config, code: &[CodeRule], scopes: Arc<ScopeTable>) -> Self {
-        let table = |kind, rules| Table::new(kind, rules, code, &scopes);
+        let table = |kind, rules| table(kind, rules, code, &scopes);
         Self {
             tools: table(Kind::Tool, &config.tools),
             prompts: table(Kind::Prompt, &config.prompts),
@@ -158,7 +140,7 @@ impl Policy {
         let rule = self.judge_name(caller, target.kind(), target.name())?;
         if target.kind() != Kind::Method {
             // A rule may name the method as well as the target: then both must be met.
-            for rule in self.methods.find(target.method_name()) {
+            for rule in found(&self.methods, target.method_name()) {
                 rule.check(caller, &self.scopes)?;
             }
         }
@@ -169,7 +151,7 @@ impl Policy {
     }
 
     fn judge_name(&self, caller: &Caller, kind: Kind, name: &str) -> Result<Arc<CompiledRule>, Denial> {
-        let rules = self.table(kind).find(name);
+        let rules = found(self.table(kind), name);
         for rule in rules {
             rule.check(caller, &self.scopes)?;
         }
@@ -182,12 +164,12 @@ impl Policy {
 
     /// The rules that speak of a target.
     pub fn rules(&self, kind: Kind, name: &str) -> &[Arc<CompiledRule>] {
-        self.table(kind).find(name)
+        found(self.table(kind), name)
     }
 
     /// Whether a list may show the target to the caller: a rule names it, its scopes are met, and it is not blocked.
     pub fn may_see(&self, kind: Kind, name: &str, caller: &Caller) -> bool {
-        let rules = self.table(kind).find(name);
+        let rules = found(self.table(kind), name);
         !rules.is_empty() && rules.iter().all(|rule| rule.tier() != Tier::Block && rule.is_met_by(caller))
     }
 }
