@@ -81,36 +81,27 @@ pub struct Settings {
 impl Settings {
     /// The defaults, with logs in `path`.
     pub fn at(path: impl Into<PathBuf>) -> Self {
-        let path = path.into();
-        Self {
-            key_file: path.join("checkpoint.key"),
-            path,
-            max_file_bytes: 64 * 1024 * 1024,
-            flush_interval: Duration::from_millis(5),
-            unverified_bytes_per_minute: 1024 * 1024,
-            queue_records: 65_536,
-            queue_bytes: 32 * 1024 * 1024,
-            key: None,
-            checkpoint_records: 16_384,
-            checkpoint_interval: Duration::from_secs(10),
-            origin: "mcp-fastguard/audit".to_owned(),
-        }
+        Self::of(&crate::config::Audit::default(), path.into(), None)
     }
-}
 
-impl Settings {
     /// What `[audit]` says; relative paths start at `folder`.
     pub fn from_config(audit: &crate::config::Audit, folder: &Path) -> Self {
-        let defaults = Self::at(folder.join(&audit.path));
+        Self::of(audit, folder.join(&audit.path), audit.key_file.as_ref().map(|path| folder.join(path)))
+    }
+
+    fn of(audit: &crate::config::Audit, path: PathBuf, key_file: Option<PathBuf>) -> Self {
         Self {
-            checkpoint_records: audit.checkpoint_records,
-            checkpoint_interval: audit.checkpoint_interval.get(),
-            origin: audit.origin.clone(),
-            key_file: audit.key_file.as_ref().map_or(defaults.key_file, |path| folder.join(path)),
+            key_file: key_file.unwrap_or_else(|| path.join("checkpoint.key")),
+            path,
             max_file_bytes: audit.max_file_bytes,
             flush_interval: audit.flush_interval.get(),
             unverified_bytes_per_minute: audit.unverified_bytes_per_minute,
-            ..defaults
+            queue_records: 65_536,
+            queue_bytes: 32 * 1024 * 1024,
+            key: None,
+            checkpoint_records: audit.checkpoint_records,
+            checkpoint_interval: audit.checkpoint_interval.get(),
+            origin: audit.origin.clone(),
         }
     }
 }

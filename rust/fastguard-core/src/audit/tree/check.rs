@@ -96,8 +96,7 @@ impl Signed {
                 self.problem("the records are not those that the checkpoint signs");
             }
             for tile in self.edge.partial().collect::<Vec<_>>() {
-                let full = tile.path.split(".p/").next().unwrap_or_default();
-                if !self.folder.join(&tile.path).is_file() && !self.folder.join(full).is_file() {
+                if !self.folder.join(&tile.path).is_file() && !self.folder.join(tile.full_path()).is_file() {
                     self.problem("a tile is missing");
                 }
             }
@@ -107,9 +106,9 @@ impl Signed {
 
     /// Compares what the folder has of a tile: the full one, and partial ones that were left.
     fn compare(&mut self, tile: &Tile, is_full: bool) -> io::Result<()> {
-        let full = tile.path.split(".p/").next().unwrap_or_default().to_owned();
+        let full = tile.full_path();
         if is_full {
-            match writer::content(&self.folder.join(&full))? {
+            match writer::content(&self.folder.join(full))? {
                 Some(found) if found != tile.hashes => self.problem("a tile is not that of the records"),
                 None if self.own.is_some() => self.problem("a tile is missing"),
                 _ => {}

@@ -13,6 +13,13 @@ pub(in crate::audit) struct Tile {
     pub(in crate::audit) hashes: Vec<u8>,
 }
 
+impl Tile {
+    /// Where it stands once it is full.
+    pub(in crate::audit) fn full_path(&self) -> &str {
+        self.path.split_once(".p/").map_or(&self.path, |(full, _)| full)
+    }
+}
+
 /// The last tile of each level, which still grows.
 #[derive(Clone, Debug, Default)]
 pub(in crate::audit) struct Edge {
