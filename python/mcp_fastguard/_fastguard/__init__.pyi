@@ -3,6 +3,7 @@ from pathlib import Path
 from typing import Any, Final, Never, final
 
 __all__ = [
+    "CERTIFICATE_HEADERS",
     "MAX_BODY_BYTES",
     "MAX_BODY_BYTES_BEFORE_TOKEN",
     "MAX_KEY_SET_BYTES",
@@ -32,6 +33,8 @@ __all__ = [
 ]
 
 __version__: Final[str]
+#: Headers, in lower case, in which proxies hand on what they know of the client's certificate.
+CERTIFICATE_HEADERS: Final[frozenset[bytes]]
 MAX_BODY_BYTES: Final[int]
 MAX_BODY_BYTES_BEFORE_TOKEN: Final[int]
 MAX_KEY_SET_BYTES: Final[int]

@@ -11,7 +11,12 @@ from functools import cache, lru_cache
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from mcp_fastguard._fastguard import MAX_BODY_BYTES, MAX_BODY_BYTES_BEFORE_TOKEN, ToolRequest
+from mcp_fastguard._fastguard import (
+    CERTIFICATE_HEADERS,
+    MAX_BODY_BYTES,
+    MAX_BODY_BYTES_BEFORE_TOKEN,
+    ToolRequest,
+)
 from mcp_fastguard.call import Call
 from mcp_fastguard.errors import Denied, GuardError, GuardFault, RequestDenied
 from mcp_fastguard.transport.bodies import drain, replay
@@ -48,10 +53,6 @@ COMPARE_WAIT: Final = 10.0
 
 #: Lists are filtered by the message layer; without it they would show what the caller may not see.
 _LISTS: Final = frozenset({"tools/list", "prompts/list", "resources/list", "resources/templates/list"})
-
-
-#: Headers in which proxies hand on what they know of the client's certificate.
-_CERTIFICATES: Final = frozenset({b"client-cert", b"client-cert-chain", b"ssl-client-cert", b"x-forwarded-client-cert"})
 
 
 class Proved(NamedTuple):
@@ -101,7 +102,7 @@ class GuardASGI:
         """One connection of the server."""
         kind = scope["type"]
         if kind == "http":
-            path = public_path(scope) if scope.get("root_path") else scope["path"]
+            path = public_path(scope)
             if path != self.guard.gate.path:
                 await self._elsewhere(path, scope, receive, send)
             elif self._origins is not None or scope["method"] == "OPTIONS":
@@ -213,7 +214,7 @@ class GuardASGI:
     def _request(self, scope: Scope, body: bytes | None) -> ToolRequest:
         return ToolRequest.http(
             method=scope["method"],
-            path=public_path(scope) if scope.get("root_path") else scope["path"],
+            path=public_path(scope),
             headers=scope["headers"],
             body=body,
             peer=_peer(scope),
@@ -224,7 +225,7 @@ class GuardASGI:
         headers: Headers = scope["headers"]
         if request.speaks_of_certificates and not self.guard.gate.passes_certificates_of(_peer(scope)):
             # Of a peer that is no declared proxy; an app could believe them (RFC 9440).
-            headers = [(name, value) for name, value in headers if name not in _CERTIFICATES]
+            headers = [(name, value) for name, value in headers if name not in CERTIFICATE_HEADERS]
         if request.is_under_dpop and verified is not None:
             # A refusal of this room that is only observed lets the request pass as it came, never as a bearer's.
             headers = _as_bearer(headers)
@@ -381,8 +382,10 @@ class _Watch:
             return
         now = self._loop.time()
         for found in list(self._open):
-            if found.next_look is None or found.next_look > now:
-                found.next_look = found.next_look or now + RECHECK_INTERVAL * 4 / 5
+            if found.next_look is None:
+                # It began since the last look around, a fifth of the interval ago at most.
+                found.next_look = now + RECHECK_INTERVAL * 4 / 5
+            if found.next_look > now:
                 continue
             found.next_look = now + RECHECK_INTERVAL
             try:
@@ -434,7 +437,10 @@ def public_path(scope: Scope) -> str:
     the app never see two paths.
     """
     path: str = scope["path"]
-    root: str = scope.get("root_path", "").rstrip("/")
+    root: str = scope.get("root_path", "")
+    if not root:
+        return path
+    root = root.rstrip("/")
     return path if not root or path == root or path.startswith(f"{root}/") else root + path
 
 

@@ -36,14 +36,16 @@ impl Block {
     }
 
     fn fits(&self, caller: &Caller, tool: Option<&str>) -> bool {
-        let fits = |wanted: &Option<Box<str>>, found: Option<&str>| {
-            wanted.as_deref().is_none_or(|wanted| found == Some(wanted))
-        };
-        fits(&self.tool, tool)
-            && fits(&self.issuer, Some(caller.issuer()))
-            && fits(&self.subject, caller.subject())
-            && fits(&self.client_id, caller.client_id())
+        is_named(self.tool.as_deref(), tool)
+            && is_named(self.issuer.as_deref(), Some(caller.issuer()))
+            && is_named(self.subject.as_deref(), caller.subject())
+            && is_named(self.client_id.as_deref(), caller.client_id())
     }
+}
+
+/// Whether a block or a revocation that names this, or nothing here, hits who has that.
+pub(crate) fn is_named(wanted: Option<&str>, found: Option<&str>) -> bool {
+    wanted.is_none_or(|wanted| found == Some(wanted))
 }
 
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]

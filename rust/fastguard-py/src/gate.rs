@@ -113,17 +113,31 @@ impl Gate {
     }
 
     /// Has an operator's act recorded, which is done already: a log that fails undoes no revocation.
-    fn noted(
+    fn noted<const COUNT: usize>(
         &self,
         event_type: &'static str,
-        fields: &[(&'static str, Option<&str>)],
-        time: (&'static str, Option<UnixTime>),
+        named: [(&'static str, Option<Box<str>>); COUNT],
         at: UnixTime,
     ) -> PyResult<()> {
-        let mut members: Vec<_> =
-            fields.iter().filter_map(|(name, value)| Some((*name, Box::from((*value)?)))).collect();
-        members.extend(time.1.map(|moment| (time.0, rfc3339(moment).into())));
-        self.core.note(Notice { at, event_type, fields: members }).map_err(|fault| faulted(&fault))
+        let fields = named.into_iter().filter_map(|(name, value)| Some((name, value?))).collect();
+        self.core.note(Notice { at, event_type, fields }).map_err(|fault| faulted(&fault))
+    }
+
+    fn noted_block(
+        &self,
+        event_type: &'static str,
+        block: Block,
+        until: Option<UnixTime>,
+        at: UnixTime,
+    ) -> PyResult<()> {
+        let named = [
+            ("tool_name", block.tool),
+            ("issuer", block.issuer),
+            ("subject", block.subject),
+            ("client_id", block.client_id),
+            ("until", moment(until)),
+        ];
+        self.noted(event_type, named, at)
     }
 
     fn metadata_url(&self) -> String {
@@ -149,6 +163,10 @@ impl Gate {
             GateError::Faulted(fault) => faulted(fault),
         }
     }
+}
+
+fn moment(time: Option<UnixTime>) -> Option<Box<str>> {
+    time.map(|time| rfc3339(time).into())
 }
 
 fn wall(given: Option<f64>) -> PyResult<UnixTime> {
@@ -334,14 +352,6 @@ impl Gate {
         now: Option<f64>,
     ) -> PyResult<()> {
         let before = issued_before.map(time::unix).transpose()?;
-        let fields = [
-            ("issuer", issuer),
-            ("token_id", token_id),
-            ("subject", subject),
-            ("client_id", client_id),
-            ("session", session),
-            ("key_id", key_id),
-        ];
         let revocation = Revocation {
             issuer: issuer.map(Box::from),
             token_id: token_id.map(Box::from),
@@ -352,8 +362,18 @@ impl Gate {
             issued_before: before,
         };
         let at = wall(now)?;
+        let named = revocation.clone();
         self.core.revoke(revocation, at).map_err(misused)?;
-        self.noted("revoked", &fields, ("issued_before", before), at)
+        let named = [
+            ("issuer", named.issuer),
+            ("token_id", named.token_id),
+            ("subject", named.subject),
+            ("client_id", named.client_id),
+            ("session", named.session),
+            ("key_id", named.key_id),
+            ("issued_before", moment(before)),
+        ];
+        self.noted("revoked", named, at)
     }
 
     #[pyo3(signature = (*, tool = None, issuer = None, subject = None, client_id = None, until = None, now = None))]
@@ -367,9 +387,9 @@ impl Gate {
         now: Option<f64>,
     ) -> PyResult<()> {
         let (until, at) = (until.map(time::unix).transpose()?, wall(now)?);
-        self.core.block(block(tool, issuer, subject, client_id), until, at).map_err(misused)?;
-        let fields = [("tool_name", tool), ("issuer", issuer), ("subject", subject), ("client_id", client_id)];
-        self.noted("blocked", &fields, ("until", until), at)
+        let block = block(tool, issuer, subject, client_id);
+        self.core.block(block.clone(), until, at).map_err(misused)?;
+        self.noted_block("blocked", block, until, at)
     }
 
     #[pyo3(signature = (*, tool = None, issuer = None, subject = None, client_id = None, now = None))]
@@ -381,10 +401,10 @@ impl Gate {
         client_id: Option<&str>,
         now: Option<f64>,
     ) -> PyResult<bool> {
-        let was_there = self.core.state().blocks().lift(&block(tool, issuer, subject, client_id));
+        let block = block(tool, issuer, subject, client_id);
+        let was_there = self.core.state().blocks().lift(&block);
         if was_there {
-            let fields = [("tool_name", tool), ("issuer", issuer), ("subject", subject), ("client_id", client_id)];
-            self.noted("unblocked", &fields, ("until", None), wall(now)?)?;
+            self.noted_block("unblocked", block, None, wall(now)?)?;
         }
         Ok(was_there)
     }

@@ -18,7 +18,9 @@ mod token;
 
 #[pyo3::pymodule(gil_used = false)]
 mod _fastguard {
+    use fastguard_core::request::Header;
     use pyo3::prelude::*;
+    use pyo3::types::{PyBytes, PyFrozenSet};
 
     #[pymodule_export]
     use super::audit::{check_proof, prove_growth, prove_record, verify_log};
@@ -44,6 +46,8 @@ mod _fastguard {
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
         module.add("MAX_BODY_BYTES", fastguard_core::bounds::MAX_BODY_BYTES)?;
         module.add("MAX_BODY_BYTES_BEFORE_TOKEN", fastguard_core::bounds::MAX_BODY_BYTES_BEFORE_TOKEN)?;
+        let certificates = Header::CERTIFICATES.map(|header| PyBytes::new(module.py(), header.name().as_bytes()));
+        module.add("CERTIFICATE_HEADERS", PyFrozenSet::new(module.py(), certificates)?)?;
         module.add("MAX_KEY_SET_BYTES", fastguard_core::bounds::MAX_KEY_SET_BYTES)?;
         module.add("__version__", env!("CARGO_PKG_VERSION"))
     }

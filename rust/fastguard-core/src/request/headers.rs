@@ -52,6 +52,10 @@ impl Header {
         Self::XForwardedFor,
     ];
 
+    /// Those in which proxies hand on what they know of the client's certificate.
+    pub const CERTIFICATES: [Self; 4] =
+        [Self::ClientCert, Self::ClientCertChain, Self::SslClientCert, Self::XForwardedClientCert];
+
     /// The name in lower case.
     pub const fn name(self) -> &'static str {
         match self {
@@ -145,7 +149,6 @@ pub enum CertificateHeader<'a> {
 pub struct Headers {
     text: Vec<u8>,
     values: [Option<(u32, u32)>; Header::ALL.len()],
-    seen: u16,
     repeated: u16,
     count: usize,
 }
@@ -156,7 +159,6 @@ impl Headers {
         self.count += 1;
         let Some(header) = Header::from_name(name) else { return };
         let (Some(slot), bit) = (self.values.get_mut(header as usize), 1_u16 << header as u16) else { return };
-        self.seen |= bit;
         if slot.is_some() {
             self.repeated |= bit;
             return;
@@ -169,12 +171,8 @@ impl Headers {
     }
 
     /// Whether one of them says something of the client's certificate.
-    pub const fn speak_of_certificates(&self) -> bool {
-        let bits = 1_u16 << Header::ClientCert as u16
-            | 1 << Header::ClientCertChain as u16
-            | 1 << Header::SslClientCert as u16
-            | 1 << Header::XForwardedClientCert as u16;
-        self.seen & bits != 0
+    pub fn speak_of_certificates(&self) -> bool {
+        Header::CERTIFICATES.into_iter().any(|header| self.bytes(header).is_some())
     }
 
     /// Whether the token comes under the scheme `DPoP`, as far as the header can be read at all.

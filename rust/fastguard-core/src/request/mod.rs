@@ -156,7 +156,7 @@ impl ToolRequest {
     }
 
     /// Whether a header speaks of a client's certificate, be it true or not.
-    pub const fn speaks_of_certificates(&self) -> bool {
+    pub fn speaks_of_certificates(&self) -> bool {
         matches!(&self.source, Source::Http { headers, .. } if headers.speak_of_certificates())
     }
 

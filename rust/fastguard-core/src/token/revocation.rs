@@ -6,6 +6,7 @@ use std::sync::{PoisonError, RwLock};
 use std::time::Duration;
 
 use super::claims::Caller;
+use crate::blocks::is_named;
 use crate::bounds::MAX_REVOCATIONS;
 use crate::clock::UnixTime;
 
@@ -43,15 +44,12 @@ impl Revocation {
     }
 
     fn fits(&self, caller: &Caller) -> bool {
-        let fits = |wanted: &Option<Box<str>>, found: Option<&str>| {
-            wanted.as_deref().is_none_or(|wanted| found == Some(wanted))
-        };
-        fits(&self.issuer, Some(caller.issuer()))
-            && fits(&self.token_id, Some(caller.token_id()))
-            && fits(&self.subject, caller.subject())
-            && fits(&self.client_id, caller.client_id())
-            && fits(&self.session, caller.session())
-            && fits(&self.key_id, caller.key_id())
+        is_named(self.issuer.as_deref(), Some(caller.issuer()))
+            && is_named(self.token_id.as_deref(), Some(caller.token_id()))
+            && is_named(self.subject.as_deref(), caller.subject())
+            && is_named(self.client_id.as_deref(), caller.client_id())
+            && is_named(self.session.as_deref(), caller.session())
+            && is_named(self.key_id.as_deref(), caller.key_id())
     }
 }
 
