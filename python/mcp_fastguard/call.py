@@ -101,13 +101,11 @@ class Call:
 
     async def authorize(self) -> AllowedCall | ObservedCall:
         """Rooms request, token, binding, limits and policy, and the record of the decision."""
-        guard, request, observes, attested = self._guard, self.request, self._observes, self._attested
-        proof = guard._at_once(request, observes=observes, attested=attested)  # noqa: SLF001 - one corridor
-        if proof is None:
-            proof = await guard._authorized(request, observes=observes, attested=attested)  # noqa: SLF001
-        self._proof = proof
+        self._proof = await self._guard._authorized(  # noqa: SLF001 - one corridor
+            self.request, observes=self._observes, attested=self._attested
+        )
         self._started = time.monotonic()
-        return proof
+        return self._proof
 
     @property
     def is_settled(self) -> bool:

@@ -141,31 +141,10 @@ class Guard:
             request: what came.
             now: as of :meth:`check`.
         """
-        decision = self._at_once(request, now) or await self._authorized(request, now)
+        decision = await self._authorized(request, now)
         if isinstance(decision, ObservedCall):
             raise GuardFault("internal", "an observed call is none that was allowed")
         return decision
-
-    def _at_once(
-        self,
-        request: ToolRequest,
-        now: float | None = None,
-        *,
-        observes: bool = False,
-        attested: Attested | None = None,
-    ) -> AllowedCall | ObservedCall | None:
-        """Decides as :meth:`_authorized` does, where nothing must be waited for and nobody listens; else None."""
-        if not self._is_started:
-            self.start()
-        if self.listeners:
-            return None
-        try:
-            decision = self._gate.decide(request, attested=attested, observes=observes, now=now)
-        except GuardFault as fault:
-            if fault.code != "audit_queue_full":
-                raise
-            return None
-        return None if isinstance(decision, Waiting) else decision
 
     async def _authorized(
         self,
@@ -176,7 +155,8 @@ class Guard:
         attested: Attested | None = None,
     ) -> AllowedCall | ObservedCall:
         """``observes``: a server's layer asks, which lets pass what observed rooms refuse. ``attested``: who calls on stdio."""
-        self.start()
+        if not self._is_started:
+            self.start()
         has_waited = False
         with self.listeners.telling(request) as telling:
             for _ in range(MAX_WAITS):
@@ -188,28 +168,32 @@ class Guard:
                     observes=observes,
                     now=now,
                 )
-                decision = await self._decide(decide, telling)
+                try:
+                    decision = telling.measured(decide)
+                except GuardFault as fault:
+                    if fault.code != "audit_queue_full":
+                        raise
+                    decision = await self._decide_with_room(decide, telling)
                 if not isinstance(decision, Waiting):
                     return telling.decided(decision)
                 attested = await self._answer(decision)
                 has_waited = True
             raise GuardFault("internal", "the call waited for too much")
 
-    async def _decide(
+    async def _decide_with_room(
         self, decide: Callable[[], AllowedCall | ObservedCall | Waiting], telling: Telling
     ) -> AllowedCall | ObservedCall | Waiting:
-        """Decides, and awaits room in a full queue of the audit log for a short while."""
-        until: float | None = None
+        """Decides once there is room in the queue of the audit log, which is awaited for a short while."""
+        import asyncio  # noqa: PLC0415 - a third of the package's import; whoever awaits this has it
+
+        until = time.monotonic() + AUDIT_WAIT
         while True:
+            await asyncio.sleep(AUDIT_WAIT / 10)
             try:
                 return telling.measured(decide)
             except GuardFault as fault:
-                until = until or time.monotonic() + AUDIT_WAIT
                 if fault.code != "audit_queue_full" or time.monotonic() > until:
                     raise
-            import asyncio  # noqa: PLC0415 - a third of the package's import; whoever awaits this has it
-
-            await asyncio.sleep(AUDIT_WAIT / 10)
 
     async def authorize_head(self, request: ToolRequest, now: float | None = None) -> None:
         """Checks headers, token and binding alone, before a long body is read. Charges nothing."""
