@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
-import hmac
 import json
 import os
 import shutil
@@ -79,7 +78,7 @@ class Server:
 class PlainStore:
     """Satisfies `LimitStore` by a client of redis-py."""
 
-    def __init__(self, port: int, secret: bytes = b"secret of this deployment") -> None:
+    def __init__(self, port: int) -> None:
         from redis.asyncio import BlockingConnectionPool, Redis
         from redis.asyncio.retry import Retry
         from redis.backoff import NoBackoff
@@ -88,7 +87,6 @@ class PlainStore:
             host="127.0.0.1", port=port, max_connections=32, timeout=None, retry=Retry(NoBackoff(), 0)
         )
         self.redis = Redis.from_pool(pool)
-        self.secret = secret
         self.digests: dict[str, str] = {}
 
     async def run(self, script, keys, args):
@@ -103,9 +101,6 @@ class PlainStore:
 
     def key(self, purpose, digest):
         return f"fg:{{d}}:{purpose}:".encode() + digest.hex().encode()
-
-    def mac(self, purpose, message):
-        return hmac.digest(self.secret, purpose.encode() + b"\0" + message, "sha256")
 
     async def close(self):
         await self.redis.aclose()

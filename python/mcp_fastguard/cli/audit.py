@@ -6,16 +6,14 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
 from mcp_fastguard._fastguard import check_proof, prove_record, verify_log
 from mcp_fastguard.cli.records import logs, records_of, table_of
+from mcp_fastguard.cli.said import console, errors, fail
 
 __all__ = ["audit_app"]
 
 audit_app = typer.Typer(no_args_is_help=True, help="Looks at audit logs.")
-console = Console()
-errors = Console(stderr=True)
 
 LogsArgument = Annotated[Path, typer.Argument(help="The folder of the logs, or one log.")]
 KeyOption = Annotated[
@@ -26,9 +24,12 @@ KeyOption = Annotated[
 ]
 
 
-def _fail(message: object) -> typer.Exit:
-    errors.print(message, style="red", markup=False, highlight=False, soft_wrap=True)
-    return typer.Exit(1)
+def _logs(path: Path) -> list[Path]:
+    """The logs in a folder, of which there must be one."""
+    found = logs(path)
+    if not found:
+        raise fail(f"{path}: no log there")
+    return found
 
 
 def _key(given: str | None) -> str | None:
@@ -46,9 +47,7 @@ def audit_show(
     result: Annotated[str | None, typer.Option(help="Only allowed, denied or faulted.")] = None,
 ) -> None:
     """Shows the records of decisions and endings."""
-    if not logs(path):
-        raise _fail(f"{path}: no log there")
-    found = [record for log in logs(path) for record in records_of(log) if _fits(record, who, tool, result)]
+    found = [record for log in _logs(path) for record in records_of(log) if _fits(record, who, tool, result)]
     console.print(table_of(found))
 
 
@@ -74,19 +73,18 @@ def audit_verify(
     Only --key and --checkpoint, kept where the log's writer cannot change them, show a log that was written anew, cut back or
     forked.
     """
-    if not logs(path):
-        raise _fail(f"{path}: no log there")
+    found = _logs(path)
     note = checkpoint.read_text(encoding="utf-8") if checkpoint is not None else None
-    found = logs(path)
-    named = [log for log in found if note is not None and note.split("\n", 1)[0].endswith(f"/{log.name}")]
+    origin = note.partition("\n")[0] if note is not None else ""
+    named = [log for log in found if origin.endswith(f"/{log.name}")]
     if note is not None and not named:
-        raise _fail(f"no log in {path} is the one of this checkpoint: {note.split(chr(10), 1)[0]}")
+        raise fail(f"no log in {path} is the one of this checkpoint: {origin}")
     is_sound = True
     for log in found:
         try:
             count, root, is_sealed, problem = verify_log(log, _key(key), note if log in named else None)
         except (OSError, ValueError) as error:
-            raise _fail(f"{log.name}: {error}") from error
+            raise fail(f"{log.name}: {error}") from error
         is_sound &= problem is None
         state = problem or ("sealed" if is_sealed else "open: its process runs, or was killed")
         console.print(f"{log.name}: {count} records, {state}, root {root}", markup=False, soft_wrap=True)
@@ -107,9 +105,9 @@ def audit_prove(
                     # Plain, so that it can be written to a file.
                     print(prove_record(log, int(found["seq"])), end="")
                 except (OSError, ValueError) as error:
-                    raise _fail(f"{log.name}: {error}") from error
+                    raise fail(f"{log.name}: {error}") from error
                 return
-    raise _fail(f"no record `{record}` in {path}")
+    raise fail(f"no record `{record}` in {path}")
 
 
 @audit_app.command("check-proof")
@@ -123,6 +121,6 @@ def audit_check_proof(
     try:
         origin, size, number, line = check_proof(proof.read_text(encoding="utf-8"), _key(key) or "")
     except (OSError, ValueError) as error:
-        raise _fail(f"{proof}: {error}") from error
+        raise fail(f"{proof}: {error}") from error
     errors.print(f"record {number} of {size} in {origin}:", markup=False, highlight=False, soft_wrap=True)
     print(line.decode())

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from mcp_fastguard._fastguard import config_warnings
 from mcp_fastguard.cli import explain as explaining
 from mcp_fastguard.cli.audit import audit_app
+from mcp_fastguard.cli.said import console, errors, fail
 from mcp_fastguard.config import json_schema
 from mcp_fastguard.errors import GuardConfigError, GuardError
 
@@ -34,9 +34,6 @@ app.add_typer(audit_app, name="audit")
 report_app = typer.Typer(no_args_is_help=True, help="Reports of the audit log.")
 app.add_typer(report_app, name="report")
 
-console = Console()
-errors = Console(stderr=True)
-
 ConfigOption = Annotated[Path, typer.Option("--config", "-c", envvar="FASTGUARD_CONFIG", help="The configuration.")]
 TokenArgument = Annotated[str, typer.Argument(help="The token's text, or - for standard input.")]
 DEFAULT_CONFIG = Path("fastguard.toml")
@@ -44,11 +41,6 @@ DEFAULT_CONFIG = Path("fastguard.toml")
 
 def _token(text: str) -> str:
     return (sys.stdin.read() if text == "-" else text).strip()
-
-
-def _fail(message: object) -> typer.Exit:
-    errors.print(message, style="red", markup=False, highlight=False, soft_wrap=True)
-    return typer.Exit(1)
 
 
 @app.command("check-config")
@@ -65,7 +57,7 @@ def check_config(
     try:
         found = explaining.read(config)
     except GuardConfigError as error:
-        raise _fail(error) from error
+        raise fail(error) from error
     for key, message in found.warnings:
         errors.print(f"warning: {key}: {message}", style="yellow", markup=False, highlight=False)
     if app is not None:
@@ -74,7 +66,7 @@ def check_config(
         try:
             gaps = gaps_of(found.config, app)
         except ValueError as error:
-            raise _fail(error) from error
+            raise fail(error) from error
         for gap in gaps:
             errors.print(gap, style="red", markup=False, highlight=False)
         if gaps:
@@ -146,7 +138,7 @@ def init(
         text = scaffold(resource_url, table, inventory)
         config_warnings(text, str(output))
     except ValueError as error:
-        raise _fail(error) from error
+        raise fail(error) from error
     if str(output) == "-":
         print(text, end="")
         return
@@ -154,7 +146,7 @@ def init(
         with output.open("w" if force else "x", encoding="utf-8") as file:
             file.write(text)
     except FileExistsError as error:
-        raise _fail(f"{output} is there already: --force writes over it") from error
+        raise fail(f"{output} is there already: --force writes over it") from error
     console.print(f"wrote {output}; next: fastguard check-config {output}", markup=False, highlight=False)
 
 
@@ -170,7 +162,7 @@ def inspect(token: TokenArgument) -> None:
     try:
         header, claims = explaining.decode(_token(token))
     except ValueError as error:
-        raise _fail(error) from error
+        raise fail(error) from error
     errors.print("not verified", style="yellow")
     console.print_json(json.dumps({"header": header, "claims": claims}))
 
@@ -181,7 +173,7 @@ def verify(token: TokenArgument, config: ConfigOption = DEFAULT_CONFIG) -> None:
     try:
         verdict = explaining.explain_token(config, _token(token))
     except GuardConfigError as error:
-        raise _fail(error) from error
+        raise fail(error) from error
     _print_verdict(verdict)
 
 
@@ -197,7 +189,7 @@ def issue(
     try:
         print(workbench.issue(scope, subject=subject, lifetime=expires))
     except ValueError as error:
-        raise _fail(error) from error
+        raise fail(error) from error
 
 
 @app.command()
@@ -212,7 +204,7 @@ def dev(
     try:
         workbench.run(server, port=port, config=config)
     except (ValueError, RuntimeError, GuardError) as error:
-        raise _fail(error) from error
+        raise fail(error) from error
 
 
 @app.command()
@@ -233,16 +225,16 @@ def explain(
 
         record = next((record for record in records(audit) if record.get("id") == tool), None)
         if record is None:
-            raise _fail(f"no record `{tool}` in {audit}")
+            raise fail(f"no record `{tool}` in {audit}")
         _print_verdict(explaining.explain_record(config if config.is_file() else None, record))
         return
     try:
         parsed: Any = json.loads(arguments)
         if not isinstance(parsed, dict):
-            raise _fail("--arguments is not a JSON object")
+            raise fail("--arguments is not a JSON object")
         verdict = explaining.explain_call(config, tool, parsed, _token(token) or None, session)
     except (GuardConfigError, json.JSONDecodeError) as error:
-        raise _fail(error) from error
+        raise fail(error) from error
     _print_verdict(verdict)
 
 
@@ -266,7 +258,7 @@ def report_observed(
     from mcp_fastguard.cli.records import records  # noqa: PLC0415
 
     if not path.is_dir():
-        raise _fail(f"{path}: no such folder; `fastguard dev` keeps its records in .fastguard/audit")
+        raise fail(f"{path}: no such folder; `fastguard dev` keeps its records in .fastguard/audit")
     found = groups(records(path))
     if not found:
         console.print("nothing would have been refused")
@@ -289,4 +281,4 @@ def demo(
     try:
         raise typer.Exit(demonstration.run(serve=serve))
     except GuardError as error:
-        raise _fail(error) from error
+        raise fail(error) from error

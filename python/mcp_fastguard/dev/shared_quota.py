@@ -35,9 +35,6 @@ class _Client:
     def key(self, purpose: str, digest: bytes) -> bytes:
         return f"{{demo}}:{purpose}:{digest.hex()}".encode()
 
-    def mac(self, purpose: str, message: bytes) -> bytes:
-        return hashlib.sha256(purpose.encode() + message).digest()
-
 
 async def _work(port: int) -> dict[str, object]:
     client = _Client(port)

@@ -84,10 +84,6 @@ class BreakingStore:
         """The store's."""
         return self._store.key(purpose, digest)
 
-    def mac(self, purpose: str, message: bytes) -> bytes:
-        """The store's."""
-        return self._store.mac(purpose, message)
-
     def _ended(self, asking: asyncio.Future[object]) -> None:
         self._asking.discard(asking)
         if not asking.cancelled():

@@ -150,10 +150,6 @@ class LimitStore(Protocol):
         """The name of a key: the deployment's prefix, its one hash tag, the purpose and the digest."""
         ...
 
-    def mac(self, purpose: str, message: bytes) -> bytes:
-        """A MAC under the deployment's key, bound to the purpose."""
-        ...
-
 
 @dataclass(frozen=True, slots=True)
 class Ask:
