@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import re
 import shutil
 import signal
@@ -22,11 +21,8 @@ import tempfile
 import time
 from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT / "python"))
+from compare import ISSUER, RESOURCE, claims
 
-ISSUER = "https://auth.example.com"
-RESOURCE = "https://mcp.example.com/mcp"
 SCOPE = "warehouse:query:read"
 #: Name -> the server that it is compared with.
 SERVERS = {
@@ -186,18 +182,7 @@ def prepare(folder):
     key = ECKey.generate_key("P-256", {"kid": "key-1", "use": "sig", "alg": "ES256"})
     (folder / "jwks").write_text(json.dumps(KeySet([key]).as_dict(private=False)))
     (folder / "pem").write_bytes(key.as_pem(private=False))
-    now = int(time.time())
-    claims = {
-        "iss": ISSUER,
-        "aud": RESOURCE,
-        "sub": "alice",
-        "client_id": "agent-7",
-        "iat": now,
-        "exp": now + 3000,
-        "jti": os.urandom(8).hex(),
-        "scope": SCOPE,
-    }
-    return jwt.encode({"alg": "ES256", "kid": "key-1", "typ": "at+jwt"}, claims, key)
+    return jwt.encode({"alg": "ES256", "kid": "key-1", "typ": "at+jwt"}, claims(), key)
 
 
 def measure(turns, seconds):

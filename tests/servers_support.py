@@ -1,4 +1,4 @@
-"""Real servers in threads of their own, on a port of loopback that the system chose."""
+"""Real servers in threads or processes of their own, on a port of loopback that the system chose."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import contextlib
 import http.client
 import logging
 import socket
+import subprocess
 import threading
 import time
 
@@ -19,6 +20,37 @@ def free_socket():
     found = socket.socket()
     found.bind(("127.0.0.1", 0))
     return found
+
+
+def free_port():
+    """A port that is free now."""
+    with free_socket() as found:
+        return found.getsockname()[1]
+
+
+def started(command, port, **options):
+    """A server in a process of its own, which accepts connections. Whoever starts it ends it."""
+    process = subprocess.Popen(command, **options)
+    until = time.monotonic() + 30
+    while True:
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+            return process
+        if process.poll() is not None or time.monotonic() > until:
+            process.kill()
+            process.wait(20)
+            pytest.fail(f"{command[1]} did not start")
+        time.sleep(0.05)
+
+
+@contextlib.contextmanager
+def serving(command, port, **options):
+    """The same, ended at the end."""
+    process = started(command, port, **options)
+    try:
+        yield process
+    finally:
+        process.terminate()
+        process.wait(20)
 
 
 class _Uvicorn:

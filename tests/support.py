@@ -63,11 +63,11 @@ class Issuer:
         return jwt.encode({"alg": "ES256", "kid": "key-1", "typ": "at+jwt", **(header or {})}, payload, self.key)
 
 
-def records(guard: Guard) -> list[dict[str, Any]]:
-    """The decisions and endings that a guard has recorded so far."""
+def records(guard: Guard, *event_types: str) -> list[dict[str, Any]]:
+    """What a guard has recorded so far; left out, decisions and endings."""
     guard.flush()
     folder = guard.audit_folder
     assert folder is not None
     lines = [line for file in sorted(folder.glob("*.jsonl")) for line in file.read_text().splitlines()]
     found = [json.loads(line) for line in lines]
-    return [record for record in found if record["event_type"] in {"decision", "ending"}]
+    return [record for record in found if record["event_type"] in (event_types or ("decision", "ending"))]

@@ -198,9 +198,9 @@ def fastguard(*arguments):
 
 
 @pytest.fixture
-def written(make_guard, issuer):
+def written(make_guard, config, issuer):
     """A log of three calls, sealed: its folder, its public key, and the checkpoint that somebody kept after the first call."""
-    guard = make_guard(audit={"path": make_guard.folder, "checkpoint_records": 1})
+    guard = make_guard(audit={**config["audit"], "checkpoint_records": 1})
     guard.check(request(issuer.token(), sql="select 1"))
     guard.flush()
     log = guard.audit_folder
@@ -215,12 +215,6 @@ def written(make_guard, issuer):
     return log, (log / "vkey").read_text().strip(), kept
 
 
-@pytest.fixture
-def make_guard(make_guard, config):
-    make_guard.folder = config["audit"]["path"]
-    return make_guard
-
-
 def test_log_verifies_against_the_key_and_a_checkpoint_that_was_kept(written, tmp_path):
     log, key, kept = written
     checkpoint = tmp_path / "kept"
@@ -232,13 +226,13 @@ def test_log_verifies_against_the_key_and_a_checkpoint_that_was_kept(written, tm
     assert "sealed" in done.stdout
 
 
-def test_log_that_was_written_anew_shows_against_the_checkpoint_alone(written, make_guard, issuer, tmp_path):
+def test_log_that_was_written_anew_shows_against_the_checkpoint_alone(written, make_guard, config, issuer, tmp_path):
     log, key, kept = written
     checkpoint = tmp_path / "kept"
     # The log's own writer, with its key, could do this: the same size, other records.
     checkpoint.write_text(kept)
     [file] = log.glob("*.jsonl")
-    other = make_guard(audit={"path": make_guard.folder, "checkpoint_records": 1})
+    other = make_guard(audit={**config["audit"], "checkpoint_records": 1})
     for number in range(3):
         other.check(request(issuer.token(), sql=f"select {number + 10}"))
     other.close()

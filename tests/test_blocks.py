@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import time
 
 import pytest
 
 from mcp_fastguard import ToolRequest
 from mcp_fastguard.errors import Denied, PolicyDenied
+from support import records
 
 
 def request(token, tool="run_query"):
@@ -19,13 +19,6 @@ def refusal(guard, token, tool="run_query", now=None):
     with pytest.raises(Denied) as denied:
         guard.check(request(token, tool), now)
     return denied.value
-
-
-def notices(guard):
-    guard.flush()
-    lines = [line for file in sorted(guard.audit_folder.glob("*.jsonl")) for line in file.read_text().splitlines()]
-    found = [json.loads(line) for line in lines]
-    return [record for record in found if record["event_type"] in {"revoked", "blocked", "unblocked"}]
 
 
 @pytest.mark.parametrize(
@@ -153,7 +146,7 @@ def test_acts_of_operators_are_recorded(guard):
     guard.unblock(tool="run_query")
     guard.unblock(tool="run_query")
 
-    revoked, blocked, unblocked = notices(guard)
+    revoked, blocked, unblocked = records(guard, "revoked", "blocked", "unblocked")
     assert (revoked["subject"], revoked["issued_before"]) == ("alice", "1970-01-01T00:00:00.000Z")
     assert (blocked["tool_name"], blocked["until"]) == ("run_query", "1970-01-01T00:00:00.000Z")
     assert unblocked["tool_name"] == "run_query"

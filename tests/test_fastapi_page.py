@@ -3,13 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import re
-import socket
-import subprocess
-import sys
-import time
-from pathlib import Path
 
 import httpx2
 import pytest
@@ -17,41 +11,19 @@ from mcp import Client
 from mcp.client.streamable_http import streamable_http_client
 from mcp.shared.exceptions import MCPError
 
+from pages_support import commands_of, page_served
 from support import Issuer
 
-PAGE = Path(__file__).parents[1] / "docs" / "fastapi.md"
+PAGE = "fastapi.md"
 
 
 @pytest.fixture
 def served(tmp_path):
-    """The page's server in a process of its own, with the keys of a test's issuer in its configuration."""
+    """The page's server, with the keys of a test's issuer in its configuration."""
     issuer = Issuer()
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    files = dict(re.findall(r'```\w+ title="([^"]+)"\n(.*?)```', PAGE.read_text(), re.DOTALL))
-    assert sorted(files) == ["fastguard.toml", "server.py"]
-    for name, text in files.items():
-        here = text.replace("127.0.0.1:8000", f"127.0.0.1:{port}")
-        keys = f"algorithms = [\"ES256\"]\njwks = '{json.dumps(issuer.jwks)}'"
-        (tmp_path / name).write_text(here.replace('algorithms = ["ES256"]', keys))
-    command = re.search(r"^\$ (.*)$", PAGE.read_text(), re.MULTILINE).group(1).split()
-    process = subprocess.Popen(
-        [sys.executable, "-m", *command, "--port", str(port), "--log-level", "critical"], cwd=tmp_path
-    )
-    try:
-        until = time.monotonic() + 30
-        while True:
-            try:
-                socket.create_connection(("127.0.0.1", port), 1).close()
-                break
-            except OSError:
-                assert time.monotonic() < until
-                time.sleep(0.1)
-        yield issuer, f"http://127.0.0.1:{port}", tmp_path
-    finally:
-        process.terminate()
-        process.wait(10)
+    [command] = commands_of(PAGE)
+    with page_served(PAGE, command, tmp_path, issuer) as origin:
+        yield issuer, origin, tmp_path
 
 
 def test_page_works_as_it_stands(served):

@@ -7,14 +7,13 @@ import json
 import os
 import platform
 import re
-import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
+from servers_support import free_port, serving
 from support import skip_aloud
 
 pytestmark = pytest.mark.interop
@@ -43,22 +42,11 @@ def node():
 
 
 @contextlib.contextmanager
-def serving(kind, folder):
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port = found.getsockname()[1]
+def guarded_or_not(kind, folder):
+    port = free_port()
     command = [sys.executable, HERE / "server_under_test.py", kind, str(port), str(folder)]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        until = time.monotonic() + 30
-        while time.monotonic() < until:
-            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
-                break
-            time.sleep(0.05)
+    with serving(command, port, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL):
         yield f"http://127.0.0.1:{port}/mcp"
-    finally:
-        process.terminate()
-        process.wait(10)
 
 
 def results(node, url, folder, *options):
@@ -73,7 +61,7 @@ def results(node, url, folder, *options):
     "options", [("--suite", "active"), ("--requirements", "2026-07-28"), ("--requirements", "2025-11-25")], ids=" ".join
 )
 def test_suite_gives_the_same_results_with_the_guard(node, tmp_path, options):
-    with serving("plain", tmp_path) as plain, serving("guarded", tmp_path) as guarded:
+    with guarded_or_not("plain", tmp_path) as plain, guarded_or_not("guarded", tmp_path) as guarded:
         without = results(node, plain, tmp_path, *options)
         assert isinstance(without, dict), without
         assert len(without) > 20
@@ -81,7 +69,7 @@ def test_suite_gives_the_same_results_with_the_guard(node, tmp_path, options):
 
 
 def test_header_validation_is_whole(node, tmp_path):
-    with serving("guarded", tmp_path) as url:
+    with guarded_or_not("guarded", tmp_path) as url:
         done = node(
             "@modelcontextprotocol/conformance",
             "server",
@@ -96,7 +84,7 @@ def test_header_validation_is_whole(node, tmp_path):
 
 @pytest.mark.parametrize("era", ["modern", "legacy"])
 def test_inspector_lists_and_calls(node, tmp_path, era):
-    with serving("guarded", tmp_path) as url:
+    with guarded_or_not("guarded", tmp_path) as url:
         common = [
             "--cli",
             "--server-url",

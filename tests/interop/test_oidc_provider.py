@@ -6,30 +6,23 @@ The version of MCP's TypeScript SDK that the other tools bring has no DPoP, so i
 from __future__ import annotations
 
 import asyncio
-import base64
 import contextlib
 import json
 import os
 import platform
-import socket
 import subprocess
-import time
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import httpx2
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 from mcp.server.mcpserver import MCPServer
 from mcp.server.transport_security import TransportSecuritySettings
 
+from certificate_support import Holder
 from mcp_fastguard import Guard, ToolRequest
 from mcp_fastguard.client import ClientCredentials, DPoPAuth
 from mcp_fastguard.errors import Denied
-from servers_support import free_socket, running
+from servers_support import free_port, free_socket, running, started
 from support import skip_aloud
 from transport_support import headers, message
 
@@ -51,12 +44,6 @@ def node():
     return binary
 
 
-def free_port():
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return found.getsockname()[1]
-
-
 class Provider:
     """The authorization server in a process of its own."""
 
@@ -64,14 +51,7 @@ class Provider:
         self.port = free_port()
         self.issuer = f"http://127.0.0.1:{self.port}"
         command = [node, HERE / "oidc_provider.mjs", TOOLS, str(self.port), json.dumps(options)]
-        self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        until = time.monotonic() + 20
-        while True:
-            with contextlib.suppress(OSError):
-                socket.create_connection(("127.0.0.1", self.port), 1).close()
-                return
-            assert time.monotonic() < until
-            time.sleep(0.05)
+        self.process = started(command, self.port, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
     def token(self, resource, scope="sums:read", certificate=None):
         form = {"grant_type": "client_credentials", "scope": scope}
@@ -295,7 +275,7 @@ def test_our_client_gets_a_bound_token_there(make_provider, make_guard, nonce):
 
 def test_token_bound_to_a_certificate_passes_with_that_certificate_alone(make_provider, make_guard):
     provider = make_provider(certificates=True)
-    one, other = Certificate(), Certificate()
+    one, other = Holder(), Holder()
     tables = {"proxies": {"addresses": ["127.0.0.1"]}, "certificates": {"source": "client-cert"}}
     with serving(provider, make_guard, **tables) as guard:
         resource = guard.config.resource_url
@@ -304,28 +284,9 @@ def test_token_bound_to_a_certificate_passes_with_that_certificate_alone(make_pr
         for certificate in (one, other, None):
             found = headers(token, "tools/call", "add")
             if certificate is not None:
-                found["client-cert"] = f":{certificate.base64}:"
+                name, value = certificate.header("client-cert")
+                found[name] = value
             answer = httpx2.post(resource, json=CALL, headers=found)
             codes.append(200 if answer.is_success else answer.json()["error"]["data"]["code"])
 
     assert codes == [200, "certificate_mismatch", "certificate_missing"]
-
-
-class Certificate:
-    """A certificate that its holder has signed itself, as RFC 9440 writes one."""
-
-    def __init__(self):
-        key = ec.generate_private_key(ec.SECP256R1())
-        name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "agent")])
-        now = datetime.now(UTC)
-        made = (
-            x509.CertificateBuilder()
-            .subject_name(name)
-            .issuer_name(name)
-            .public_key(key.public_key())
-            .serial_number(x509.random_serial_number())
-            .not_valid_before(now - timedelta(days=1))
-            .not_valid_after(now + timedelta(days=1))
-            .sign(key, hashes.SHA256())
-        )
-        self.base64 = base64.b64encode(made.public_bytes(serialization.Encoding.DER)).decode()

@@ -11,7 +11,6 @@ import hashlib
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -23,6 +22,7 @@ import pytest
 
 from mcp_fastguard import Guard, ToolRequest
 from mcp_fastguard.errors import Denied
+from servers_support import free_port
 from support import skip_aloud
 
 pytestmark = [pytest.mark.soak, pytest.mark.timeout(600)]
@@ -62,9 +62,7 @@ class Keycloak:
     """A server in development mode, with a realm, a client and a user."""
 
     def __init__(self, folder, home):
-        with socket.socket() as found:
-            found.bind(("127.0.0.1", 0))
-            port = found.getsockname()[1]
+        port = free_port()
         self.url = f"http://127.0.0.1:{port}"
         # The distribution is shared; what this server writes is its own.
         shutil.copytree(folder, home)

@@ -2,61 +2,15 @@
 
 from __future__ import annotations
 
-import base64
-import urllib.parse
-from datetime import UTC, datetime, timedelta
-
 import httpx2
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
+from certificate_support import Holder
 from support import RESOURCE
 from transport_support import headers, message, run
 
 PROXY = {"addresses": ["192.0.2.0/24"]}
 CALL = message("tools/call", {"name": "add", "arguments": {"a": 1, "b": 2}})
-
-
-class Client:
-    """A client with a certificate that it has signed itself."""
-
-    def __init__(self, *, days=1):
-        key = ec.generate_private_key(ec.SECP256R1())
-        name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, 'agent, of; "acme"')])
-        now = datetime.now(UTC)
-        self.certificate = (
-            x509.CertificateBuilder()
-            .subject_name(name)
-            .issuer_name(name)
-            .public_key(key.public_key())
-            .serial_number(x509.random_serial_number())
-            .not_valid_before(now - timedelta(days=10))
-            .not_valid_after(now + timedelta(days=days))
-            .sign(key, hashes.SHA256())
-        )
-
-    @property
-    def confirmation(self):
-        digest = self.certificate.fingerprint(hashes.SHA256())
-        return {"x5t#S256": base64.urlsafe_b64encode(digest).rstrip(b"=").decode()}
-
-    def header(self, source):
-        """Name and value, as the proxy of this source writes them."""
-        pem = self.certificate.public_bytes(serialization.Encoding.PEM).decode()
-        if source == "nginx":
-            return "ssl-client-cert", urllib.parse.quote(pem, safe="")
-        if source == "envoy":
-            hex_digest = self.certificate.fingerprint(hashes.SHA256()).hex()
-            subject = 'CN=\\"agent, of; acme\\"'
-            value = (
-                f'By=spiffe://a/b;Hash={hex_digest};Cert="{urllib.parse.quote(pem, safe="")}";Subject="{subject}";URI='
-            )
-            return "x-forwarded-client-cert", value
-        der = self.certificate.public_bytes(serialization.Encoding.DER)
-        return "client-cert", f":{base64.b64encode(der).decode()}:"
 
 
 def answers(guard, token, *extra, seen=None):
@@ -82,11 +36,11 @@ def answers(guard, token, *extra, seen=None):
 
 @pytest.mark.parametrize("source", ["client-cert", "envoy", "nginx"])
 def test_certificate_of_the_token_passes_from_a_declared_proxy_alone(make_guard, issuer, source, tmp_path):
-    client = Client()
+    client = Holder()
     token = issuer.token(cnf=client.confirmation)
     guard = make_guard(certificates={"source": source}, proxies=PROXY)
     assert answers(guard, token, client.header(source)) == 200
-    assert answers(guard, token, Client().header(source)) == "certificate_mismatch"
+    assert answers(guard, token, Holder().header(source)) == "certificate_mismatch"
     assert answers(guard, token) == "certificate_missing"
 
     stranger = make_guard(
@@ -99,20 +53,20 @@ def test_certificate_of_the_token_passes_from_a_declared_proxy_alone(make_guard,
 
 @pytest.mark.parametrize("source", ["client-cert", "envoy", "nginx"])
 def test_certificate_that_is_over_is_refused(make_guard, issuer, source):
-    client = Client(days=-1)
+    client = Holder(days=-1)
     guard = make_guard(certificates={"source": source}, proxies=PROXY)
     assert answers(guard, issuer.token(cnf=client.confirmation), client.header(source)) == "certificate_expired"
 
 
 def test_second_certificate_is_refused(make_guard, issuer):
-    client = Client()
+    client = Holder()
     guard = make_guard(certificates={"source": "nginx"}, proxies=PROXY)
     token = issuer.token(cnf=client.confirmation)
     assert answers(guard, token, client.header("nginx"), client.header("nginx")) == "certificate_malformed"
 
 
 def test_certificates_of_strangers_do_not_reach_the_app(make_guard, issuer, tmp_path):
-    client = Client()
+    client = Holder()
     extra = [client.header(source) for source in ("client-cert", "envoy", "nginx")] + [("x-other", "1")]
     certificates = {"client-cert", "x-forwarded-client-cert", "ssl-client-cert"}
     for place, proxies, expected in (
