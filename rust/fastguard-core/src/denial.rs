@@ -124,6 +124,12 @@ pub enum Denial {
     TokenFromFuture { issued_at: UnixTime },
     /// `exp` minus `iat` is more than the issuer's `max_lifetime`.
     LifetimeTooLong { lifetime: Duration },
+    /// `exp` minus `iat` is more than the issuer's `scope_lifetimes` allow a token with this scope.
+    ScopeLifetimeTooLong { scope: String, lifetime: Duration, longest: Duration },
+    /// The token's `iat` is longer ago than the issuer's `max_token_age`.
+    TokenTooOld { issued_at: UnixTime },
+    /// `sub` is none that this issuer may speak of. `key`: what of the configuration says so.
+    SubjectRefused { found: String, key: &'static str },
     /// Neither a subject nor a client is named.
     PrincipalMissing,
     /// The token, its subject, client, session or issuer was revoked.
@@ -196,6 +202,16 @@ pub enum Denial {
     TierBlocked { rule: String },
     /// The rule's `binding` demands a token that is bound to a key.
     BindingRequired { rule: String },
+    /// The person was not authenticated as the rule demands, or too long ago (RFC 9470). `claim` says which of the two.
+    AuthenticationInsufficient {
+        rule: String,
+        claim: &'static str,
+        acr_values: Vec<String>,
+        max_age: Option<Duration>,
+        required: Vec<String>,
+    },
+    /// The token's `iat` is longer ago than the rule's `max_token_age`.
+    NewerTokenRequired { rule: String },
 
     /// An operator has blocked the tool or the caller for a time.
     Blocked { what: &'static str, retry_after: Option<Duration> },
@@ -246,6 +262,9 @@ impl Denial {
             | Self::TokenNotYetValid { .. }
             | Self::TokenFromFuture { .. }
             | Self::LifetimeTooLong { .. }
+            | Self::ScopeLifetimeTooLong { .. }
+            | Self::TokenTooOld { .. }
+            | Self::SubjectRefused { .. }
             | Self::PrincipalMissing
             | Self::TokenRevoked
             | Self::VerifierRefused
@@ -277,7 +296,9 @@ impl Denial {
             | Self::ScopeInsufficient { .. }
             | Self::TierBlocked { .. }
             | Self::BindingRequired { .. }
-            | Self::Blocked { .. } => Room::Policy,
+            | Self::Blocked { .. }
+            | Self::AuthenticationInsufficient { .. }
+            | Self::NewerTokenRequired { .. } => Room::Policy,
             Self::ApprovalRequired { .. } => Room::Approval,
         }
     }
@@ -327,6 +348,9 @@ impl Denial {
             Self::TokenNotYetValid { .. } => "token_not_yet_valid",
             Self::TokenFromFuture { .. } => "token_from_future",
             Self::LifetimeTooLong { .. } => "lifetime_too_long",
+            Self::ScopeLifetimeTooLong { .. } => "scope_lifetime_too_long",
+            Self::TokenTooOld { .. } => "token_too_old",
+            Self::SubjectRefused { .. } => "subject_refused",
             Self::PrincipalMissing => "principal_missing",
             Self::TokenRevoked => "token_revoked",
             Self::VerifierRefused => "verifier_refused",
@@ -361,6 +385,8 @@ impl Denial {
             Self::TierBlocked { .. } => "tier_blocked",
             Self::Blocked { .. } => "blocked",
             Self::BindingRequired { .. } => "binding_required",
+            Self::AuthenticationInsufficient { .. } => "authentication_insufficient",
+            Self::NewerTokenRequired { .. } => "newer_token_required",
             Self::ApprovalRequired { .. } => "approval_required",
         }
     }
@@ -384,7 +410,9 @@ impl Denial {
             Self::CostUnreadable { .. } => 400,
             Self::KeysUnavailable { .. } | Self::VerifierUnavailable { .. } => 503,
             Self::ReplaysFull { .. } => 429,
-            Self::BindingRequired { .. } => 401,
+            Self::BindingRequired { .. }
+            | Self::AuthenticationInsufficient { .. }
+            | Self::NewerTokenRequired { .. } => 401,
             _ => match self.room() {
                 Room::Request => 400,
                 Room::Token | Room::Binding => 401,

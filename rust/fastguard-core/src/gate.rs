@@ -484,7 +484,7 @@ fn walk(
             return Err(denial.into());
         }
     };
-    state.policy.decide(admitted).map_err(|(admitted, denial)| {
+    state.policy.decide(admitted, now.unix).map_err(|(admitted, denial)| {
         trail.target = Some(admitted.target().clone());
         denial.into()
     })

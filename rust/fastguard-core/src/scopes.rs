@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use crate::config::{Config, Rule};
+use crate::config::{Config, Glob, Rule};
 use crate::policy::CodeRule;
 
 /// A set of scopes.
@@ -84,6 +84,12 @@ impl ScopeTable {
             bits.insert(*number);
         }
         bits
+    }
+
+    /// The first scope by name that the bits grant and a pattern fits.
+    pub fn granted_like(&self, glob: &Glob, granted: &ScopeBits) -> Option<&str> {
+        let fitting = self.scopes.keys().filter(|name| glob.matches(name));
+        fitting.filter(|name| granted.contains_all(&self.bit(name))).min().map(|name| &**name)
     }
 }
 

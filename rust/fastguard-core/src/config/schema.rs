@@ -159,6 +159,18 @@ pub struct Issuer {
     /// Longest accepted `exp` minus `iat`. Default: 60m.
     #[serde(default = "default_max_lifetime")]
     pub max_lifetime: Span,
+    /// Longest accepted `exp` minus `iat` of tokens with a scope of this name or glob, at most `max_lifetime`.
+    #[serde(default)]
+    pub scope_lifetimes: BTreeMap<String, Span>,
+    /// How long after its `iat` a token is accepted at most, whatever its `exp`. Default: until `exp`.
+    #[serde(default)]
+    pub max_token_age: Option<Span>,
+    /// Values of `sub` that are accepted, by name or glob. Default: all.
+    #[serde(default)]
+    pub subjects: Option<Vec<String>>,
+    /// Values of `sub` that are refused, by name or glob, though `subjects` names them.
+    #[serde(default)]
+    pub denied_subjects: Vec<String>,
     /// Scopes that this issuer may assert, by name or glob; others in its tokens are ignored.
     /// Required where there is more than one issuer.
     #[serde(default)]
@@ -250,6 +262,15 @@ pub struct Rule {
     /// What a call of the tool costs in every limit: a number, or "`arguments.max_rows` / 1000". Default: 1.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cost: Option<Cost>,
+    /// The person was authenticated in one of these ways: values of `acr` (RFC 9470).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub acr_values: Option<Vec<String>>,
+    /// The person was authenticated at most so long ago, by `auth_time` (RFC 9470).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_age: Option<Span>,
+    /// The token was issued at most so long ago, by `iat`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_token_age: Option<Span>,
 }
 
 /// What a token must be bound to for one target.

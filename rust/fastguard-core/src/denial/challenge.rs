@@ -48,7 +48,17 @@ impl Challenger {
             parameter("error", error);
             parameter("error_description", denial.challenge_description());
         }
-        if let Denial::ScopeInsufficient { required, .. } = denial {
+        if let Denial::AuthenticationInsufficient { acr_values, max_age, .. } = denial {
+            // RFC 9470 §3. Both, whichever was wanting: the next login must meet both.
+            if !acr_values.is_empty() {
+                parameter("acr_values", &acr_values.join(" "));
+            }
+            if let Some(age) = max_age {
+                parameter("max_age", &age.as_secs().to_string());
+            }
+        }
+        let required = denial.required_scopes();
+        if !required.is_empty() {
             parameter("scope", &required.join(" "));
         } else if !self.first_scopes.is_empty() {
             parameter("scope", &self.first_scopes);
@@ -82,7 +92,8 @@ impl Denial {
             | Self::ProofFromFuture { .. }
             | Self::ProofTokenMismatch
             | Self::ProofReplayed => Some("invalid_dpop_proof"),
-            Self::BindingRequired { .. } => Some("invalid_token"),
+            Self::AuthenticationInsufficient { .. } => Some("insufficient_user_authentication"),
+            Self::BindingRequired { .. } | Self::NewerTokenRequired { .. } => Some("invalid_token"),
             _ => match self.room() {
                 Room::Token | Room::Binding => Some("invalid_token"),
                 _ => None,
@@ -94,6 +105,9 @@ impl Denial {
         match self {
             Self::ScopeInsufficient { .. } => "the token lacks a scope that this call needs",
             Self::TokenExpired { .. } => "the token has expired",
+            Self::AuthenticationInsufficient { .. } => "this call needs a stronger or more recent login",
+            Self::NewerTokenRequired { .. } => "the token is too old for this call",
+            Self::TokenTooOld { .. } => "the token is too old",
             Self::TokenRevoked => "the token was revoked",
             Self::NonceRequired { .. } => "the proof needs the nonce of this answer",
             Self::BoundAsBearer => "the token is bound to a key and needs a proof",
@@ -103,6 +117,14 @@ impl Denial {
                 Some("invalid_dpop_proof") => "the proof is not valid here",
                 _ => "the token is not valid here",
             },
+        }
+    }
+
+    /// The scopes that a token for this call needs, where the rule that refused names some.
+    fn required_scopes(&self) -> &[String] {
+        match self {
+            Self::ScopeInsufficient { required, .. } | Self::AuthenticationInsufficient { required, .. } => required,
+            _ => &[],
         }
     }
 
@@ -131,9 +153,9 @@ impl Denial {
     }
 }
 
-/// The errors of RFC 6750; the others are of RFC 9449.
+/// The errors of RFC 6750 and RFC 9470; the others are of RFC 9449.
 fn is_of_token(error: &str) -> bool {
-    matches!(error, "invalid_token" | "insufficient_scope")
+    matches!(error, "invalid_token" | "insufficient_scope" | "insufficient_user_authentication")
 }
 
 #[cfg(test)]

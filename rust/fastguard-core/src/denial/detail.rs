@@ -31,6 +31,9 @@ impl Denial {
             Self::PrincipalMissing => "issuers.client_claims",
             Self::TokenExpired { .. } | Self::TokenNotYetValid { .. } | Self::TokenFromFuture { .. } => "tokens.leeway",
             Self::LifetimeTooLong { .. } => "issuers.max_lifetime",
+            Self::ScopeLifetimeTooLong { .. } => "issuers.scope_lifetimes",
+            Self::TokenTooOld { .. } => "issuers.max_token_age",
+            Self::SubjectRefused { key, .. } => key,
             Self::ProofMissing | Self::BoundAsBearer | Self::BindingUnknown { .. } | Self::BindingMissing { .. } => {
                 "dpop.mode"
             }
@@ -46,7 +49,9 @@ impl Denial {
             Self::ScopeInsufficient { rule, .. }
             | Self::TierBlocked { rule }
             | Self::ApprovalRequired { rule }
-            | Self::BindingRequired { rule } => rule,
+            | Self::BindingRequired { rule }
+            | Self::AuthenticationInsufficient { rule, .. }
+            | Self::NewerTokenRequired { rule } => rule,
             _ => return None,
         })
     }
@@ -99,6 +104,19 @@ impl fmt::Display for Denial {
             Self::LifetimeTooLong { lifetime } => {
                 write!(f, "the token's lifetime of {} s is too long", lifetime.as_secs())
             }
+            Self::ScopeLifetimeTooLong { scope, lifetime, longest } => write!(
+                f,
+                "the token's lifetime of {} s is too long for its scope `{}`, which allows {} s",
+                lifetime.as_secs(),
+                Shown(scope),
+                longest.as_secs()
+            ),
+            Self::TokenTooOld { issued_at } => {
+                write!(f, "the token is too old: it was issued at {}", issued_at.as_seconds_f64())
+            }
+            Self::SubjectRefused { found, .. } => {
+                write!(f, "subject `{}` is none that this issuer may speak of", Shown(found))
+            }
             Self::PrincipalMissing => f.write_str("the token names neither a subject nor a client"),
             Self::TokenRevoked => f.write_str("the token was revoked"),
             Self::VerifierRefused => f.write_str("the verifier does not accept the token"),
@@ -147,6 +165,14 @@ impl fmt::Display for Denial {
             Self::Blocked { what, .. } => write!(f, "the {what} is blocked by an operator"),
             Self::TierBlocked { rule } => write!(f, "`{rule}` is blocked"),
             Self::BindingRequired { rule } => write!(f, "`{rule}` needs a token that is bound to a key"),
+            Self::AuthenticationInsufficient { rule, claim: "acr", acr_values, .. } => {
+                write!(f, "`{rule}` needs a login whose `acr` is one of `{}`", acr_values.join(" "))
+            }
+            Self::AuthenticationInsufficient { rule, claim, max_age, .. } => {
+                let age = max_age.unwrap_or_default().as_secs();
+                write!(f, "`{rule}` needs a login of the last {age} s, by `{claim}`")
+            }
+            Self::NewerTokenRequired { rule } => write!(f, "the token is too old for `{rule}`"),
             Self::ApprovalRequired { rule } => write!(f, "`{rule}` needs an approval"),
         }
     }

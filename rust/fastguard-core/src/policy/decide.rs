@@ -2,9 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::rule::{CodeRule, CompiledRule};
 use crate::call::{AdmittedCall, Caller};
+use crate::clock::UnixTime;
 use crate::config::{Config, Named, Rule, Tier};
 use crate::denial::Denial;
 use crate::request::{Kind, Target};
@@ -88,8 +90,14 @@ pub struct Policy {
 /// The rules of one kind. All rules of an entry must be met: the configuration's and those beside the code.
 type Table = Named<Box<[Arc<CompiledRule>]>>;
 
-fn table(kind: Kind, rules: &BTreeMap<String, Rule>, code: &[CodeRule], scopes: &ScopeTable) -> Table {
-    let compile = |name: &str, rule: &Rule| Arc::new(CompiledRule::new(kind, name, rule, scopes));
+fn table(
+    kind: Kind,
+    rules: &BTreeMap<String, Rule>,
+    code: &[CodeRule],
+    scopes: &ScopeTable,
+    leeway: Duration,
+) -> Table {
+    let compile = |name: &str, rule: &Rule| Arc::new(CompiledRule::new(kind, name, rule, scopes, leeway));
     let mut table: Table = rules.iter().map(|(name, rule)| (name.as_str(), Box::from([compile(name, rule)]))).collect();
     let code = code.iter().filter(|rule| rule.kind == kind);
     for name in code.clone().map(|rule| rule.name.as_str()).collect::<BTreeSet<_>>() {
@@ -108,7 +116,8 @@ fn found<'t>(table: &'t Table, name: &str) -> &'t [Arc<CompiledRule>] {
 impl Policy {
     /// Compiles the rules of the configuration and those beside the code.
     pub fn new(config: &Config, code: &[CodeRule], scopes: Arc<ScopeTable>) -> Self {
-        let table = |kind, rules| table(kind, rules, code, &scopes);
+        let leeway = config.tokens.leeway.get();
+        let table = |kind, rules| table(kind, rules, code, &scopes, leeway);
         Self {
             tools: table(Kind::Tool, &config.tools),
             prompts: table(Kind::Prompt, &config.prompts),
@@ -129,31 +138,31 @@ impl Policy {
     }
 
     /// Decides an admitted call. A refusal gives it back, for the record.
-    pub fn decide(&self, admitted: AdmittedCall) -> Result<AllowedCall, (Box<AdmittedCall>, Denial)> {
-        match self.judge(admitted.bound().caller(), admitted.target()) {
+    pub fn decide(&self, admitted: AdmittedCall, now: UnixTime) -> Result<AllowedCall, (Box<AdmittedCall>, Denial)> {
+        match self.judge(admitted.bound().caller(), admitted.target(), now) {
             Ok(rule) => Ok(AllowedCall { admitted, rule, record: 0 }),
             Err(denial) => Err((Box::new(admitted), denial)),
         }
     }
 
-    fn judge(&self, caller: &Caller, target: &Target) -> Result<Arc<CompiledRule>, Denial> {
-        let rule = self.judge_name(caller, target.kind(), target.name())?;
+    fn judge(&self, caller: &Caller, target: &Target, now: UnixTime) -> Result<Arc<CompiledRule>, Denial> {
+        let rule = self.judge_name(caller, target.kind(), target.name(), now)?;
         if target.kind() != Kind::Method {
             // A rule may name the method as well as the target: then both must be met.
             for rule in found(&self.methods, target.method_name()) {
-                rule.check(caller, &self.scopes)?;
+                rule.check(caller, &self.scopes, now)?;
             }
         }
         for resource in target.also() {
-            self.judge_name(caller, Kind::Resource, resource)?;
+            self.judge_name(caller, Kind::Resource, resource, now)?;
         }
         Ok(rule)
     }
 
-    fn judge_name(&self, caller: &Caller, kind: Kind, name: &str) -> Result<Arc<CompiledRule>, Denial> {
+    fn judge_name(&self, caller: &Caller, kind: Kind, name: &str, now: UnixTime) -> Result<Arc<CompiledRule>, Denial> {
         let rules = found(self.table(kind), name);
         for rule in rules {
-            rule.check(caller, &self.scopes)?;
+            rule.check(caller, &self.scopes, now)?;
         }
         match rules.iter().max_by_key(|rule| rule.tier()) {
             Some(rule) => Ok(Arc::clone(rule)),
@@ -168,6 +177,7 @@ impl Policy {
     }
 
     /// Whether a list may show the target to the caller: a rule names it, its scopes are met, and it is not blocked.
+    /// A login that is too old hides nothing: the call itself is answered with what the client can do about it.
     pub fn may_see(&self, kind: Kind, name: &str, caller: &Caller) -> bool {
         let rules = found(self.table(kind), name);
         !rules.is_empty() && rules.iter().all(|rule| rule.tier() != Tier::Block && rule.is_met_by(caller))

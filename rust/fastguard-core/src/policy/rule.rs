@@ -1,9 +1,11 @@
 //! One rule, compiled to bits.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::call::Caller;
-use crate::config::{Binding, Rule, Tier};
+use crate::clock::UnixTime;
+use crate::config::{Binding, Rule, Span, Tier};
 use crate::denial::Denial;
 use crate::request::Kind;
 use crate::scopes::{ScopeBits, ScopeTable};
@@ -28,12 +30,14 @@ pub struct CompiledRule {
     all_names: Vec<String>,
     any_names: Vec<String>,
     tier: Tier,
-    binding: Option<Binding>,
+    /// What few rules demand, behind one look for all the others.
+    demands: Option<Box<Demands>>,
     log_arguments: Arc<[Box<str>]>,
 }
 
 impl CompiledRule {
-    pub(super) fn new(kind: Kind, name: &str, rule: &Rule, scopes: &ScopeTable) -> Self {
+    /// `leeway`: for the clocks of those who say when they issued a token or authenticated somebody.
+    pub(super) fn new(kind: Kind, name: &str, rule: &Rule, scopes: &ScopeTable, leeway: Duration) -> Self {
         let all_names = rule.scopes().to_vec();
         let any_names = rule.any_scopes().to_vec();
         let mut all = ScopeBits::default();
@@ -47,7 +51,7 @@ impl CompiledRule {
             all_names,
             any_names,
             tier: rule.tier,
-            binding: rule.binding,
+            demands: Demands::of(rule, leeway).map(Box::new),
             log_arguments: rule.log_arguments.iter().map(|name| name.as_str().into()).collect(),
         }
     }
@@ -61,7 +65,7 @@ impl CompiledRule {
             all_names: Vec::new(),
             any_names: Vec::new(),
             tier: Tier::Auto,
-            binding: None,
+            demands: None,
             log_arguments: Arc::default(),
         }
     }
@@ -88,7 +92,7 @@ impl CompiledRule {
 
     /// A bound token has no way through the room of bindings but by its proof, so that it is bound says enough.
     fn is_bound_for(&self, caller: &Caller) -> bool {
-        match self.binding {
+        match self.demands.as_deref().and_then(|demands| demands.binding) {
             None => true,
             Some(Binding::Dpop) => caller.thumbprint().is_some(),
         }
@@ -100,9 +104,10 @@ impl CompiledRule {
             && (self.any.is_empty() || self.any.iter().any(|bits| granted.contains_all(bits)))
     }
 
-    /// Checks the binding, the scopes, then the tier. A challenge names every scope that this operation needs (SC2); where one of several
+    /// Checks the binding, the scopes, how fresh token and login are, then the tier; nobody is asked to log in again for what is
+    /// blocked. A challenge names every scope that this operation needs (SC2); where one of several
     /// suffices, the first of them.
-    pub(super) fn check(&self, caller: &Caller, scopes: &ScopeTable) -> Result<(), Denial> {
+    pub(super) fn check(&self, caller: &Caller, scopes: &ScopeTable, now: UnixTime) -> Result<(), Denial> {
         if !self.is_bound_for(caller) {
             return Err(Denial::BindingRequired { rule: self.key.to_string() });
         }
@@ -118,10 +123,62 @@ impl CompiledRule {
             }
             return Err(Denial::ScopeInsufficient { rule: self.key.to_string(), required, missing });
         }
+        if let Some(demands) = self.demands.as_deref().filter(|_| self.tier != Tier::Block) {
+            demands.check(self, caller, now)?;
+        }
         match self.tier {
             Tier::Block => Err(Denial::TierBlocked { rule: self.key.to_string() }),
             Tier::Approve => Err(Denial::ApprovalRequired { rule: self.key.to_string() }),
             Tier::Auto | Tier::Log => Ok(()),
         }
+    }
+}
+
+/// What a rule demands beside scopes.
+#[derive(Debug)]
+struct Demands {
+    binding: Option<Binding>,
+    acr_values: Vec<String>,
+    max_age: Option<Duration>,
+    max_token_age: Option<Duration>,
+    leeway: Duration,
+}
+
+impl Demands {
+    fn of(rule: &Rule, leeway: Duration) -> Option<Self> {
+        let acr_values = rule.acr_values.clone().unwrap_or_default();
+        let (max_age, max_token_age) = (rule.max_age.map(Span::get), rule.max_token_age.map(Span::get));
+        let is_empty = rule.binding.is_none() && acr_values.is_empty() && max_age.is_none() && max_token_age.is_none();
+        (!is_empty).then_some(Self { binding: rule.binding, acr_values, max_age, max_token_age, leeway })
+    }
+
+    /// When and how the person was authenticated (RFC 9470), then the age of the token: who steps up gets a new one.
+    fn check(&self, rule: &CompiledRule, caller: &Caller, now: UnixTime) -> Result<(), Denial> {
+        let is_accepted = |acr: &str| self.acr_values.iter().any(|accepted| *accepted == *acr);
+        let lacks = if !self.acr_values.is_empty() && !caller.acr().is_some_and(is_accepted) {
+            Some("acr")
+        } else if self.max_age.is_some_and(|age| !self.is_within(caller.authenticated_at(), age, now)) {
+            Some("auth_time")
+        } else {
+            None
+        };
+        if let Some(claim) = lacks {
+            return Err(Denial::AuthenticationInsufficient {
+                rule: rule.key.to_string(),
+                claim,
+                acr_values: self.acr_values.clone(),
+                max_age: self.max_age,
+                required: rule.all_names.clone(),
+            });
+        }
+        if self.max_token_age.is_some_and(|age| !self.is_within(caller.issued_at(), age, now)) {
+            return Err(Denial::NewerTokenRequired { rule: rule.key.to_string() });
+        }
+        Ok(())
+    }
+
+    /// Whether something happened at most so long ago, and not in the future. What is not said did not happen.
+    fn is_within(&self, happened_at: Option<UnixTime>, age: Duration, now: UnixTime) -> bool {
+        happened_at.is_some_and(|at| at <= now.plus(self.leeway) && now <= at.plus(age + self.leeway))
     }
 }

@@ -1,6 +1,7 @@
 //! What a verified token says about its caller.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::issuer::Issuer;
 use crate::bounds::{MAX_IDENTITY_BYTES, MAX_SCOPES};
@@ -29,6 +30,10 @@ pub struct Caller {
     pub(super) issued_at: Option<UnixTime>,
     pub(super) valid_from: Option<UnixTime>,
     pub(super) expires_at: UnixTime,
+    /// From here on the token is refused: its `exp`, or before it the age that its issuer's tokens may reach.
+    pub(super) dead_at: UnixTime,
+    pub(super) authenticated_at: Option<UnixTime>,
+    pub(super) acr: Option<Box<str>>,
     pub(super) granted: ScopeBits,
     pub(super) principal: u128,
     pub(super) claims: Box<[u8]>,
@@ -79,6 +84,8 @@ impl Caller {
         session,
         /// `kid` of the token's header.
         key_id,
+        /// `acr`: how the person was authenticated (RFC 9068 §2.2.1). What is no string counts as absent.
+        acr,
     }
 
     /// `iss`.
@@ -129,6 +136,11 @@ impl Caller {
         self.expires_at
     }
 
+    /// `auth_time`: when the person was authenticated (RFC 9068 §2.2.1). What is no time counts as absent.
+    pub const fn authenticated_at(&self) -> Option<UnixTime> {
+        self.authenticated_at
+    }
+
     /// The scopes as bits, implied ones included.
     pub const fn granted(&self) -> &ScopeBits {
         &self.granted
@@ -167,6 +179,8 @@ impl Reading<'_> {
         let subject = identity(claims, "sub")?;
         let client_id = first_identity(claims, &options.client_claims)?;
         let principal = self.principal(subject.as_deref(), client_id.as_deref())?;
+        self.issuer.check_subject(subject.as_deref())?;
+        let dead_at = dead_at(expires_at, issued_at, options.max_token_age)?;
         let scopes = self.scope_names(claims)?;
         let granted = self.scopes.bits(scopes.iter().map(|scope| &**scope));
         let token_id = identity(claims, "jti")?;
@@ -186,6 +200,9 @@ impl Reading<'_> {
             issued_at,
             valid_from: time(claims, "nbf")?,
             expires_at,
+            dead_at,
+            authenticated_at: claims.member("auth_time").and_then(Json::as_numeric_date),
+            acr: identity(claims, "acr").unwrap_or_default(),
             granted,
             principal,
             claims: text.into(),
@@ -221,6 +238,18 @@ impl Reading<'_> {
         let asserted = names.into_iter().filter(|name| self.issuer.may_assert(name));
         Ok(asserted.map(Box::from).collect())
     }
+}
+
+/// When a token dies: on its `exp`, or as soon as it is older than its issuer's tokens may be.
+fn dead_at(
+    expires_at: UnixTime,
+    issued_at: Option<UnixTime>,
+    max_token_age: Option<Duration>,
+) -> Result<UnixTime, Denial> {
+    let Some(age) = max_token_age else { return Ok(expires_at) };
+    let issued_at = issued_at.ok_or_else(|| missing("iat"))?;
+    // Times count milliseconds: the one after the last that is allowed.
+    Ok(expires_at.min(issued_at.plus(age + Duration::from_millis(1))))
 }
 
 fn missing(claim: &str) -> Denial {
@@ -356,6 +385,9 @@ impl Caller {
             issued_at: Some(UnixTime::from_seconds(1_795_219_000)),
             valid_from: None,
             expires_at: UnixTime::from_seconds(1_795_222_600),
+            dead_at: UnixTime::from_seconds(1_795_222_600),
+            authenticated_at: None,
+            acr: None,
             granted: ScopeBits::default(),
             principal: 7,
             claims: Box::default(),

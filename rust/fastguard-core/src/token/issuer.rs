@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::keys::IssuerKeys;
-use crate::config::{self, Glob, Network, Required};
+use crate::config::{self, Glob, Network, Required, Span};
 use crate::denial::Denial;
 use crate::jose::{Algorithms, KeySet};
 use crate::json::Json;
@@ -34,6 +34,14 @@ pub struct IssuerOptions {
     pub roles_claim: Option<Box<str>>,
     /// Longest accepted `exp` minus `iat`.
     pub max_lifetime: Duration,
+    /// The same for tokens with a scope of a pattern.
+    pub scope_lifetimes: Vec<(Glob, Duration)>,
+    /// Longest accepted time since `iat`; `None`: until `exp`.
+    pub max_token_age: Option<Duration>,
+    /// Accepted values of `sub`; `None` for all.
+    pub subjects: Option<Vec<Glob>>,
+    /// Refused values of `sub`.
+    pub denied_subjects: Vec<Glob>,
     /// Scopes that the issuer may assert; `None` for all.
     pub asserts_scopes: Option<Vec<Glob>>,
     /// Keys that are refused, by `kid` or thumbprint.
@@ -58,6 +66,10 @@ impl IssuerOptions {
             organisation_claim: None,
             roles_claim: None,
             max_lifetime: Duration::from_secs(3_600),
+            scope_lifetimes: Vec::new(),
+            max_token_age: None,
+            subjects: None,
+            denied_subjects: Vec::new(),
             asserts_scopes: None,
             denied_keys: Vec::new(),
             max_stale: Duration::from_secs(24 * 3_600),
@@ -68,7 +80,8 @@ impl IssuerOptions {
     pub fn from_config(issuer: &config::Issuer, resource_url: &str) -> Self {
         let boxed = |list: &[String]| list.iter().map(|text| text.as_str().into()).collect();
         let audiences = issuer.audiences.clone().unwrap_or_else(|| vec![resource_url.to_owned()]);
-        let globs = issuer.asserts_scopes.as_ref();
+        let globs = |names: &[String]| names.iter().map(|name| Glob::new(name)).collect();
+        let lifetimes = issuer.scope_lifetimes.iter();
         Self {
             issuer: issuer.issuer.as_str().into(),
             audiences: boxed(&audiences),
@@ -81,7 +94,11 @@ impl IssuerOptions {
             organisation_claim: issuer.organisation_claim.as_deref().map(Box::from),
             roles_claim: issuer.roles_claim.as_deref().map(Box::from),
             max_lifetime: issuer.max_lifetime.get(),
-            asserts_scopes: globs.map(|names| names.iter().map(|name| Glob::new(name)).collect()),
+            scope_lifetimes: lifetimes.map(|(scope, longest)| (Glob::new(scope), longest.get())).collect(),
+            max_token_age: issuer.max_token_age.map(Span::get),
+            subjects: issuer.subjects.as_deref().map(globs),
+            denied_subjects: globs(&issuer.denied_subjects),
+            asserts_scopes: issuer.asserts_scopes.as_deref().map(globs),
             denied_keys: boxed(&issuer.denied_keys),
             max_stale: issuer.max_stale.get(),
         }
@@ -164,6 +181,19 @@ impl Issuer {
     /// Whether the configuration refuses the key of this name.
     pub(super) fn denies(&self, name: &str) -> bool {
         self.options.denied_keys.iter().any(|denied| **denied == *name)
+    }
+
+    /// Whom the issuer may speak of. A token without a subject is of none that is named.
+    pub(super) fn check_subject(&self, subject: Option<&str>) -> Result<(), Denial> {
+        let is_of = |globs: &[Glob]| subject.is_some_and(|subject| globs.iter().any(|glob| glob.matches(subject)));
+        let key = if is_of(&self.options.denied_subjects) {
+            "issuers.denied_subjects"
+        } else if self.options.subjects.as_deref().is_some_and(|globs| !is_of(globs)) {
+            "issuers.subjects"
+        } else {
+            return Ok(());
+        };
+        Err(Denial::SubjectRefused { found: subject.unwrap_or_default().to_owned(), key })
     }
 
     pub(super) fn may_assert(&self, scope: &str) -> bool {

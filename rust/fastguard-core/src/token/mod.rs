@@ -6,6 +6,7 @@ mod issuer;
 mod keys;
 mod outside;
 mod revocation;
+mod times;
 mod verify;
 
 pub use claims::{Caller, Confirmation};

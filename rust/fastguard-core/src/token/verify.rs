@@ -219,9 +219,9 @@ impl Kept {
 /// Room 1, compiled from one configuration.
 #[derive(Debug)]
 pub struct Tokens {
-    issuers: HashMap<Arc<str>, Issuer>,
+    pub(super) issuers: HashMap<Arc<str>, Issuer>,
     pub(super) scopes: Arc<ScopeTable>,
-    leeway: Duration,
+    pub(super) leeway: Duration,
     pub(super) generation: u64,
     pub(super) kept: Arc<Kept>,
     /// Set where identities are proved outside.
@@ -328,12 +328,12 @@ impl Tokens {
         Ok(())
     }
 
-    /// What a configuration that came since the token was verified says of its issuer and key.
+    /// What a configuration that came since the token was verified says of its issuer, key and subject.
     fn recheck_issuer(&self, caller: &Caller) -> Result<(), Denial> {
         let Some(issuer) = self.issuers.get(&caller.issuer) else { return Err(Denial::TokenRevoked) };
         match caller.key_id.as_deref().filter(|key_id| issuer.denies(key_id)) {
             Some(key_id) => Err(Denial::KeyDenied { key_id: key_id.to_owned() }),
-            None => Ok(()),
+            None => issuer.check_subject(caller.subject()),
         }
     }
 
@@ -397,31 +397,6 @@ impl Tokens {
             Some(_) => Err(Denial::ClaimInvalid { claim: "iss".to_owned() }),
             None => Err(Denial::ClaimMissing { claim: "iss".to_owned() }),
         }
-    }
-
-    /// `exp` and `nbf` at the time of the call. RFC 7519 §4.1.4: a token is dead *on* its `exp`, so equality is refused.
-    pub(super) fn check_times(&self, caller: &Caller, now: UnixTime) -> Result<(), Denial> {
-        if now >= caller.expires_at.plus(self.leeway) {
-            return Err(Denial::TokenExpired { expired_at: caller.expires_at });
-        }
-        match caller.valid_from {
-            Some(valid_from) if now.plus(self.leeway) < valid_from => Err(Denial::TokenNotYetValid { valid_from }),
-            _ => Ok(()),
-        }
-    }
-
-    /// `iat` is not in the future, and `exp` not too far from it; from now where there is no `iat`.
-    fn check_lifetime(&self, issuer: &Issuer, caller: &Caller, now: UnixTime) -> Result<(), Denial> {
-        if let Some(issued_at) = caller.issued_at
-            && now.plus(self.leeway) < issued_at
-        {
-            return Err(Denial::TokenFromFuture { issued_at });
-        }
-        let lifetime = caller.expires_at.since(caller.issued_at.unwrap_or(now));
-        if lifetime > issuer.options.max_lifetime {
-            return Err(Denial::LifetimeTooLong { lifetime });
-        }
-        Ok(())
     }
 
     /// How many revocations are in force.

@@ -33,9 +33,25 @@ pub(super) fn check(config: &Config, findings: &mut Findings) {
                 .add(at("audiences"), "needed with another `audience_claim`: no such claim holds the resource's URL");
         }
         findings.refuse_empty(at("audience_claim"), issuer.audience_claim.as_deref() == Some(""));
-        if !(Duration::from_secs(1)..=Duration::from_secs(86_400)).contains(&issuer.max_lifetime.get()) {
-            findings.add(at("max_lifetime"), "between 1s and 24h");
+        check_lifetimes(issuer, &at, findings);
+    }
+}
+
+fn check_lifetimes(issuer: &Issuer, at: &impl Fn(&str) -> String, findings: &mut Findings) {
+    const SHORTEST: Duration = Duration::from_secs(1);
+    let longest = issuer.max_lifetime.get();
+    if !(SHORTEST..=Duration::from_secs(86_400)).contains(&longest) {
+        findings.add(at("max_lifetime"), "between 1s and 24h");
+    }
+    for (scope, lifetime) in &issuer.scope_lifetimes {
+        let key = at(&format!("scope_lifetimes.\"{scope}\""));
+        findings.refuse_empty(&key, scope.is_empty());
+        if !(SHORTEST..=longest).contains(&lifetime.get()) {
+            findings.add(key, "between 1s and `max_lifetime`, which bounds every token of this issuer");
         }
+    }
+    if issuer.max_token_age.is_some_and(|age| !(SHORTEST..=longest).contains(&age.get())) {
+        findings.add(at("max_token_age"), "between 1s and `max_lifetime`, beyond which no token of this issuer lives");
     }
 }
 
@@ -146,9 +162,11 @@ fn check_lists(issuer: &Issuer, at: &impl Fn(&str) -> String, findings: &mut Fin
         ("scope_claims", Some(&issuer.scope_claims)),
         ("client_claims", Some(&issuer.client_claims)),
         ("asserts_scopes", issuer.asserts_scopes.as_ref()),
+        ("subjects", issuer.subjects.as_ref()),
     ];
     for (key, list) in lists {
         let is_empty = list.is_some_and(|list| list.is_empty() || list.iter().any(String::is_empty));
         findings.refuse_empty(at(key), is_empty);
     }
+    findings.refuse_empty(at("denied_subjects"), issuer.denied_subjects.iter().any(String::is_empty));
 }

@@ -1,6 +1,7 @@
 //! `[tools]`, `[prompts]`, `[resources]`, `[methods]` and `[scopes]`
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use super::Findings;
 use crate::config::error::Warning;
@@ -60,15 +61,40 @@ pub(super) fn check_rule(rule: &Rule, key: &str, findings: &mut Findings) {
             check_scope(scope, &format!("{key}.{name}"), findings);
         }
     }
+    check_freshness(rule, key, findings);
 }
+
+/// What a rule demands of when and how somebody was authenticated.
+fn check_freshness(rule: &Rule, key: &str, findings: &mut Findings) {
+    if let Some(values) = &rule.acr_values {
+        findings.refuse_empty(format!("{key}.acr_values"), values.is_empty());
+        // RFC 9470 section 3: the challenge separates them by spaces, so that none may hold one.
+        for value in values.iter().filter(|value| !is_token(value)) {
+            let message = format!("`{}` is no value of `acr` that a challenge can hold", value.escape_default());
+            findings.add(format!("{key}.acr_values"), message);
+        }
+    }
+    for (name, age) in [("max_age", rule.max_age), ("max_token_age", rule.max_token_age)] {
+        // RFC 9470 section 3: `max_age` counts whole seconds.
+        let is_usable = |age: Duration| age >= Duration::from_secs(1) && age <= LONGEST_AGE && age.subsec_nanos() == 0;
+        if age.is_some_and(|age| !is_usable(age.get())) {
+            findings.add(format!("{key}.{name}"), "whole seconds, between 1s and 31d");
+        }
+    }
+}
+
+/// A longer age is hardly a demand.
+const LONGEST_AGE: Duration = Duration::from_secs(31 * 86_400);
 
 /// RFC 6749 §3.3: visible ASCII without `"` and `\`.
 fn check_scope(scope: &str, key: &str, findings: &mut Findings) {
-    let is_token =
-        !scope.is_empty() && scope.bytes().all(|byte| (0x21..0x7f).contains(&byte) && byte != b'"' && byte != b'\\');
-    if !is_token {
+    if !is_token(scope) {
         findings.add(key, format!("`{}` is no scope (RFC 6749 section 3.3)", scope.escape_default()));
     }
+}
+
+fn is_token(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| (0x21..0x7f).contains(&byte) && byte != b'"' && byte != b'\\')
 }
 
 /// Two patterns that say equally much about one name leave open which rule holds.
