@@ -20,10 +20,10 @@ $(VENV)/.installed: $(REQUIREMENTS)
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or later is needed: set PYTHON to one")'
 	@if command -v uv >/dev/null; then set -x; \
 	  test -x $(BIN)/python || uv venv --quiet --python "$$(command -v $(PYTHON))" $(VENV); \
-	  uv pip install --quiet --python $(BIN)/python --require-hashes --requirement $(REQUIREMENTS); \
+	  uv pip install --quiet --python $(BIN)/python --no-deps --require-hashes --requirement $(REQUIREMENTS); \
 	else set -x; \
 	  test -x $(BIN)/python || $(PYTHON) -m venv $(VENV); \
-	  $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement $(REQUIREMENTS); \
+	  $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes --requirement $(REQUIREMENTS); \
 	fi
 	@touch $@
 
@@ -91,8 +91,8 @@ bench: $(VENV)/.peers
 	$(BIN)/python benches/served.py
 
 $(VENV)/.peers: requirements/peers.txt $(VENV)/.installed
-	if command -v uv >/dev/null; then uv pip install --quiet --python $(BIN)/python --require-hashes --requirement $<; \
-	else $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement $<; fi
+	if command -v uv >/dev/null; then uv pip install --quiet --python $(BIN)/python --no-deps --require-hashes --requirement $<; \
+	else $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes --requirement $<; fi
 	@touch $@
 
 bench-smoke: build
