@@ -108,6 +108,8 @@ class Loopback:
     def __init__(self):
         self.routes = {}
         self.requests = []
+        #: The bodies of POST requests.
+        self.bodies = []
         self.released = threading.Event()
         self._changed = threading.Condition()
         served = self
@@ -122,6 +124,10 @@ class Loopback:
                 self.close_connection = True
                 with contextlib.suppress(ConnectionError):
                     served.routes.get(self.path, missing)(self)
+
+            def do_POST(self):
+                served.bodies.append(self.rfile.read(int(self.headers["content-length"])))
+                self.do_GET()
 
             def log_message(self, *_):
                 pass

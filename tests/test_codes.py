@@ -48,7 +48,7 @@ def body_of(kind: str, function: str) -> str:
 
 def arms(text: str) -> list[tuple[list[str], str]]:
     """Each arm's variants and value."""
-    found = re.findall(r"((?:Self::\w+(?: \{ \.\. \})?[\s|]*)+)=> (.+?),\n", text)
+    found = re.findall(r"((?:Self::\w+(?: \{ \.\. \})?[\s|]*)+)=> (?:\{\s+)?(.+?)(?:,|\s+\})\n", text)
     assert found
     return [(re.findall(r"Self::(\w+)", patterns), value) for patterns, value in found]
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from mcp_fastguard._fastguard import Attested, ToolRequest, VerifiedToken
-    from mcp_fastguard.keys import Watch
+    from mcp_fastguard.keys import Introspector, Watch
     from mcp_fastguard.listeners import Listener, Telling, TimedListener
     from mcp_fastguard.transport.asgi import ASGIApp, GuardASGI
     from mcp_fastguard.verifier import OutsideVerifier, TokenVerifierProtocol
@@ -78,6 +78,7 @@ class Guard:
         # One crossing and not one frame of Python: this instance's `check` is the gate's own, until somebody listens.
         self.check = self._gate.check  # type: ignore[method-assign]
         self._watch: Watch | None = None
+        self._introspector: Introspector | None = None
         #: Who is told of decisions; for transports.
         self.listeners = Listeners()
         #: Tools that have a rule beside their code.
@@ -217,8 +218,9 @@ class Guard:
 
     async def _answer(self, waiting: Waiting) -> Attested | None:
         """Waits for what a call needs. Whether it came, the gate will see."""
-        if waiting.credential is not None and self._verifier is not None:
-            return await self._verifier.attested(waiting.credential)
+        vouches = self._verifier or self._introspector
+        if waiting.credential is not None and vouches is not None:
+            return await vouches.attested(waiting.credential)
         if waiting.issuer is not None and self._watch is not None:
             await self._watch.fetched(waiting.issuer, timeout=KEYS_WAIT)
         return None
@@ -404,9 +406,10 @@ class Guard:
         if self._watch is not None:
             self._watch.revive()
         elif not self._is_closed:
-            from mcp_fastguard.keys import key_service  # noqa: PLC0415 - half of the import's time, for guards that fetch
+            from mcp_fastguard.keys import Introspector, key_service  # noqa: PLC0415 - half of the import's time
 
             self._watch = key_service().watch(self._gate.key_sources(), self._gate)
+            self._introspector = Introspector(key_service(), self._watch, self._gate)
 
     def after_fork(self) -> None:
         """In a child process: a log of its own at once, a key thread of its own at its first call."""

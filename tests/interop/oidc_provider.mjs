@@ -1,5 +1,6 @@
 // npm's oidc-provider on loopback: `node oidc_provider.mjs TOOLS PORT OPTIONS`, where OPTIONS is JSON:
-// algorithm: of the access tokens; nonce: whether proofs need one; certificates: whether tokens are bound to certificates.
+// algorithm: of the access tokens; nonce: whether proofs need one; certificates: whether tokens are bound to certificates;
+// opaque: whether tokens are references, about which the client `mcp` may ask.
 // POST /control/rotate replaces all keys.
 import { createServer } from 'node:http';
 import { generateKeyPairSync, randomBytes, X509Certificate } from 'node:crypto';
@@ -28,14 +29,23 @@ function provider() {
     redirect_uris: [],
     tls_client_certificate_bound_access_tokens: Boolean(options.certificates),
   };
+  const resourceServer = {
+    client_id: 'mcp',
+    client_secret: 'mcp-secret',
+    grant_types: [],
+    response_types: [],
+    redirect_uris: [],
+  };
   return new Provider(issuer, {
-    clients: [client],
+    clients: [client, resourceServer],
     jwks: { keys },
     scopes: ['sums:read', 'other:read'],
     enabledJWA: { dPoPSigningAlgValues: ['ES256', 'Ed25519', 'EdDSA', 'RS256'] },
     features: {
       devInteractions: { enabled: false },
       clientCredentials: { enabled: true },
+      introspection: { enabled: Boolean(options.opaque), allowedPolicy: (ctx, asking) => asking.clientId === 'mcp' },
+      revocation: { enabled: true },
       dPoP: { enabled: true, nonceSecret: randomBytes(32), requireNonce: () => options.nonce },
       mTLS: {
         enabled: Boolean(options.certificates),
@@ -48,8 +58,9 @@ function provider() {
           scope: 'sums:read other:read',
           audience: resource,
           accessTokenTTL: 300,
-          accessTokenFormat: 'jwt',
-          jwt: { sign: { alg: options.algorithm } },
+          ...(options.opaque
+            ? { accessTokenFormat: 'opaque' }
+            : { accessTokenFormat: 'jwt', jwt: { sign: { alg: options.algorithm } } }),
         }),
       },
     },

@@ -62,6 +62,10 @@ class Provider:
         assert answer.status_code == 200, answer.text
         return answer.json()["access_token"]
 
+    def revoke(self, token):
+        answer = httpx2.post(f"{self.issuer}/token/revocation", data={"token": token}, auth=("agent", "agent-secret"))
+        assert answer.status_code == 200, answer.text
+
     def rotate(self):
         httpx2.post(f"{self.issuer}/control/rotate").raise_for_status()
 
@@ -181,6 +185,38 @@ def test_rotation_and_end_under_load_give_no_wrong_answer(make_provider, make_gu
     assert of["new"] == {"allowed"}
     # Whether the newest key is the issuer's cannot be known: 503, not 401.
     assert of["unknown"] == {"keys_unavailable"}
+
+
+# --- tokens that say nothing by themselves -------------------------------------------------------
+
+
+def test_opaque_token_passes_by_what_the_server_says_of_it_until_it_is_revoked(make_provider, make_guard, tmp_path):
+    provider = make_provider(opaque=True)
+    secret_file = tmp_path / "secret"
+    secret_file.write_text("mcp-secret")
+    # The endpoint is found in its metadata.
+    table = {
+        "issuer": provider.issuer,
+        "allow_http_loopback": True,
+        "introspection_client_id": "mcp",
+        "introspection_client_secret_file": str(secret_file),
+        "introspection_cache": 0,
+    }
+    guard = make_guard(provider, issuers=[table])
+    resource = guard.config.resource_url
+    token = provider.token(resource)
+    assert "." not in token
+
+    allowed = asyncio.run(guard.authorize(request(token)))
+
+    assert (allowed.issuer, allowed.client_id, allowed.scopes) == (provider.issuer, "agent", ("sums:read",))
+    assert refusal(guard, token, "other").code == "scope_insufficient"
+    assert refusal(guard, provider.token("http://127.0.0.1:81/mcp")).code == "audience_mismatch"
+    assert refusal(guard, "made-up").code == "token_inactive"
+    provider.revoke(token)
+    assert refusal(guard, token).code == "token_inactive"
+    secret_file.write_text("wrong")
+    assert refusal(guard, provider.token(resource)).code == "introspection_unavailable"
 
 
 # --- tokens that are bound to a key --------------------------------------------------------------

@@ -6,6 +6,7 @@ __all__ = [
     "CERTIFICATE_HEADERS",
     "MAX_BODY_BYTES",
     "MAX_BODY_BYTES_BEFORE_TOKEN",
+    "MAX_INTROSPECTION_BYTES",
     "MAX_KEY_SET_BYTES",
     "Admission",
     "AllowedCall",
@@ -37,6 +38,7 @@ __version__: Final[str]
 CERTIFICATE_HEADERS: Final[frozenset[bytes]]
 MAX_BODY_BYTES: Final[int]
 MAX_BODY_BYTES_BEFORE_TOKEN: Final[int]
+MAX_INTROSPECTION_BYTES: Final[int]
 MAX_KEY_SET_BYTES: Final[int]
 
 # --- room request -------------------------------------------------------------------------------
@@ -429,7 +431,7 @@ class AllowedCall:
 
 @final
 class Waiting:
-    """A call that waits: for an issuer's keys, or for what the verifier finds of a token."""
+    """A call that waits: for an issuer's keys, or for what the verifier or the issuer finds of a token."""
 
     def __new__(cls, proof: Never) -> Waiting: ...
     @property
@@ -437,7 +439,7 @@ class Waiting:
         """The issuer whose keys are needed."""
     @property
     def credential(self) -> str | None:
-        """The text of the token that the verifier must look at."""
+        """The text of the token that the verifier, or its issuer, must look at."""
 
 @final
 class Attested:
@@ -524,6 +526,21 @@ class Gate:
         now: float | None = None,
     ) -> AllowedCall | ObservedCall: ...
     def attest(self, text: str, claims: str | None, now: float | None = None) -> Attested: ...
+    def introspected(self, text: str, answer: bytes) -> Attested:
+        """Takes in what an issuer has answered about an opaque token. Ends the lookup."""
+    def introspection_failed(self, text: str, *, is_endpoint: bool, wish: float | None = None) -> Attested:
+        """Ends a lookup that brought no answer. ``wish``: in how many seconds the endpoint wants to be asked again."""
+    def introspection_source(
+        self,
+    ) -> (
+        tuple[
+            tuple[str, str | None, bool, tuple[str, ...], Path | None, Path | None, Path | None, Path | None],
+            str | None,
+            str,
+            Path | None,
+        ]
+        | None
+    ): ...
     def attest_local(self, subject: str, scopes: Sequence[str], now: float | None = None) -> Attested: ...
     def recheck(self, call: AllowedCall | ObservedCall, now: float | None = None) -> None: ...
     def is_observed(self, room: str) -> bool: ...

@@ -30,6 +30,7 @@ from starlette.routing import Route
 from mcp_fastguard.dev.authorization import Authorization
 from mcp_fastguard.dev.clients import AUTH_METHODS, Clients, single
 from mcp_fastguard.dev.grants import Grants
+from mcp_fastguard.dev.introspection import ReferenceTokens
 from mcp_fastguard.dev.loopback import LoopbackOnly, require_loopback
 from mcp_fastguard.dev.proofs import BadProofError, bound_to
 
@@ -122,6 +123,8 @@ class AuthorizationServer:
         self._clients = Clients(clock)
         self._listeners: list[Callable[[str], None]] = []
         self._grants = Grants(clock, self._revoked)
+        #: Tokens that say nothing by themselves.
+        self.reference_tokens = ReferenceTokens(issuer, resource, clients=self._clients, clock=clock)
         self._authorization = Authorization(
             issuer,
             resource,
@@ -149,6 +152,10 @@ class AuthorizationServer:
             ValueError: no scopes, or a default beyond them.
         """
         return self._clients.add(client_id, scopes, default_scope)
+
+    def add_resource_server(self, client_id: str) -> str:
+        """Registers a resource server, which may ask about reference tokens (RFC 7662), and gives its secret."""
+        return self._clients.add_resource_server(client_id)
 
     @property
     def scopes(self) -> list[str]:
@@ -237,6 +244,8 @@ class AuthorizationServer:
                 Route(metadata_path, cors_middleware(self._metadata, read), methods=read),
                 Route(f"{path}/jwks", cors_middleware(self._jwks, read), methods=read),
                 Route(f"{path}/token", cors_middleware(self._token, write), methods=write),
+                # Without CORS: resource servers ask, and no page.
+                Route(f"{path}/introspect", self.reference_tokens.answer, methods=["POST"]),
                 Route(f"{path}/register", cors_middleware(self._register, write), methods=write),
                 # Without CORS: people come here, and no page may read what they are shown.
                 Route(f"{path}/authorize", self._authorization.ask, methods=["GET"]),
@@ -267,6 +276,8 @@ class AuthorizationServer:
                 **metadata,
                 "issuer": self.issuer,
                 "jwks_uri": f"{self.issuer}/jwks",
+                "introspection_endpoint": f"{self.issuer}/introspect",
+                "introspection_endpoint_auth_methods_supported": ["client_secret_basic", "client_secret_post"],
                 "dpop_signing_alg_values_supported": ["ES256"],
             }
         )

@@ -47,6 +47,8 @@ class Client:
     default_scope: str = ""
     name: str = ""
     redirect_uris: tuple[str, ...] = ()
+    #: It is a resource server, and may ask about tokens.
+    introspects: bool = False
 
 
 class Clients:
@@ -78,6 +80,12 @@ class Clients:
             raise ValueError(message)
         secret = secrets.token_urlsafe(24)
         self._own[client_id] = Client(client_id, secret, ("client_credentials",), tuple(scopes), default)
+        return secret
+
+    def add_resource_server(self, client_id: str) -> str:
+        """Adds a client that gets no tokens and may ask about those of others; gives its secret."""
+        secret = secrets.token_urlsafe(24)
+        self._own[client_id] = Client(client_id, secret, (), (), introspects=True)
         return secret
 
     # --- registration -----------------------------------------------------------------------------

@@ -3,7 +3,18 @@
 from __future__ import annotations
 
 from mcp_fastguard.keys.feed import KeySink, Pace
+from mcp_fastguard.keys.introspection import Introspector
 from mcp_fastguard.keys.service import KeyService, Watch, key_service
 from mcp_fastguard.keys.source import Fetched, FetchError, KeySource
 
-__all__ = ["FetchError", "Fetched", "KeyService", "KeySink", "KeySource", "Pace", "Watch", "key_service"]
+__all__ = [
+    "FetchError",
+    "Fetched",
+    "Introspector",
+    "KeyService",
+    "KeySink",
+    "KeySource",
+    "Pace",
+    "Watch",
+    "key_service",
+]

@@ -6,7 +6,7 @@ import json
 from typing import Any
 from urllib.parse import urlsplit
 
-__all__ = ["MetadataError", "jwks_uri_of", "metadata_places"]
+__all__ = ["MetadataError", "metadata_places", "uri_of"]
 
 
 class MetadataError(Exception):
@@ -32,8 +32,8 @@ def metadata_places(issuer: str) -> tuple[str, str]:
     )
 
 
-def jwks_uri_of(content: bytes, issuer: str) -> str:
-    """The `jwks_uri` of metadata that name this very issuer.
+def uri_of(content: bytes, issuer: str, member: str = "jwks_uri") -> str:
+    """The `jwks_uri`, or another URI, of metadata that name this very issuer.
 
     Raises:
         MetadataError: they are another's, name none, or are not strict JSON.
@@ -47,9 +47,9 @@ def jwks_uri_of(content: bytes, issuer: str) -> str:
     # RFC 8414 section 3.3: compared as texts, without normalisation; otherwise the metadata MUST NOT be used.
     if metadata.get("issuer") != issuer:
         raise MetadataError("the metadata name another issuer")
-    uri = metadata.get("jwks_uri")
+    uri = metadata.get(member)
     if not isinstance(uri, str):
-        raise MetadataError("the metadata name no `jwks_uri`")
+        raise MetadataError(f"the metadata name no `{member}`")
     return uri
 
 

@@ -11,14 +11,14 @@ import httpx2
 
 from mcp_fastguard._fastguard import MAX_KEY_SET_BYTES
 from mcp_fastguard.keys.client import checked_url, client_for, failed, quoted
-from mcp_fastguard.keys.discovery import MetadataError, jwks_uri_of, metadata_places
+from mcp_fastguard.keys.discovery import MetadataError, metadata_places, uri_of
 from mcp_fastguard.keys.freshness import fresh_for, retry_after
 from mcp_fastguard.keys.source import Fetched, FetchError, KeySource, Validator
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["DEADLINE", "fetch_keys"]
+__all__ = ["DEADLINE", "discover", "fetch_keys"]
 
 #: The whole fetch, discovery included, ends after so many seconds (F1, F2: a total, not per read).
 DEADLINE: Final = 5.0
@@ -61,7 +61,17 @@ async def fetch_keys(source: KeySource, known: Validator | None = None, *, deadl
         raise FetchError(f"no key set within {deadline:g} s") from error
 
 
-async def _discover(ask: _Ask) -> str:
+async def discover(source: KeySource, member: str, *, deadline: float = DEADLINE) -> str:
+    """A URI that the issuer's metadata name, such as its ``introspection_endpoint``.
+
+    Raises:
+        FetchError: there are no metadata of this issuer's, or they do not name it.
+    """
+    async with client_for(source, deadline) as client:
+        return await _discover(_Ask(client, source, _bearer(source.bearer_file)), member)
+
+
+async def _discover(ask: _Ask, member: str = "jwks_uri") -> str:
     """Asks the places in their order; one that has no usable metadata leaves the answer to the next."""
     reasons = []
     waits = []
@@ -72,7 +82,7 @@ async def _discover(ask: _Ask) -> str:
         raise FetchError(str(error)) from error
     for place in places:
         try:
-            return jwks_uri_of((await _read(ask, place)).content or b"", issuer)
+            return uri_of((await _read(ask, place)).content or b"", issuer, member)
         except MetadataError as error:
             reasons.append(f"{place}: {error}")
         except FetchError as error:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from mcp_fastguard.keys.feed import Feed, Figures, KeySink, Pace
 from mcp_fastguard.keys.loop import KeyLoop
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from mcp_fastguard.keys.source import Fetched, KeySource, Validator
 
 __all__ = ["Worker"]
+
+T = TypeVar("T")
 
 #: Seconds that a fork waits at most. The longest step of a fetch reads the system's certificates, in 70 ms.
 PARK_WITHIN: Final = 1.0
@@ -38,7 +40,7 @@ class Worker:
         self._thread = threading.Thread(target=self._run, name="fastguard-keys", daemon=True)
         self._thread.start()
 
-    def submit(self, work: Coroutine[Any, Any, None]) -> concurrent.futures.Future[None]:
+    def submit(self, work: Coroutine[Any, Any, T]) -> concurrent.futures.Future[T]:
         """Runs a coroutine on the loop, from any thread."""
         return asyncio.run_coroutine_threadsafe(work, self._loop)
 
@@ -119,5 +121,9 @@ class Worker:
         # Waiters end by themselves once the fetches have, so that none sees a cancellation that is not its own.
         others = asyncio.all_tasks() - {asyncio.current_task()}
         if others:
-            await asyncio.wait(others, timeout=patience)
+            _, late = await asyncio.wait(others, timeout=patience)
+            for task in late:
+                task.cancel()
+            if late:
+                await asyncio.wait(late, timeout=patience / 4)
         self._loop.call_soon(self._loop.stop)

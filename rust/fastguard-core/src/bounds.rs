@@ -89,6 +89,18 @@ pub const MAX_BLOCKS: usize = 10_000;
 /// Longest `fastguard.toml`.
 pub const MAX_CONFIG_BYTES: usize = 4 * 1024 * 1024;
 
+/// Longest answer about one token (RFC 7662): four times the longest token, whose claims it repeats.
+pub const MAX_INTROSPECTION_BYTES: usize = 64 * 1024;
+
+/// Lookups of opaque tokens that may be under way at once, so that an endpoint that hangs holds at most so many sockets.
+pub const MAX_OPEN_LOOKUPS: usize = 256;
+
+/// Refused opaque tokens that are remembered, each for ten seconds; at most 300 bytes each.
+pub const MAX_REFUSED_TOKENS: usize = 8_192;
+
+/// Addresses whose first lookups are counted apart; newcomers beyond share one count.
+pub const MAX_LOOKUP_ADDRESSES: usize = 4_096;
+
 /// Most scopes that a configuration may name.
 pub const MAX_KNOWN_SCOPES: usize = 4_096;
 

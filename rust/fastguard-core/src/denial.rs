@@ -139,6 +139,13 @@ pub enum Denial {
     /// The verifier outside failed, or gave no answer in time.
     VerifierUnavailable { retry_after: Duration },
 
+    /// The issuer says that the opaque token is not in force (RFC 7662 §2.2).
+    TokenInactive,
+    /// Too many tokens that nobody knows came from this address.
+    IntrospectionLimited { retry_after: Duration },
+    /// The issuer cannot be asked about the token now, or gave no answer that can be used.
+    IntrospectionUnavailable { retry_after: Duration, reason: &'static str },
+
     // --- binding -----------------------------------------------------------------------------
     /// The token is bound to a key, and there is no `DPoP` header.
     ProofMissing,
@@ -268,7 +275,10 @@ impl Denial {
             | Self::PrincipalMissing
             | Self::TokenRevoked
             | Self::VerifierRefused
-            | Self::VerifierUnavailable { .. } => Room::Token,
+            | Self::VerifierUnavailable { .. }
+            | Self::TokenInactive
+            | Self::IntrospectionLimited { .. }
+            | Self::IntrospectionUnavailable { .. } => Room::Token,
             Self::ProofMissing
             | Self::BoundAsBearer
             | Self::ProofDuplicated
@@ -355,6 +365,9 @@ impl Denial {
             Self::TokenRevoked => "token_revoked",
             Self::VerifierRefused => "verifier_refused",
             Self::VerifierUnavailable { .. } => "verifier_unavailable",
+            Self::TokenInactive => "token_inactive",
+            Self::IntrospectionLimited { .. } => "introspection_limited",
+            Self::IntrospectionUnavailable { .. } => "introspection_unavailable",
             Self::ProofMissing => "proof_missing",
             Self::BoundAsBearer => "bound_as_bearer",
             Self::ProofDuplicated => "proof_duplicated",
@@ -408,8 +421,10 @@ impl Denial {
             Self::BodyTooLarge => 413,
             Self::BodyEncoded => 415,
             Self::CostUnreadable { .. } => 400,
-            Self::KeysUnavailable { .. } | Self::VerifierUnavailable { .. } => 503,
-            Self::ReplaysFull { .. } => 429,
+            Self::KeysUnavailable { .. } | Self::VerifierUnavailable { .. } | Self::IntrospectionUnavailable { .. } => {
+                503
+            }
+            Self::ReplaysFull { .. } | Self::IntrospectionLimited { .. } => 429,
             Self::BindingRequired { .. }
             | Self::AuthenticationInsufficient { .. }
             | Self::NewerTokenRequired { .. } => 401,
@@ -426,6 +441,8 @@ impl Denial {
     pub const fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::KeysUnavailable { retry_after }
+            | Self::IntrospectionLimited { retry_after }
+            | Self::IntrospectionUnavailable { retry_after, .. }
             | Self::WindowsFull { retry_after, .. }
             | Self::ReplaysFull { retry_after } => Some(*retry_after),
             Self::QuotaSpent { retry_after, .. } | Self::Blocked { retry_after, .. } => *retry_after,

@@ -515,7 +515,7 @@ fn identify(
         trail.caller = Some(Arc::clone(local.caller()));
         return Ok(state.bindings.confirm(local.clone(), &presented(Scheme::Bearer), now, usage, detach)?);
     };
-    let token = state.tokens.verify(text, answered, now, detach)?;
+    let token = state.tokens.verify(text, answered.from(received.peer()), now, detach)?;
     trail.caller = Some(Arc::clone(token.caller()));
     Ok(state.bindings.confirm(token, &presented(scheme), now, usage, detach)?)
 }

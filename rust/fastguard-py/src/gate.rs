@@ -11,7 +11,7 @@ use fastguard_core::gate::{Decision, Gate as Core, Outcome};
 use fastguard_core::jose::Algorithm;
 use fastguard_core::policy::CodeRule;
 use fastguard_core::request::Kind;
-use fastguard_core::token::{Answered, Identity, KeySource, LOCAL_AUDIENCE, Need, Revocation, unavailable};
+use fastguard_core::token::{Answered, Identity, KeyPlace, KeySource, LOCAL_AUDIENCE, Need, Revocation, unavailable};
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 
@@ -41,6 +41,9 @@ type KeySourceFields<'py> = (
     Option<PathBuf>,
 );
 
+/// What Python's `IntrospectionSource` is made of, in its order.
+type IntrospectionFields<'py> = (KeySourceFields<'py>, Option<String>, String, Option<PathBuf>);
+
 #[pyclass(frozen, module = "mcp_fastguard")]
 pub(crate) struct Waiting {
     need: Need,
@@ -53,23 +56,23 @@ impl Waiting {
     fn issuer(&self) -> Option<&str> {
         match &self.need {
             Need::Keys(issuer) => Some(issuer),
-            Need::Identity(_) => None,
+            Need::Identity(_) | Need::Introspection(_) => None,
         }
     }
 
-    /// The text of the token whose identity the verifier must find.
+    /// The text of the token of which the verifier, or its issuer, must say whose it is.
     #[getter]
     fn credential(&self) -> Option<&str> {
         match &self.need {
             Need::Keys(_) => None,
-            Need::Identity(text) => Some(text),
+            Need::Identity(text) | Need::Introspection(text) => Some(text),
         }
     }
 }
 
 /// What a call has waited for already, as Python says it.
 fn answered(has_waited: bool, attested: Option<&Attested>) -> Answered<'_> {
-    Answered { has_waited, attested: attested.map(|attested| &attested.core) }
+    Answered { has_waited, attested: attested.map(|attested| &attested.core), address: None }
 }
 
 /// What a verifier has found of a token: whose it is, or why it is refused.
@@ -105,6 +108,20 @@ fn read(text: &str, file: Option<&str>, is_json: bool, folder: &Path) -> PyResul
 }
 
 impl Gate {
+    fn source<'py>(&self, py: Python<'py>, issuer: &str, place: &KeyPlace) -> PyResult<KeySourceFields<'py>> {
+        let path = |name: &Option<String>| name.as_ref().map(|name| self.folder.join(name));
+        Ok((
+            issuer.to_owned(),
+            place.jwks_uri.clone(),
+            place.allow_http_loopback,
+            PyTuple::new(py, place.allow_networks.iter().map(ToString::to_string))?,
+            path(&place.ca_file),
+            path(&place.client_certificate),
+            path(&place.client_key),
+            path(&place.bearer_file),
+        ))
+    }
+
     fn now(&self, given: Option<f64>) -> PyResult<Now> {
         if self.is_closed.load(Ordering::Relaxed) {
             return Err(faulted(&Fault::Closed));
@@ -254,6 +271,31 @@ impl Gate {
         let now = self.now(now)?.unix;
         let Some(claims) = claims else { return Ok(Attested { core: Err(unavailable()) }) };
         caught(|| self.core.attest(text, claims, now)).map(|core| Attested { core })
+    }
+
+    /// Takes in what an issuer has answered about an opaque token. Ends the lookup.
+    fn introspected(&self, text: &str, answer: &[u8]) -> PyResult<Attested> {
+        let now = time::now(None)?;
+        caught(|| self.core.state().tokens().introspected(text, answer, now)).map(|core| Attested { core })
+    }
+
+    /// Takes note that a lookup has ended without an answer. `wish`: in how many seconds the endpoint wants to be asked again.
+    #[pyo3(signature = (text, *, is_endpoint, wish = None))]
+    fn introspection_failed(&self, text: &str, is_endpoint: bool, wish: Option<f64>) -> PyResult<Attested> {
+        let now = time::now(None)?;
+        let wish = wish.map(Duration::try_from_secs_f64).transpose().map_err(misused)?;
+        let denial = self.core.state().tokens().introspection_failed(text, is_endpoint, wish, now);
+        Ok(Attested { core: Err(denial) })
+    }
+
+    /// Where an issuer is asked about opaque tokens, and as whom: what Python's `IntrospectionSource` is made of, in its order.
+    fn introspection_source<'py>(&self, py: Python<'py>) -> PyResult<Option<IntrospectionFields<'py>>> {
+        let state = self.core.state();
+        let Some(table) = state.config().issuers.iter().find(|issuer| issuer.introspects()) else { return Ok(None) };
+        let place = KeyPlace::from(table);
+        let client_id = table.introspection_client_id.clone().unwrap_or_default();
+        let secret = table.introspection_client_secret_file.as_ref().map(|name| self.folder.join(name));
+        Ok(Some((self.source(py, &table.issuer, &place)?, table.introspection_endpoint.clone(), client_id, secret)))
     }
 
     /// Names the caller of a server on standard input and output that has no token.
@@ -411,20 +453,10 @@ impl Gate {
 
     fn key_sources<'py>(&self, py: Python<'py>) -> PyResult<Vec<KeySourceFields<'py>>> {
         let state = self.core.state();
-        let path = |name: &Option<String>| name.as_ref().map(|name| self.folder.join(name));
         let mut sources = Vec::new();
         for (issuer, source) in state.tokens().sources() {
             let KeySource::Fetched(place) = source else { continue };
-            sources.push((
-                issuer.to_owned(),
-                place.jwks_uri.clone(),
-                place.allow_http_loopback,
-                PyTuple::new(py, place.allow_networks.iter().map(ToString::to_string))?,
-                path(&place.ca_file),
-                path(&place.client_certificate),
-                path(&place.client_key),
-                path(&place.bearer_file),
-            ));
+            sources.push(self.source(py, issuer, place)?);
         }
         Ok(sources)
     }

@@ -48,6 +48,7 @@ mod _fastguard {
         module.add("MAX_BODY_BYTES_BEFORE_TOKEN", fastguard_core::bounds::MAX_BODY_BYTES_BEFORE_TOKEN)?;
         let certificates = Header::CERTIFICATES.map(|header| PyBytes::new(module.py(), header.name().as_bytes()));
         module.add("CERTIFICATE_HEADERS", PyFrozenSet::new(module.py(), certificates)?)?;
+        module.add("MAX_INTROSPECTION_BYTES", fastguard_core::bounds::MAX_INTROSPECTION_BYTES)?;
         module.add("MAX_KEY_SET_BYTES", fastguard_core::bounds::MAX_KEY_SET_BYTES)?;
         module.add("__version__", env!("CARGO_PKG_VERSION"))
     }

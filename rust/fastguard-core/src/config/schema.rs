@@ -9,7 +9,7 @@ use super::cost::Cost;
 use super::dpop::Dpop;
 use super::error::ConfigError;
 use super::limits::Limits;
-use super::values::{Date, Network, Required, Span};
+use super::values::{Date, Network, Quota, Required, Span};
 
 /// The whole file.
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -128,6 +128,25 @@ pub struct Issuer {
     /// Keys that are refused though they are published, by `kid` or thumbprint (RFC 7638).
     #[serde(default)]
     pub denied_keys: Vec<String>,
+    /// Where it is asked about opaque tokens (RFC 7662). Left out: discovered (RFC 8414). Only with `introspection_client_id`.
+    #[serde(default)]
+    pub introspection_endpoint: Option<String>,
+    /// The client that this server is when it asks about opaque tokens. Without it they are refused. Such an issuer has no key
+    /// set unless `jwks_uri`, `jwks` or `jwks_file` says where; one issuer at most may be asked.
+    #[serde(default)]
+    pub introspection_client_id: Option<String>,
+    /// A file that holds the secret of that client, sent by HTTP Basic; read anew for each lookup.
+    #[serde(default)]
+    pub introspection_client_secret_file: Option<String>,
+    /// How long an answer is believed, and never beyond `exp`. Default: 60s, at most 10m; 0: every call asks.
+    #[serde(default = "default_introspection_cache")]
+    pub introspection_cache: Span,
+    /// How many tokens that were never seen before are looked up in which time. Default: 600/minute.
+    #[serde(default = "default_introspection_lookups")]
+    pub introspection_lookups: Quota,
+    /// The same for each address; IPv6 by /64. Default: 60/minute.
+    #[serde(default = "default_introspection_lookups_per_address")]
+    pub introspection_lookups_per_address: Quota,
     /// Signature algorithms that are accepted. Default: `ES256`, `RS256`, `EdDSA`.
     #[serde(default = "default_algorithms")]
     pub algorithms: Vec<String>,
@@ -191,6 +210,18 @@ fn default_scope_claims() -> Vec<String> {
 
 fn default_client_claims() -> Vec<String> {
     ["client_id", "azp"].map(str::to_owned).to_vec()
+}
+
+const fn default_introspection_cache() -> Span {
+    Span::from_seconds(60)
+}
+
+const fn default_introspection_lookups() -> Quota {
+    Quota::new(600, std::time::Duration::from_secs(60))
+}
+
+const fn default_introspection_lookups_per_address() -> Quota {
+    Quota::new(60, std::time::Duration::from_secs(60))
 }
 
 const fn default_max_stale() -> Span {
@@ -351,6 +382,16 @@ pub struct Audit {
 }
 
 impl Issuer {
+    /// Whether it is asked about opaque tokens.
+    pub const fn introspects(&self) -> bool {
+        self.introspection_client_id.is_some()
+    }
+
+    /// Whether it signs nothing that is accepted here.
+    pub(crate) const fn has_no_keys(&self) -> bool {
+        self.introspects() && self.jwks_uri.is_none() && self.jwks.is_none() && self.jwks_file.is_none()
+    }
+
     /// The files that fetching its keys needs, each with its key in the table.
     pub fn files(&self) -> Vec<(&'static str, &str)> {
         let named = [
@@ -358,6 +399,7 @@ impl Issuer {
             ("client_certificate", &self.client_certificate),
             ("client_key", &self.client_key),
             ("bearer_file", &self.bearer_file),
+            ("introspection_client_secret_file", &self.introspection_client_secret_file),
         ];
         named.into_iter().filter_map(|(key, file)| Some((key, file.as_deref()?))).collect()
     }

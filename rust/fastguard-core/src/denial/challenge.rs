@@ -77,7 +77,11 @@ impl Denial {
     /// credentials, or where no challenge is due.
     pub const fn challenge_error(&self) -> Option<&'static str> {
         match self {
-            Self::TokenMissing | Self::KeysUnavailable { .. } | Self::ReplaysFull { .. } => None,
+            Self::TokenMissing
+            | Self::KeysUnavailable { .. }
+            | Self::ReplaysFull { .. }
+            | Self::IntrospectionLimited { .. }
+            | Self::IntrospectionUnavailable { .. } => None,
             Self::ScopeInsufficient { .. } => Some("insufficient_scope"),
             Self::NonceRequired { .. } => Some("use_dpop_nonce"),
             Self::ProofMissing

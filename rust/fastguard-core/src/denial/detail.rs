@@ -19,6 +19,8 @@ impl Denial {
                 "issuers.jwks_uri"
             }
             Self::KeyDenied { .. } => "issuers.denied_keys",
+            Self::TokenInactive | Self::IntrospectionUnavailable { .. } => "issuers.introspection_endpoint",
+            Self::IntrospectionLimited { .. } => "issuers.introspection_lookups_per_address",
             Self::AudienceMismatch { .. } => "issuers.audiences",
             Self::ClaimMissing { claim } | Self::ClaimRefused { claim } | Self::ClaimInvalid { claim } => {
                 match claim.as_str() {
@@ -121,6 +123,11 @@ impl fmt::Display for Denial {
             Self::TokenRevoked => f.write_str("the token was revoked"),
             Self::VerifierRefused => f.write_str("the verifier does not accept the token"),
             Self::VerifierUnavailable { .. } => f.write_str("the verifier failed or gave no answer"),
+            Self::TokenInactive => f.write_str("the issuer says that the token is not active"),
+            Self::IntrospectionLimited { .. } => f.write_str("too many unknown tokens came from this address"),
+            Self::IntrospectionUnavailable { reason, .. } => {
+                write!(f, "the issuer cannot be asked about the token: {reason}")
+            }
             Self::ProofMissing => f.write_str("the token is bound to a key and came without proof"),
             Self::BoundAsBearer => f.write_str("the token is bound to a key and came under `Bearer`"),
             Self::ProofDuplicated => f.write_str("there is more than one `DPoP` header"),

@@ -2,8 +2,10 @@
 
 mod cache;
 mod claims;
+mod introspection;
 mod issuer;
 mod keys;
+mod lookups;
 mod outside;
 mod revocation;
 mod times;

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::net::IpAddr;
 use std::ops::Deref;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -11,8 +12,10 @@ use arc_swap::ArcSwapOption;
 
 use super::cache::TokenCache;
 use super::claims::{Caller, Reading};
+use super::introspection::{Introspection, is_jws_shaped};
 use super::issuer::{Issuer, IssuerOptions, KeyPlace, KeySource};
 use super::keys::{Absent, IssuerKeys};
+use super::lookups::Lookups;
 use super::outside::Outside;
 use super::revocation::{Revocation, Revocations};
 use crate::bounds::{MAX_CLAIMS_DEPTH, MAX_TOKEN_BYTES};
@@ -129,6 +132,8 @@ pub enum Need {
     Keys(Arc<str>),
     /// Whose token this is, by the verifier outside.
     Identity(Box<str>),
+    /// What the issuer says of this opaque token (RFC 7662).
+    Introspection(Box<str>),
 }
 
 impl Need {
@@ -137,6 +142,7 @@ impl Need {
         match self {
             Self::Keys(_) => "keys",
             Self::Identity(_) => "the verifier",
+            Self::Introspection(_) => "the issuer's word on the token",
         }
     }
 }
@@ -147,6 +153,7 @@ impl fmt::Debug for Need {
         match self {
             Self::Keys(issuer) => f.debug_tuple("Keys").field(issuer).finish(),
             Self::Identity(_) => f.write_str("Identity"),
+            Self::Introspection(_) => f.write_str("Introspection"),
         }
     }
 }
@@ -158,6 +165,8 @@ pub struct Answered<'a> {
     pub has_waited: bool,
     /// What the verifier outside has found, by [`Tokens::attest`].
     pub attested: Option<&'a Attested>,
+    /// Who asks, where that is known: lookups of unknown tokens are counted by address.
+    pub address: Option<IpAddr>,
 }
 
 /// What the verifier outside has found of a token: whose it is, or why it is refused.
@@ -166,7 +175,13 @@ pub type Attested = Result<VerifiedToken, Denial>;
 impl Answered<'_> {
     /// A fetch has ended since the call came.
     pub const fn by_fetch() -> Self {
-        Self { has_waited: true, attested: None }
+        Self { has_waited: true, attested: None, address: None }
+    }
+
+    /// The same of a call from this address.
+    #[must_use]
+    pub const fn from(self, address: Option<IpAddr>) -> Self {
+        Self { address, ..self }
     }
 }
 
@@ -186,6 +201,7 @@ pub(super) struct Kept {
     pub(super) cache: TokenCache,
     pub(super) revocations: Revocations,
     pub(super) hasher: KeyHasher,
+    pub(super) lookups: Lookups,
     /// The header that was read last: an issuer writes the same one into all its tokens until its key changes.
     header: ArcSwapOption<KnownHeader>,
 }
@@ -199,7 +215,7 @@ struct KnownHeader {
 impl Kept {
     fn new(cache_size: usize, hasher: KeyHasher) -> Self {
         let (cache, revocations) = (TokenCache::new(cache_size), Revocations::default());
-        Self { cache, revocations, hasher, header: ArcSwapOption::empty() }
+        Self { cache, revocations, hasher, lookups: Lookups::default(), header: ArcSwapOption::empty() }
     }
 
     /// Reads the header, unless its letters are those of the last one.
@@ -226,6 +242,8 @@ pub struct Tokens {
     pub(super) kept: Arc<Kept>,
     /// Set where identities are proved outside.
     pub(super) outside: Option<Outside>,
+    /// Set where an issuer is asked about its opaque tokens.
+    pub(super) introspection: Option<Introspection>,
 }
 
 impl Tokens {
@@ -254,7 +272,8 @@ impl Tokens {
         let hasher = KeyHasher::random();
         let kept = Kept::new(cache_size, hasher);
         let issuers = HashMap::from([(Arc::clone(&options.issuer), Issuer::with_keys(options, keys))]);
-        Self { issuers, scopes: Arc::default(), leeway, generation: 0, kept: Arc::new(kept), outside: None }
+        let (scopes, kept) = (Arc::default(), Arc::new(kept));
+        Self { issuers, scopes, leeway, generation: 0, kept, outside: None, introspection: None }
     }
 
     fn compile(
@@ -272,6 +291,8 @@ impl Tokens {
                     .and_then(KeySet::without_published)
                     .map_err(|error| ConfigError::at(format!("issuers[{index}].jwks"), error.to_string()))?;
                 Issuer::with_keys(options, Arc::new(keys))
+            } else if table.has_no_keys() {
+                Issuer { options, keys: Arc::new(IssuerKeys::unneeded()) }
             } else {
                 let source = KeySource::Fetched(Box::new(KeyPlace::from(table)));
                 let kept = before.get(&options.issuer).filter(|old| *old.keys.source() == source);
@@ -280,7 +301,8 @@ impl Tokens {
             };
             issuers.insert(Arc::clone(&issuer.options.issuer), issuer);
         }
-        Ok(Self { issuers, scopes, leeway: config.tokens.leeway.get(), generation, kept, outside: None })
+        let (leeway, introspection) = (config.tokens.leeway.get(), Introspection::new(config));
+        Ok(Self { issuers, scopes, leeway, generation, kept, outside: None, introspection })
     }
 
     /// Verifies a token. `answered`: what was waited for already.
@@ -302,6 +324,9 @@ impl Tokens {
         }
         if self.outside.is_some() {
             return self.take_attested(text, answered, now.unix);
+        }
+        if let Some(introspection) = self.introspection.as_ref().filter(|_| !is_jws_shaped(text)) {
+            return self.take_introspected(introspection, text, answered, now);
         }
         let entry = Arc::new(detach.detached(|| self.verify_anew(text, answered.has_waited, now))?);
         self.kept.cache.insert(&entry);
@@ -407,7 +432,9 @@ impl Tokens {
     /// Refuses from now on the tokens that a revocation hits.
     pub fn revoke(&self, revocation: Revocation, now: UnixTime) -> Result<(), &'static str> {
         let lifetimes = self.issuers.values().map(|issuer| issuer.options.max_lifetime);
-        let longest = lifetimes.chain(self.outside.as_ref().map(|_| Outside::LONGEST_LIFE)).max().unwrap_or_default();
+        // A reference token may live on and on while it is used, so what its answer says of times bounds nothing.
+        let is_asked = self.outside.is_some() || self.introspection.is_some();
+        let longest = lifetimes.chain(is_asked.then_some(Outside::LONGEST_LIFE)).max().unwrap_or_default();
         self.kept.revocations.add(revocation, now, longest + self.leeway + self.leeway)
     }
 

@@ -34,6 +34,46 @@ pub(super) fn check(config: &Config, findings: &mut Findings) {
         }
         findings.refuse_empty(at("audience_claim"), issuer.audience_claim.as_deref() == Some(""));
         check_lifetimes(issuer, &at, findings);
+        check_introspection(issuer, &at, findings);
+    }
+    let asked = config.issuers.iter().enumerate().filter(|(_, issuer)| issuer.introspects());
+    for (index, _) in asked.skip(1) {
+        let message =
+            "one issuer at most: an opaque token does not say whose it is, and none may learn another's tokens";
+        findings.add(format!("issuers[{index}].introspection_client_id"), message);
+    }
+}
+
+/// Longest time that an answer about a token is believed: so much later its revocation at the issuer is known here.
+const LONGEST_CACHE: Duration = Duration::from_secs(600);
+
+fn check_introspection(issuer: &Issuer, at: &impl Fn(&str) -> String, findings: &mut Findings) {
+    let (secret, certificate) = (&issuer.introspection_client_secret_file, &issuer.client_certificate);
+    if !issuer.introspects() {
+        let keys =
+            [("introspection_endpoint", &issuer.introspection_endpoint), ("introspection_client_secret_file", secret)];
+        for (key, _) in keys.into_iter().filter(|(_, value)| value.is_some()) {
+            findings.add(at(key), "only with `introspection_client_id`");
+        }
+        return;
+    }
+    findings.refuse_empty(at("introspection_client_id"), issuer.introspection_client_id.as_deref() == Some(""));
+    if secret.is_none() && certificate.is_none() {
+        let message = "needs `introspection_client_secret_file`, or `client_certificate`: a server answers nobody else";
+        findings.add(at("introspection_client_id"), message);
+    }
+    if issuer.introspection_cache.get() > LONGEST_CACHE {
+        findings.add(at("introspection_cache"), "at most 10m");
+    }
+    let rates = [
+        ("introspection_lookups", issuer.introspection_lookups),
+        ("introspection_lookups_per_address", issuer.introspection_lookups_per_address),
+    ];
+    for (key, rate) in rates {
+        let has_window = (Duration::from_secs(1)..=Duration::from_secs(86_400)).contains(&rate.window());
+        if rate.count() == 0 || rate.count() > 1_000_000 || !has_window {
+            findings.add(at(key), "between 1 and 1000000, in 1s to 24h");
+        }
     }
 }
 
@@ -56,7 +96,11 @@ fn check_lifetimes(issuer: &Issuer, at: &impl Fn(&str) -> String, findings: &mut
 }
 
 fn check_places(issuer: &Issuer, at: &impl Fn(&str) -> String, findings: &mut Findings) {
-    let urls = [("issuer", Some(&issuer.issuer)), ("jwks_uri", issuer.jwks_uri.as_ref())];
+    let urls = [
+        ("issuer", Some(&issuer.issuer)),
+        ("jwks_uri", issuer.jwks_uri.as_ref()),
+        ("introspection_endpoint", issuer.introspection_endpoint.as_ref()),
+    ];
     for (key, text) in urls.into_iter().filter_map(|(key, text)| text.map(|text| (key, text))) {
         match Url::parse(text) {
             None => findings.add(at(key), format!("`{text}` is not an absolute URL")),
@@ -107,7 +151,7 @@ fn check_fetching(issuer: &Issuer, at: &impl Fn(&str) -> String, findings: &mut 
     for (key, file) in &files {
         findings.refuse_empty(at(key), file.is_empty());
     }
-    if issuer.jwks.is_some() || issuer.jwks_file.is_some() {
+    if !issuer.introspects() && (issuer.jwks.is_some() || issuer.jwks_file.is_some()) {
         let networks = (!issuer.allow_networks.is_empty()).then_some("allow_networks");
         for key in networks.into_iter().chain(files.into_iter().map(|(key, _)| key)) {
             findings.add(at(key), "says how keys are fetched, but these are given by `jwks` or `jwks_file`");
