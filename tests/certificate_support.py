@@ -1,8 +1,9 @@
-"""Certificates of clients."""
+"""Certificates of clients, and an authority that issues them to servers."""
 
 from __future__ import annotations
 
 import base64
+import datetime as dt
 import urllib.parse
 from datetime import UTC, datetime, timedelta
 
@@ -10,6 +11,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
+
+DAY = dt.timedelta(days=1)
 
 
 class Holder:
@@ -53,3 +56,36 @@ class Holder:
             )
             return "x-forwarded-client-cert", value
         return "client-cert", f":{self.base64}:"
+
+
+class Authority:
+    """Issues certificates into a folder, each with its key in one file."""
+
+    def __init__(self, folder, name="authority"):
+        self.folder = folder
+        self.name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
+        self.key = ec.generate_private_key(ec.SECP256R1())
+        built = self._builder(self.name, self.key.public_key(), DAY).add_extension(
+            x509.BasicConstraints(ca=True, path_length=0), critical=True
+        )
+        self.file = folder / f"{name}.pem"
+        self.file.write_bytes(built.sign(self.key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM))
+
+    def _builder(self, subject, public_key, ends):
+        now = dt.datetime.now(dt.UTC)
+        return x509.CertificateBuilder(
+            self.name, subject, public_key, x509.random_serial_number(), now - DAY, now + ends
+        )
+
+    def issue(self, *hosts, ends=DAY, password=None):
+        key = ec.generate_private_key(ec.SECP256R1())
+        subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, hosts[0])])
+        names = x509.SubjectAlternativeName([x509.DNSName(host) for host in hosts])
+        certificate = self._builder(subject, key.public_key(), ends).add_extension(names, critical=False)
+        secrecy = serialization.BestAvailableEncryption(password) if password else serialization.NoEncryption()
+        file = self.folder / f"{x509.random_serial_number()}.pem"
+        file.write_bytes(
+            key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, secrecy)
+            + certificate.sign(self.key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+        )
+        return file

@@ -11,7 +11,6 @@ Every call of a tool is a :class:`Call`, which walks the rooms in this order and
 
 from __future__ import annotations
 
-import functools
 import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Self, TypeVar
@@ -199,15 +198,13 @@ class Call:
                 items=self._items,
             )
 
-    def nested(self, request: ToolRequest) -> Call:
+    async def nested(self, request: ToolRequest) -> Call:
         """Another message of this call's caller, decided anew under its own name.
 
         Raises:
             Denied: a room refused it.
         """
-        with self._guard.listeners.telling(request, caller=self.proof) as telling:
-            look = functools.partial(self._guard.gate.check_nested, self.proof, request, observes=self._observes)
-            proof = telling.decided(telling.measured(look))
+        proof = await self._guard._nested(self.proof, request, observes=self._observes)  # noqa: SLF001 - one corridor
         return Call(self._guard, request, proof, observes=self._observes)
 
     def take(self, method: str, params: dict[str, Any] | None) -> bool:

@@ -9,7 +9,7 @@ import time
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from mcp_fastguard import audit
-from mcp_fastguard._fastguard import AllowedCall, Gate, ObservedCall, Waiting
+from mcp_fastguard._fastguard import AllowedCall, Counting, Gate, ObservedCall, Waiting
 from mcp_fastguard.call import Call
 from mcp_fastguard.config import GuardConfig
 from mcp_fastguard.errors import GuardFault
@@ -22,8 +22,13 @@ if TYPE_CHECKING:
     from mcp_fastguard._fastguard import Attested, ToolRequest, VerifiedToken
     from mcp_fastguard.keys import Introspector, Watch
     from mcp_fastguard.listeners import Listener, Telling, TimedListener
+    from mcp_fastguard.state.deployment import Deployment
     from mcp_fastguard.transport.asgi import ASGIApp, GuardASGI
     from mcp_fastguard.verifier import OutsideVerifier, TokenVerifierProtocol
+
+    #: What lets a call run, and what the gate says of one.
+    Proof = AllowedCall | ObservedCall
+    Decision = Proof | Waiting | Counting
 
 __all__ = ["Guard"]
 
@@ -39,8 +44,9 @@ AUDIT_WAIT = 0.05
 #: A key set is awaited for this long, in seconds: the fetch's own total deadline.
 KEYS_WAIT = 5.0
 
-#: A call waits for at most this many needs in a row: discovery may lead to one more fetch, never to a loop.
-MAX_WAITS = 2
+#: A call waits for at most this many needs in a row: discovery may lead to one more fetch, and shared windows come last. Never
+#: for a loop.
+MAX_WAITS = 3
 
 
 class Guard:
@@ -75,6 +81,8 @@ class Guard:
             from mcp_fastguard.verifier import OutsideVerifier  # noqa: PLC0415 - brings asyncio
 
             self._verifier = OutsideVerifier(verifier, self._gate, resource=config.resource_url)
+        self._deployment: Deployment | None = None
+        self._share()
         # One crossing and not one frame of Python: this instance's `check` is the gate's own, until somebody listens.
         self.check = self._gate.check  # type: ignore[method-assign]
         self._watch: Watch | None = None
@@ -158,32 +166,50 @@ class Guard:
         """``observes``: a server's layer asks, which lets pass what observed rooms refuse. ``attested``: who calls on stdio."""
         if not self._is_started:
             self.start()
-        has_waited = False
+        counted = functools.partial(self._counted, observes=observes, now=now)
+        look = functools.partial(self._gate.decide, request, observes=observes, now=now)
+        decide: Callable[[], Decision] = functools.partial(look, attested=attested)
         with self.listeners.telling(request) as telling:
             for _ in range(MAX_WAITS):
-                decide = functools.partial(
-                    self._gate.decide,
-                    request,
-                    has_waited=has_waited,
-                    attested=attested,
-                    observes=observes,
-                    now=now,
-                )
-                try:
-                    decision = telling.measured(decide)
-                except GuardFault as fault:
-                    if fault.code != "audit_queue_full":
-                        raise
-                    decision = await self._decide_with_room(decide, telling)
-                if not isinstance(decision, Waiting):
+                decision = await self._measured(decide, telling)
+                if isinstance(decision, Counting):
+                    decide = await counted(decision)
+                elif isinstance(decision, Waiting):
+                    decide = functools.partial(look, has_waited=True, attested=await self._answer(decision))
+                else:
                     return telling.decided(decision)
-                attested = await self._answer(decision)
-                has_waited = True
             raise GuardFault("internal", "the call waited for too much")
 
-    async def _decide_with_room(
-        self, decide: Callable[[], AllowedCall | ObservedCall | Waiting], telling: Telling
-    ) -> AllowedCall | ObservedCall | Waiting:
+    async def _nested(self, proof: Proof, request: ToolRequest, *, observes: bool) -> Proof:
+        """Another message of a caller whose token and binding are proved: it waits for shared windows alone."""
+        decide = functools.partial(self._gate.check_nested, proof, request, observes=observes)
+        with self.listeners.telling(request, caller=proof) as telling:
+            decision = await self._measured(decide, telling)
+            if isinstance(decision, Counting):
+                decision = await self._measured(await self._counted(decision, observes=observes), telling)
+            if isinstance(decision, Counting | Waiting):
+                raise GuardFault("internal", "the nested call waited for too much")
+            return telling.decided(decision)
+
+    async def _counted(
+        self, counting: Counting, *, observes: bool, now: float | None = None
+    ) -> Callable[[], AllowedCall | ObservedCall]:
+        """Has the windows asked that processes share; gives what decides by the answer."""
+        if self._deployment is None:
+            raise GuardFault("internal", "no store is known for the shared windows")
+        verdict = await self._deployment.admit(counting.charges)
+        return functools.partial(self._gate.counted, counting, **verdict._asdict(), observes=observes, now=now)
+
+    async def _measured(self, decide: Callable[[], Decision], telling: Telling) -> Decision:
+        """Decides, and waits for room in the queue of the audit log."""
+        try:
+            return telling.measured(decide)
+        except GuardFault as fault:
+            if fault.code != "audit_queue_full":
+                raise
+            return await self._decide_with_room(decide, telling)
+
+    async def _decide_with_room(self, decide: Callable[[], Decision], telling: Telling) -> Decision:
         """Decides once there is room in the queue of the audit log, which is awaited for a short while."""
         import asyncio  # noqa: PLC0415 - a third of the package's import; whoever awaits this has it
 
@@ -393,12 +419,25 @@ class Guard:
         config = self._config.again()
         self._gate.reload(config.text, file=config.file, is_json=config.is_json)
         self._config = config
+        self._share()
         config.warn_of_observation()
         before, self._watch = self._watch, None
         if before is not None:
             # The new watch is there before the old one goes, so that it is given the sets at hand.
             self.start()
             before.close()
+
+    def _share(self) -> None:
+        """Knows the store of the windows that processes share, if the configuration in force shares any."""
+        found = self._gate.state_settings()
+        if found is None or found[-1][0] == "local":
+            self._deployment = None
+            return
+        from mcp_fastguard.state.deployment import Deployment, StateSettings  # noqa: PLC0415 - only where it is used
+
+        settings = StateSettings.of(found)
+        if self._deployment is None or self._deployment.settings != settings:
+            self._deployment = Deployment(settings)
 
     def start(self) -> None:
         """Begins to fetch the keys that the configuration does not hold. Called by itself at the first need."""
@@ -415,6 +454,8 @@ class Guard:
         """In a child process: a log of its own at once, a key thread of its own at its first call."""
         self._is_started = False
         self._gate.after_fork()
+        if self._deployment is not None:
+            self._deployment.after_fork()
         if self._watch is not None and "check" in vars(self):
             self.check = self._first_check  # type: ignore[method-assign]
 
@@ -549,7 +590,20 @@ class Guard:
         self._is_closed = True
         if self._watch is not None:
             self._watch.close()
+        if self._deployment is not None:
+            self._deployment.close()
         self._gate.close()
+
+    async def aclose(self) -> None:
+        """Like :meth:`close`, and closes this event loop's connections to the store of ``[state]``. The ASGI layer does so at the
+        end of its lifespan.
+        """
+        import asyncio  # noqa: PLC0415 - a third of the package's import; whoever awaits this has it
+
+        if self._deployment is not None:
+            await self._deployment.aclose()
+        # The log is sealed on disk.
+        await asyncio.to_thread(self.close)
 
     def __enter__(self) -> Self:
         return self

@@ -130,7 +130,7 @@ async def test_nested_call_is_told_with_the_caller(guard: Guard, issuer: Issuer)
     guard.on_decision(told.append)
     async with guard.call(direct("add", issuer.token())) as call:
         with pytest.raises(Denied):
-            call.nested(direct("secret", None))
+            await call.nested(direct("secret", None))
     denied = told[-1]
     assert (denied.code, denied.tool, denied.subject) == ("scope_insufficient", "secret", "alice")
     assert denied.record is None

@@ -357,14 +357,14 @@ def test_nested_call_is_decided_under_its_own_name(make_guard, rules, issuer):
     async def walk():
         call = guard.call(ToolRequest.direct(tool="add", arguments={}, token=issuer.token()))
         await call.authorize()
-        nested = call.nested(ToolRequest.message(method="tools/call", params={"name": "run_query"}))
+        nested = await call.nested(ToolRequest.message(method="tools/call", params={"name": "run_query"}))
         assert nested.proof.tool == "run_query"
         with pytest.raises(Denied) as denied:
-            call.nested(ToolRequest.message(method="tools/call", params={"name": "secret"}))
+            await call.nested(ToolRequest.message(method="tools/call", params={"name": "secret"}))
         assert denied.value.code == "scope_insufficient"
         guard.revoke(subject="alice")
         with pytest.raises(Denied) as denied:
-            call.nested(ToolRequest.message(method="tools/call", params={"name": "add"}))
+            await call.nested(ToolRequest.message(method="tools/call", params={"name": "add"}))
         assert denied.value.code == "token_revoked"
 
     run(walk())

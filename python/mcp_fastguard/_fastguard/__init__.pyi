@@ -12,6 +12,7 @@ __all__ = [
     "AllowedCall",
     "Attested",
     "BoundToken",
+    "Counting",
     "DPoPVerifier",
     "Gate",
     "KeySet",
@@ -442,6 +443,15 @@ class Waiting:
         """The text of the token that the verifier, or its issuer, must look at."""
 
 @final
+class Counting:
+    """A call whose windows several processes share. They are asked once, and then ``Gate.counted`` decides."""
+
+    def __new__(cls, proof: Never) -> Counting: ...
+    @property
+    def charges(self) -> list[tuple[str, bytes, int, float, int]]:
+        """One for each window: the rule's name, the key (16 bytes), the quota, the window in seconds, the cost."""
+
+@final
 class Attested:
     """What a verifier has found of a token: whose it is, or why it is refused."""
 
@@ -508,7 +518,19 @@ class Gate:
         attested: Attested | None = None,
         observes: bool = False,
         now: float | None = None,
-    ) -> AllowedCall | ObservedCall | Waiting: ...
+    ) -> AllowedCall | ObservedCall | Waiting | Counting: ...
+    def counted(
+        self,
+        counting: Counting,
+        mode: str,
+        *,
+        place: int | None,
+        is_admitted: bool,
+        remaining: int = 0,
+        retry_after: float | None = None,
+        observes: bool = False,
+        now: float | None = None,
+    ) -> AllowedCall | ObservedCall: ...
     def check_head(
         self,
         request: ToolRequest,
@@ -524,7 +546,7 @@ class Gate:
         *,
         observes: bool = False,
         now: float | None = None,
-    ) -> AllowedCall | ObservedCall: ...
+    ) -> AllowedCall | ObservedCall | Waiting | Counting: ...
     def attest(self, text: str, claims: str | None, now: float | None = None) -> Attested: ...
     def introspected(self, text: str, answer: bytes) -> Attested:
         """Takes in what an issuer has answered about an opaque token. Ends the lookup."""
@@ -587,6 +609,17 @@ class Gate:
         client_id: str | None = None,
         now: float | None = None,
     ) -> bool: ...
+    def state_settings(
+        self,
+    ) -> (
+        tuple[
+            tuple[str, str | None, Path | None, Path | None],
+            tuple[Path | None, Path | None],
+            tuple[str, float, int],
+            tuple[str, str],
+        ]
+        | None
+    ): ...
     def key_sources(
         self,
     ) -> list[tuple[str, str | None, bool, tuple[str, ...], Path | None, Path | None, Path | None, Path | None]]: ...

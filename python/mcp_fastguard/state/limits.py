@@ -16,7 +16,17 @@ from mcp_fastguard.state.window_script import Ask, LimitStore, StoreUnavailable,
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-__all__ = ["Admitted", "Charge", "LimitStore", "Mode", "Refused", "SharedLimits", "Standing", "StoreUnavailable"]
+__all__ = [
+    "Admitted",
+    "Charge",
+    "LimitStore",
+    "Mode",
+    "ProcessWindows",
+    "Refused",
+    "SharedLimits",
+    "Standing",
+    "StoreUnavailable",
+]
 
 # The windows of a process hold what the store admits to it. They are an eighth shorter than the rule says, so that they
 # never refuse what an honest store admits: their slots begin elsewhere, and answers arrive late.
@@ -77,11 +87,16 @@ class Admitted:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """A window had no room, and none was charged. After `retry_after` seconds it has, when nobody else is charged meanwhile."""
+    """A window had no room, and none was charged. After `retry_after` seconds it has, when nobody else is charged meanwhile.
+
+    `place` is that of its charge, and `remaining` what it has left, which is less than the cost.
+    """
 
     rule: str
     retry_after: float
     mode: Mode
+    place: int = 0
+    remaining: int = 0
 
 
 class _Windows:
@@ -97,6 +112,14 @@ class _Windows:
         return found
 
 
+class ProcessWindows:
+    """A process's own windows: what the store admits to it at most, and its share for when the store is away."""
+
+    def __init__(self) -> None:
+        self.bounds = _Windows()
+        self.shares = _Windows()
+
+
 class SharedLimits:
     """Checks all windows of a call, then charges all, in the store.
 
@@ -107,6 +130,7 @@ class SharedLimits:
         processes: how many processes share the quotas, at least 1. Too small a number admits more than the quota while the store
             is unavailable.
         degrade: what holds while the store is unavailable: ``"local"``, each process its share of the quota, or ``"refuse"``.
+        windows: the process's own, where several event loops of it share the quotas; default: this object's alone.
 
     Raises:
         ValueError: a value is out of its range.
@@ -119,6 +143,7 @@ class SharedLimits:
         processes: int,
         mode: Literal["exact", "leased"] = "exact",
         degrade: Literal["local", "refuse"] = "local",
+        windows: ProcessWindows | None = None,
     ) -> None:
         if processes < 1:
             raise ValueError("`processes` must be at least 1")
@@ -131,8 +156,8 @@ class SharedLimits:
         self._mode = mode
         self._degrade = degrade
         self._leases = LeaseTable()
-        self._bounds = _Windows()
-        self._shares = _Windows()
+        own = windows or ProcessWindows()
+        self._bounds, self._shares = own.bounds, own.shares
 
     def is_leased(self, quota: int, window: float) -> bool:
         """Whether a rule of this quota and window (seconds) takes permits in advance; the others run exact."""
@@ -161,7 +186,8 @@ class SharedLimits:
         asks = [Ask(charge.key, charge.quota, charge.window, charge.cost, charge.cost) for charge in charges]
         answer = await self._script.ask(asks)
         if answer.refused is not None:
-            return Refused(charges[answer.refused].rule, answer.retry_after, Mode.EXACT)
+            place, left = answer.refused, answer.given[answer.refused].remaining
+            return Refused(charges[place].rule, answer.retry_after, Mode.EXACT, place, left)
         standings = tuple(
             Standing(charge.rule, given.remaining) for charge, given in zip(charges, answer.given, strict=True)
         )
@@ -199,15 +225,17 @@ class SharedLimits:
         for at in lacking:
             lease = cast("Lease", leases[at])
             if sent < lease.refused_until:
-                return Refused(charges[at].rule, lease.free_at - sent, Mode.LEASED)
+                return Refused(charges[at].rule, lease.free_at - sent, Mode.LEASED, at, lease.permits)
         asked = [at for at, lease in enumerate(leases) if lease is None or at in lacking]
         with _Reserved(charges, leases, asked) as reserved:
             answer = await self._script.ask([self._question(charges[at], leases[at]) for at in asked])
             if answer.refused is not None:
-                refused, spent = charges[asked[answer.refused]], leases[asked[answer.refused]]
+                place = asked[answer.refused]
+                refused, spent = charges[place], leases[place]
                 if spent is not None:
                     spent.refuse(answer.retry_after, refused.window)
-                return Refused(refused.rule, answer.retry_after, Mode.LEASED)
+                left = answer.given[answer.refused].remaining
+                return Refused(refused.rule, answer.retry_after, Mode.LEASED, place, left)
             reserved.keep()
         exact = {at: given.remaining for at, given in zip(asked, answer.given, strict=True)}
         for at, given in zip(asked, answer.given, strict=True):
@@ -234,7 +262,7 @@ class SharedLimits:
         bounds = [self._bounds.of(charge.quota, charge.window * _BOUND) for charge in charges]
         refused = _admit_all(bounds, charges)
         if refused is not None:
-            return Refused(refused[0], refused[1], Mode.OVERDRAWN)
+            return _refused(charges, refused, Mode.OVERDRAWN)
         for charge in charges:
             share = self._shares.of(charge.quota // self._processes, charge.window)
             # What does not fit fills it: should the store fail now, this process has had its share.
@@ -248,7 +276,7 @@ class SharedLimits:
         shares = [self._shares.of(charge.quota // self._processes, charge.window) for charge in charges]
         refused = _admit_all(shares, charges)
         if refused is not None:
-            return Refused(refused[0], refused[1], Mode.LOCAL)
+            return _refused(charges, refused, Mode.LOCAL)
         standings = tuple(
             Standing(charge.rule, share.admit(charge.key, 0).remaining)
             for charge, share in zip(charges, shares, strict=True)
@@ -291,20 +319,28 @@ def _lacking(charges: Sequence[Charge], leases: Sequence[Lease | None], least_le
     ]
 
 
-def _admit_all(windows: Sequence[SlidingWindow], charges: Sequence[Charge]) -> tuple[str, float] | None:
-    """Charges all, or none and says which rule waits longest. Nothing else runs in between on a thread of an event loop."""
-    worst: tuple[str, float] | None = None
-    for window, charge in zip(windows, charges, strict=True):
-        if window.admit(charge.key, 0).remaining < charge.cost:
+def _admit_all(windows: Sequence[SlidingWindow], charges: Sequence[Charge]) -> tuple[int, float, int] | None:
+    """Charges all, or none and says which one waits longest, how long, and what it has left. Nothing else runs in between on a
+    thread of an event loop.
+    """
+    worst: tuple[int, float, int] | None = None
+    for place, (window, charge) in enumerate(zip(windows, charges, strict=True)):
+        left = window.admit(charge.key, 0).remaining
+        if left < charge.cost:
             retry_after = window.admit(charge.key, charge.cost).retry_after or charge.window
             if worst is None or retry_after > worst[1]:
-                worst = (charge.rule, retry_after)
+                worst = (place, retry_after, left)
     if worst is None:
-        for window, charge in zip(windows, charges, strict=True):
+        for place, (window, charge) in enumerate(zip(windows, charges, strict=True)):
             # A table that is full, or a second thread, refuses here what was free above.
             if not window.admit(charge.key, charge.cost):
-                return charge.rule, charge.window / 64
+                return place, charge.window / 64, 0
     return worst
+
+
+def _refused(charges: Sequence[Charge], found: tuple[int, float, int], mode: Mode) -> Refused:
+    place, retry_after, left = found
+    return Refused(charges[place].rule, retry_after, mode, place, left)
 
 
 def _check(charges: Sequence[Charge]) -> None:

@@ -267,7 +267,7 @@ class GuardASGI:
     async def _end(self) -> None:
         if self._comparing is not None:
             self._comparing.cancel()
-        await asyncio.to_thread(self.guard.close)
+        await self.guard.aclose()
 
     async def _lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Begins to fetch keys at the start, and seals the log at the end."""

@@ -70,7 +70,7 @@ class MessageLayer:
                 return None
             call = parent
             if not parent.take(method, given):
-                call = parent.nested(ToolRequest.message(method=method, params=given, id=request_id))
+                call = await parent.nested(ToolRequest.message(method=method, params=given, id=request_id))
                 call.is_taken = True
         try:
             if not call.is_settled:

@@ -68,8 +68,8 @@ pub const MAX_PROOF_AGE: std::time::Duration = std::time::Duration::from_secs(30
 /// Used proofs that are remembered; each costs at most 40 bytes, and each principal among them 300 more.
 pub const REPLAY_ENTRIES: usize = 1_000_000;
 
-/// Shortest secret of nonces: as many bytes as HMAC-SHA256 gives (RFC 2104 §3).
-pub const MIN_NONCE_SECRET_BYTES: usize = 32;
+/// Shortest secret of a deployment: as many bytes as HMAC-SHA256 gives (RFC 2104 §3).
+pub const MIN_SECRET_BYTES: usize = 32;
 
 /// Longest `kid`.
 pub const MAX_KEY_ID_BYTES: usize = 1_024;

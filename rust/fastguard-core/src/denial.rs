@@ -197,6 +197,8 @@ pub enum Denial {
     QuotaSpent { rule: String, quota: u64, window: Duration, remaining: u64, retry_after: Option<Duration> },
     /// The table of windows is full, or the principal holds its share of it.
     WindowsFull { rule: String, retry_after: Duration },
+    /// The store of the shared windows is away, and `limits.degrade` is `refuse`.
+    LimitsUnavailable { retry_after: Duration },
     /// The tool's cost is made of an argument, which is no number of at least 0.
     CostUnreadable { tool: String },
 
@@ -301,7 +303,10 @@ impl Denial {
             | Self::CertificateExpired
             | Self::BindingUnknown { .. }
             | Self::BindingMissing { .. } => Room::Binding,
-            Self::QuotaSpent { .. } | Self::WindowsFull { .. } | Self::CostUnreadable { .. } => Room::Limits,
+            Self::QuotaSpent { .. }
+            | Self::WindowsFull { .. }
+            | Self::LimitsUnavailable { .. }
+            | Self::CostUnreadable { .. } => Room::Limits,
             Self::TargetUnknown { .. }
             | Self::ScopeInsufficient { .. }
             | Self::TierBlocked { .. }
@@ -392,6 +397,7 @@ impl Denial {
             Self::BindingMissing { .. } => "binding_missing",
             Self::QuotaSpent { .. } => "quota_spent",
             Self::WindowsFull { .. } => "windows_full",
+            Self::LimitsUnavailable { .. } => "limits_unavailable",
             Self::CostUnreadable { .. } => "cost_unreadable",
             Self::TargetUnknown { .. } => "target_unknown",
             Self::ScopeInsufficient { .. } => "scope_insufficient",
@@ -421,9 +427,10 @@ impl Denial {
             Self::BodyTooLarge => 413,
             Self::BodyEncoded => 415,
             Self::CostUnreadable { .. } => 400,
-            Self::KeysUnavailable { .. } | Self::VerifierUnavailable { .. } | Self::IntrospectionUnavailable { .. } => {
-                503
-            }
+            Self::KeysUnavailable { .. }
+            | Self::VerifierUnavailable { .. }
+            | Self::IntrospectionUnavailable { .. }
+            | Self::LimitsUnavailable { .. } => 503,
             Self::ReplaysFull { .. } | Self::IntrospectionLimited { .. } => 429,
             Self::BindingRequired { .. }
             | Self::AuthenticationInsufficient { .. }
@@ -444,6 +451,7 @@ impl Denial {
             | Self::IntrospectionLimited { retry_after }
             | Self::IntrospectionUnavailable { retry_after, .. }
             | Self::WindowsFull { retry_after, .. }
+            | Self::LimitsUnavailable { retry_after }
             | Self::ReplaysFull { retry_after } => Some(*retry_after),
             Self::QuotaSpent { retry_after, .. } | Self::Blocked { retry_after, .. } => *retry_after,
             _ => None,

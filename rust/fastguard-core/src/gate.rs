@@ -15,7 +15,7 @@ use crate::clock::{Now, UnixTime};
 use crate::config::{Config, ConfigError};
 use crate::denial::{Denial, Fault, GateError, Room};
 use crate::hashing::KeyHasher;
-use crate::limits::Limits;
+use crate::limits::{Counted, Limits, SharedCharge, Verdict};
 use crate::policy::{CodeRule, Policy};
 use crate::request::{Kind, Receiver, Scheme};
 use crate::scopes::ScopeTable;
@@ -35,6 +35,38 @@ pub enum Decision {
     Observed(ObservedCall),
     /// Something must be fetched first; then [`Gate::resume`].
     Waiting(Waiting),
+    /// Windows that several processes share must be asked first; then [`Gate::counted`].
+    Counting(Counting),
+}
+
+/// A call whose token and binding are proved, and whose charges are made outside.
+#[derive(Clone, Debug)]
+pub struct Counting {
+    bound: BoundToken,
+    charges: Box<[SharedCharge]>,
+}
+
+impl Counting {
+    /// What is needed, in a word.
+    pub const NEED: &'static str = "the shared windows";
+
+    /// What it is charged, at least one.
+    pub fn charges(&self) -> &[SharedCharge] {
+        &self.charges
+    }
+}
+
+/// What of a call was proved before its walk.
+#[derive(Clone, Copy)]
+struct Proved<'a> {
+    bound: &'a BoundToken,
+    counted: Option<&'a Counted>,
+}
+
+impl<'a> Proved<'a> {
+    const fn by(bound: &'a BoundToken) -> Self {
+        Self { bound, counted: None }
+    }
 }
 
 /// A call that waits, with the proof so far: none is needed to fetch keys, so nothing was charged or remembered.
@@ -124,6 +156,7 @@ impl State {
 enum Stop {
     Denied(Denial),
     Needs(Need),
+    Counts(Counting),
 }
 
 impl From<Denial> for Stop {
@@ -149,7 +182,14 @@ impl Gate {
 
     /// The same, with identities proved as `identity` says.
     pub fn with_identity(config: Config, audit: Option<Audit>, identity: Identity) -> Result<Self, ConfigError> {
-        let hasher = KeyHasher::random();
+        let hasher = match config.state.as_ref().map(|state| state.secret.bytes()) {
+            None => KeyHasher::random(),
+            Some(Some(secret)) => KeyHasher::from_secret(secret, "mcp-fastguard: names of what processes share, 1"),
+            Some(None) => {
+                let message = "needed, or `FASTGUARD_STATE_SECRET`: processes agree by it";
+                return Err(ConfigError::at("state.secret_file", message));
+            }
+        };
         let scopes = Arc::new(ScopeTable::new(&config, &[]));
         let state = State {
             digest: config.digest().into(),
@@ -181,6 +221,9 @@ impl Gate {
 
     fn replace(&self, config: Config, code: Vec<CodeRule>) -> Result<(), ConfigError> {
         let before = self.state();
+        if config.state != before.config.state {
+            return Err(ConfigError::at("state", "cannot change while the guard runs: start it anew"));
+        }
         let scopes = Arc::new(ScopeTable::new(&config, &code));
         let state = State {
             digest: config.digest().into(),
@@ -250,7 +293,24 @@ impl Gate {
         detach: &impl Detach,
     ) -> Result<Decision, GateError> {
         let observed = self.state().observed.at(now.unix);
-        self.decide(request, within, answered, now, detach, observed)
+        self.decide(request, within.map(Proved::by), answered, now, detach, observed)
+    }
+
+    /// Goes on with a call after its shared windows were asked. `request` is the one that `counting` came of. `lets_pass`: what
+    /// observed rooms refuse, as [`Gate::check_observed`] does.
+    pub fn counted(
+        &self,
+        request: &ToolRequest,
+        counting: &Counting,
+        (verdict, mode): (&Verdict, &'static str),
+        now: Now,
+        detach: &impl Detach,
+        lets_pass: bool,
+    ) -> Result<Decision, GateError> {
+        let observed = if lets_pass { self.state().observed.at(now.unix) } else { ObservedRooms::NONE };
+        let counted = Counted::new(&counting.charges, verdict, mode);
+        let proved = Proved { bound: &counting.bound, counted: Some(&counted) };
+        self.decide(request, Some(proved), Answered::default(), now, detach, observed)
     }
 
     /// Whether a room's refusals are only observed now.
@@ -259,19 +319,10 @@ impl Gate {
     }
 
     /// Decides another message of a caller whose token and binding were proved by `parent`: a nested call, a mounted server,
-    /// a background task. Expiry and revocation are checked again, limits and policy anew.
-    pub fn check_nested(
-        &self,
-        parent: &AllowedCall,
-        request: &ToolRequest,
-        now: Now,
-    ) -> Result<AllowedCall, GateError> {
-        let proved = Some(parent.admitted().bound());
-        match self.decide(request, proved, Answered::default(), now, &Attached, ObservedRooms::NONE)? {
-            Decision::Allowed(call) => Ok(call),
-            Decision::Observed(observed) => Err(observed.denial().clone().into()),
-            Decision::Waiting(waiting) => Err(Fault::NeedsAuthorize { need: waiting.need().name() }.into()),
-        }
+    /// a background task. Expiry and revocation are checked again, limits and policy anew. Never [`Decision::Waiting`].
+    pub fn check_nested(&self, parent: &AllowedCall, request: &ToolRequest, now: Now) -> Result<Decision, GateError> {
+        let proved = Some(Proved::by(parent.admitted().bound()));
+        self.decide(request, proved, Answered::default(), now, &Attached, ObservedRooms::NONE)
     }
 
     /// Checks headers, token and binding alone, before a long body is read (decision 9). Charges and records nothing
@@ -290,7 +341,8 @@ impl Gate {
             identify(&state, &received, answered, now, Use::Look, &mut trail, detach)
         });
         match walked {
-            Ok(_) => Ok(None),
+            // Nothing is charged for a look.
+            Ok(_) | Err(Stop::Counts(_)) => Ok(None),
             Err(Stop::Needs(need)) => Ok(Some(Waiting { need })),
             Err(Stop::Denied(denial)) => Err(self.refuse(&state, request, trail, denial, now)),
         }
@@ -354,7 +406,7 @@ impl Gate {
     fn decide(
         &self,
         request: &ToolRequest,
-        proved: Option<&BoundToken>,
+        proved: Option<Proved<'_>>,
         answered: Answered<'_>,
         now: Now,
         detach: &impl Detach,
@@ -374,6 +426,7 @@ impl Gate {
                 Ok(Decision::Allowed(call.recorded_as(record)))
             }
             Err(Stop::Needs(need)) => Ok(Decision::Waiting(Waiting { need })),
+            Err(Stop::Counts(counting)) => Ok(Decision::Counting(counting)),
             Err(Stop::Denied(denial)) if observed.contains(denial.room()) && !denial.is_always_enforced() => {
                 self.let_pass(&state, request, trail, denial, now).map(Decision::Observed)
             }
@@ -452,7 +505,7 @@ fn keep(audit: &Audit, event: Event, is_known: bool) -> Result<(), Fault> {
 fn walk(
     state: &State,
     request: &ToolRequest,
-    proved: Option<&BoundToken>,
+    proved: Option<Proved<'_>>,
     answered: Answered<'_>,
     now: Now,
     trail: &mut Trail,
@@ -463,7 +516,7 @@ fn walk(
     trail.session = received.session().map(Box::from);
     let bound = match proved {
         None => identify(state, &received, answered, now, Use::Once, trail, detach)?,
-        Some(bound) => {
+        Some(Proved { bound, .. }) => {
             state.tokens.recheck(bound.token(), now.unix)?;
             trail.caller = Some(Arc::clone(bound.token().caller()));
             bound.clone()
@@ -476,7 +529,21 @@ fn walk(
         return Err(denial.into());
     }
     let (session, peer) = (received.session(), received.peer());
-    let admitted = match state.limits.admit(bound, target, request.payload(), session, peer, now.tick) {
+    let admitted = match proved.and_then(|proved| proved.counted) {
+        Some(counted) => {
+            trail.limits_mode = Some(counted.mode);
+            Limits::admit_counted(bound, target, counted)
+        }
+        None if state.limits.is_shared() => {
+            match state.limits.charges(&bound, &target, request.payload(), session, peer) {
+                Err(denial) => Err(Box::new((target, denial))),
+                Ok(charges) if charges.is_empty() => Ok(Limits::admit_uncounted(bound, target)),
+                Ok(charges) => return Err(Stop::Counts(Counting { charges: charges.to_shared(), bound })),
+            }
+        }
+        None => state.limits.admit(bound, target, request.payload(), session, peer, now.tick),
+    };
+    let admitted = match admitted {
         Ok(admitted) => admitted,
         Err(refused) => {
             let (target, denial) = *refused;

@@ -4,6 +4,8 @@ use std::hash::{BuildHasher, Hasher};
 
 use siphasher::sip128::{Hasher128, SipHasher13};
 
+use crate::jose::Mac;
+
 /// Hashes lists of byte strings to 128 bits under keys drawn at random.
 #[derive(Clone, Debug)]
 pub struct KeyHasher {
@@ -21,6 +23,14 @@ impl KeyHasher {
             hasher.finish()
         };
         Self { first: draw(1), second: draw(2) }
+    }
+
+    /// Makes the keys of a secret, so that processes that have it agree. `purpose` keeps the uses of a secret apart.
+    pub fn from_secret(secret: &[u8], purpose: &str) -> Self {
+        let tag = Mac::new(secret).tag(purpose.as_bytes());
+        let word = |bytes: &[u8]| bytes.iter().fold(0, |word, byte| word << 8 | u64::from(*byte));
+        let (first, rest) = tag.split_at(8);
+        Self { first: word(first), second: word(rest.get(..8).unwrap_or_default()) }
     }
 
     /// Hashes the parts, each preceded by its length, so that no two lists run together.
@@ -64,6 +74,14 @@ mod tests {
         let hasher = KeyHasher::random();
         assert_ne!(hasher.hash(&[b"ab", b"c"]), hasher.hash(&[b"a", b"bc"]));
         assert_eq!(hasher.hash(&[b"ab", b"c"]), hasher.hash(&[b"ab", b"c"]));
+    }
+
+    #[test]
+    fn hashers_of_one_secret_agree_and_of_two_purposes_do_not() {
+        let of = |secret: &[u8], purpose| KeyHasher::from_secret(secret, purpose).hash(&[b"a"]);
+        assert_eq!(of(b"secret", "limits"), of(b"secret", "limits"));
+        assert_ne!(of(b"secret", "limits"), of(b"secret", "replays"));
+        assert_ne!(of(b"secret", "limits"), of(b"other", "limits"));
     }
 
     #[test]

@@ -45,6 +45,7 @@ fn decision(id: u64) -> Event {
         policy: "00".into(),
         checks: Checks::passed_through(Room::Policy),
         limit: None,
+        limits_mode: None,
     }
     .into()
 }

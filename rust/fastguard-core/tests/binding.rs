@@ -745,7 +745,7 @@ impl Guarded {
         match self.gate.check(&Self::request(tool, headers), now_at(NOW)) {
             Ok(Decision::Allowed(_)) => Ok(()),
             Ok(Decision::Observed(_)) => panic!("nothing is observed here"),
-            Ok(Decision::Waiting(_)) => panic!("nothing is to be waited for"),
+            Ok(Decision::Waiting(_) | Decision::Counting(_)) => panic!("nothing is to be waited for"),
             Err(GateError::Denied(denial)) => Err(denial),
             Err(GateError::Faulted(fault)) => panic!("{fault}"),
         }

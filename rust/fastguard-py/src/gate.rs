@@ -7,13 +7,14 @@ use fastguard_core::blocks::Block;
 use fastguard_core::clock::{Now, UnixTime};
 use fastguard_core::config::{Config, ConfigError, DpopMode, Rule, Tier};
 use fastguard_core::denial::{Denial, Fault, GateError, Room};
-use fastguard_core::gate::{Decision, Gate as Core, Outcome};
+use fastguard_core::gate::{Counting as Windows, Decision, Gate as Core, Outcome};
 use fastguard_core::jose::Algorithm;
+use fastguard_core::limits::Verdict;
 use fastguard_core::policy::CodeRule;
 use fastguard_core::request::Kind;
 use fastguard_core::token::{Answered, Identity, KeyPlace, KeySource, LOCAL_AUDIENCE, Need, Revocation, unavailable};
 use pyo3::prelude::*;
-use pyo3::types::PyTuple;
+use pyo3::types::{PyBytes, PyTuple};
 
 use crate::call::{AllowedCall, ObservedCall, Proof};
 use crate::error::{caught, denied, faulted, misconfigured, misused};
@@ -39,6 +40,14 @@ type KeySourceFields<'py> = (
     Option<PathBuf>,
     Option<PathBuf>,
     Option<PathBuf>,
+);
+
+/// What Python's `StateSettings` is made of, in its order.
+type StateFields = (
+    (String, Option<String>, Option<PathBuf>, Option<PathBuf>),
+    (Option<PathBuf>, Option<PathBuf>),
+    (String, f64, u32),
+    (&'static str, &'static str),
 );
 
 /// What Python's `IntrospectionSource` is made of, in its order.
@@ -68,6 +77,43 @@ impl Waiting {
             Need::Identity(text) | Need::Introspection(text) => Some(text),
         }
     }
+}
+
+/// A call whose windows several processes share: they are asked outside, once, and then [`Gate::counted`].
+#[pyclass(frozen, module = "mcp_fastguard")]
+pub(crate) struct Counting {
+    core: Windows,
+    /// What it came of, so that no verdict lets another request pass.
+    request: Py<ToolRequest>,
+    is_spent: AtomicBool,
+}
+
+#[pymethods]
+impl Counting {
+    /// One for each window: the rule's name, the key (16 bytes), the quota, the window in seconds, the cost.
+    #[getter]
+    fn charges<'py>(&self, py: Python<'py>) -> Vec<ChargeFields<'py>> {
+        let charges = self.core.charges().iter().map(|charge| {
+            let key = PyBytes::new(py, &charge.key.to_le_bytes());
+            (charge.rule.to_string(), key, charge.quota, charge.window.as_secs_f64(), charge.cost)
+        });
+        charges.collect()
+    }
+}
+
+/// What Python's `Charge` is made of, in its order.
+type ChargeFields<'py> = (String, Bound<'py, PyBytes>, u64, f64, u32);
+
+/// The modes that a record may name.
+const MODES: [&str; 5] = ["exact", "leased", "local", "refuse", "overdrawn"];
+
+fn verdict(place: Option<usize>, is_admitted: bool, remaining: u64, retry_after: Option<f64>) -> PyResult<Verdict> {
+    let retry_after = retry_after.map(Duration::try_from_secs_f64).transpose().map_err(misused)?;
+    Ok(match (place, is_admitted) {
+        (Some(tightest), true) => Verdict::Admitted { tightest, remaining },
+        (Some(place), false) => Verdict::Refused { place, remaining, retry_after },
+        (None, _) => Verdict::Unavailable { retry_after: retry_after.unwrap_or(Duration::from_secs(1)) },
+    })
 }
 
 /// What a call has waited for already, as Python says it.
@@ -103,6 +149,19 @@ fn read(text: &str, file: Option<&str>, is_json: bool, folder: &Path) -> PyResul
         let secret = std::fs::read(folder.join(&name));
         let secret = secret.map_err(|error| misconfigured(ConfigError::at(key, format!("`{name}`: {error}"))))?;
         config.set_nonce_secret(key, &secret).map_err(misconfigured)?;
+    }
+    if let Some(state) = config.state.clone() {
+        for (key, name) in state.files() {
+            let at = || format!("state.{key}");
+            std::fs::File::open(folder.join(name))
+                .map_err(|error| misconfigured(ConfigError::at(at(), format!("`{name}`: {error}"))))?;
+        }
+        if let Some(name) = state.secret_file {
+            let key = "state.secret_file";
+            let secret = std::fs::read(folder.join(&name));
+            let secret = secret.map_err(|error| misconfigured(ConfigError::at(key, format!("`{name}`: {error}"))))?;
+            config.set_state_secret(key, &secret).map_err(misconfigured)?;
+        }
     }
     Ok(config)
 }
@@ -161,11 +220,21 @@ impl Gate {
         self.core.state().receiver().metadata_url().to_owned()
     }
 
-    fn decided<'py>(&self, py: Python<'py>, decision: Result<Decision, GateError>) -> PyResult<Bound<'py, PyAny>> {
+    fn decided<'py>(
+        &self,
+        py: Python<'py>,
+        request: &Bound<'py, ToolRequest>,
+        decision: Result<Decision, GateError>,
+    ) -> PyResult<Bound<'py, PyAny>> {
         match decision {
             Ok(Decision::Allowed(core)) => Ok(Bound::new(py, AllowedCall { core })?.into_any()),
             Ok(Decision::Observed(core)) => Ok(Bound::new(py, ObservedCall { core })?.into_any()),
             Ok(Decision::Waiting(waiting)) => Ok(Bound::new(py, Waiting { need: waiting.need().clone() })?.into_any()),
+            Ok(Decision::Counting(core)) => Ok(Bound::new(
+                py,
+                Counting { core, request: request.clone().unbind(), is_spent: AtomicBool::new(false) },
+            )?
+            .into_any()),
             Err(error) => Err(self.refused(&error)),
         }
     }
@@ -223,6 +292,7 @@ impl Gate {
             Ok(Decision::Allowed(core)) => Ok(AllowedCall { core }),
             Ok(Decision::Observed(observed)) => Err(self.denied(observed.denial())),
             Ok(Decision::Waiting(waiting)) => Err(faulted(&Fault::NeedsAuthorize { need: waiting.need().name() })),
+            Ok(Decision::Counting(_)) => Err(faulted(&Fault::NeedsAuthorize { need: Windows::NEED })),
             Err(error) => Err(self.refused(&error)),
         }
     }
@@ -231,22 +301,56 @@ impl Gate {
     fn decide<'py>(
         &self,
         py: Python<'py>,
-        request: &ToolRequest,
+        request: &Bound<'py, ToolRequest>,
         has_waited: bool,
         attested: Option<&Attested>,
         observes: bool,
         now: Option<f64>,
     ) -> PyResult<Bound<'py, PyAny>> {
         let now = self.now(now)?;
-        let (request, answered, detach) = (&request.core, answered(has_waited, attested), Released(py));
+        let (core, answered, detach) = (&request.get().core, answered(has_waited, attested), Released(py));
         let decision = caught(|| {
             if observes {
-                self.core.check_observed(request, None, answered, now, &detach)
+                self.core.check_observed(core, None, answered, now, &detach)
             } else {
-                self.core.check_through(request, answered, now, &detach)
+                self.core.check_through(core, answered, now, &detach)
             }
         })?;
-        self.decided(py, decision)
+        self.decided(py, request, decision)
+    }
+
+    /// Goes on with a call whose shared windows were asked. `place`: of the window with the least left, or of the one that has no
+    /// room; none where the store is away and such calls are refused. A verdict counts once, unless the gate itself fails.
+    #[pyo3(signature = (counting, mode, *, place, is_admitted, remaining = 0, retry_after = None, observes = false, now = None))]
+    #[expect(clippy::too_many_arguments, reason = "keyword arguments, as Python passes them")]
+    fn counted<'py>(
+        &self,
+        py: Python<'py>,
+        counting: &Counting,
+        mode: &str,
+        place: Option<usize>,
+        is_admitted: bool,
+        remaining: u64,
+        retry_after: Option<f64>,
+        observes: bool,
+        now: Option<f64>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let now = self.now(now)?;
+        let mode = MODES.into_iter().find(|known| *known == mode);
+        let mode = mode.ok_or_else(|| misused("the mode of the limits is not known"))?;
+        let verdict = verdict(place, is_admitted, remaining, retry_after)?;
+        if counting.is_spent.swap(true, Ordering::AcqRel) {
+            return Err(faulted(&Fault::Internal {
+                reason: "the verdict on a call's windows was used already".to_owned(),
+            }));
+        }
+        let (request, detach) = (counting.request.bind(py), Released(py));
+        let core = &request.get().core;
+        let decision = caught(|| self.core.counted(core, &counting.core, (&verdict, mode), now, &detach, observes))?;
+        if matches!(decision, Err(GateError::Faulted(_))) {
+            counting.is_spent.store(false, Ordering::Release);
+        }
+        self.decided(py, request, decision)
     }
 
     #[pyo3(signature = (request, *, has_waited = false, attested = None, now = None))]
@@ -319,19 +423,17 @@ impl Gate {
         &self,
         py: Python<'py>,
         parent: Proof<'py>,
-        request: &ToolRequest,
+        request: &Bound<'py, ToolRequest>,
         observes: bool,
         now: Option<f64>,
     ) -> PyResult<Bound<'py, PyAny>> {
         let now = self.now(now)?;
-        let request = &request.core;
+        let core = &request.get().core;
         let decision = caught(|| match &parent {
-            Proof::Allowed(parent) if !observes => {
-                self.core.check_nested(&parent.get().core, request, now).map(Decision::Allowed)
-            }
-            parent => self.core.check_observed(request, parent.bound(), Answered::default(), now, &Released(py)),
+            Proof::Allowed(parent) if !observes => self.core.check_nested(&parent.get().core, core, now),
+            parent => self.core.check_observed(core, parent.bound(), Answered::default(), now, &Released(py)),
         })?;
-        self.decided(py, decision)
+        self.decided(py, request, decision)
     }
 
     #[pyo3(signature = (call, now = None))]
@@ -449,6 +551,19 @@ impl Gate {
             self.noted_block("unblocked", block, None, wall(now)?)?;
         }
         Ok(was_there)
+    }
+
+    /// `[state]`, where windows are shared: what Python's `StateSettings` is made of, in its order.
+    fn state_settings(&self) -> Option<StateFields> {
+        let state = self.core.state();
+        let (config, mode) = (state.config(), state.config().limit_mode());
+        let store = config.state.as_ref()?;
+        let path = |name: &Option<String>| name.as_ref().map(|name| self.folder.join(name));
+        let place = (store.url.clone(), store.user.clone(), path(&store.password_file), path(&store.ca_file));
+        let certificate = (path(&store.client_certificate), path(&store.client_key));
+        let bounds = (store.prefix.clone(), store.budget.get().as_secs_f64(), store.processes);
+        let degrade = config.limits.degrade.unwrap_or_default();
+        Some((place, certificate, bounds, (mode.name(), degrade.name())))
     }
 
     fn key_sources<'py>(&self, py: Python<'py>) -> PyResult<Vec<KeySourceFields<'py>>> {

@@ -80,6 +80,8 @@ pub struct Decision {
     pub checks: Checks,
     /// The limit that decided or came closest, and how many calls it leaves.
     pub limit: Option<(Arc<str>, u64)>,
+    /// How windows that several processes share were counted; `None` where they are this process's own.
+    pub limits_mode: Option<&'static str>,
 }
 
 /// What was decided.

@@ -60,6 +60,7 @@ impl Scribe {
             limit.number("remaining", *remaining);
             limit.close();
         }
+        object.text_if("limits_mode", decision.limits_mode);
         object.text("policy", &decision.policy);
         if let Some(elapsed) = decision.elapsed_nanos {
             object.thousandths("decided_in_us", elapsed);

@@ -183,6 +183,7 @@ fn decision(id: u64) -> Decision {
         policy: "sha256:00".into(),
         checks: Checks::passed_through(Room::Policy),
         limit: Some(("principal".into(), 999)),
+        limits_mode: None,
     }
 }
 
@@ -195,6 +196,7 @@ fn unverified(peer: &str, denial: &Denial) -> Event {
         arguments: Arguments::None,
         checks: Checks::refused_by(denial.room()),
         limit: None,
+        limits_mode: None,
         ..decision(1)
     }
     .into()

@@ -4,6 +4,7 @@ mod dpop;
 mod issuers;
 mod limits;
 mod rules;
+mod state;
 mod url;
 
 use super::dpop::Dpop;
@@ -46,6 +47,7 @@ pub(super) fn check(config: &Config) -> Result<(), ConfigError> {
     issuers::check(config, &mut findings);
     rules::check(config, &mut findings);
     limits::check(config, &mut findings);
+    state::check(config, &mut findings);
     check_audit(config, &mut findings);
     if config.tokens.leeway.get() > Duration::from_secs(300) {
         findings.add("tokens.leeway", "at most 5m: more is no tolerance for clocks");
@@ -151,6 +153,7 @@ fn check_stdio(config: &Config, findings: &mut Findings) {
 pub(super) fn warnings(config: &Config) -> Vec<Warning> {
     let mut warnings = rules::warnings(config);
     warnings.extend(dpop::warnings(config));
+    state::warn(config, &mut warnings);
     if !config.audit.enabled {
         let message = "no record is kept: nobody will be able to say who called what".to_owned();
         warnings.push(Warning { key: "audit.enabled".to_owned(), message });

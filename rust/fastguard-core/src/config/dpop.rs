@@ -1,14 +1,11 @@
 //! `[dpop]`: tokens bound to a key (RFC 9449).
 
-use std::fmt;
-use std::sync::Arc;
-
 use serde::{Deserialize, Serialize};
 
 use super::error::ConfigError;
-use super::schema::Config;
+use super::secret::Secret;
 use super::values::Span;
-use crate::bounds::{MIN_NONCE_SECRET_BYTES, REPLAY_ENTRIES};
+use crate::bounds::REPLAY_ENTRIES;
 use crate::jose::Algorithms;
 
 /// `[dpop]`: tokens bound to a key.
@@ -33,7 +30,7 @@ pub struct Dpop {
     pub replay_entries: usize,
     /// Comes by file or environment, and has no place in the digest.
     #[serde(skip)]
-    pub nonce_secret: NonceSecret,
+    pub nonce_secret: Secret,
 }
 
 impl Default for Dpop {
@@ -45,7 +42,7 @@ impl Default for Dpop {
             nonce: NonceMode::Off,
             nonce_secret_file: None,
             replay_entries: REPLAY_ENTRIES,
-            nonce_secret: NonceSecret::default(),
+            nonce_secret: Secret::default(),
         }
     }
 }
@@ -84,39 +81,4 @@ pub enum NonceMode {
     Off,
     /// Proofs without one of the last minutes are refused (RFC 9449 section 9).
     Required,
-}
-
-/// The secret that nonces are made of.
-#[derive(Clone, Default)]
-pub struct NonceSecret(Option<Arc<[u8]>>);
-
-impl NonceSecret {
-    /// The bytes, where there are any.
-    pub fn bytes(&self) -> Option<&[u8]> {
-        self.0.as_deref()
-    }
-}
-
-impl fmt::Debug for NonceSecret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(if self.0.is_some() { "NonceSecret(set)" } else { "NonceSecret(unset)" })
-    }
-}
-
-impl Config {
-    /// Takes in the secret of nonces. `key` is where it comes from. White space at its end is not part of it, since editors add it.
-    pub fn set_nonce_secret(&mut self, key: &str, bytes: &[u8]) -> Result<(), ConfigError> {
-        if self.dpop.nonce_secret.bytes().is_some() {
-            return Err(ConfigError::at(
-                key,
-                "the secret of nonces comes by the file or by the environment, not by both",
-            ));
-        }
-        let bytes = bytes.trim_ascii_end();
-        if bytes.len() < MIN_NONCE_SECRET_BYTES {
-            return Err(ConfigError::at(key, format!("the secret must have at least {MIN_NONCE_SECRET_BYTES} bytes")));
-        }
-        self.dpop.nonce_secret = NonceSecret(Some(bytes.into()));
-        Ok(())
-    }
 }

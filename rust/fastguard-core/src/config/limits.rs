@@ -6,6 +6,7 @@ use std::fmt;
 use serde::de::{Error, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
+use super::schema::Config;
 use super::values::{Quota, Required};
 
 /// `[limits]`: how often.
@@ -18,6 +19,13 @@ pub struct Limits {
     pub rules: Vec<LimitRule>,
     /// Most windows that are kept at once. Default: 1000000.
     pub max_keys: usize,
+    /// Whose windows count: `local`, this process's own; `exact` and `leased`, those that all processes share by the server of
+    /// `[state]`. Default: `exact` with `[state]`, else `local`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mode: Option<LimitMode>,
+    /// What holds while that server is away: `local`, each process admits its share of every quota; `refuse`, none. Default: local.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub degrade: Option<OnStoreFailure>,
 }
 
 impl Default for Limits {
@@ -32,7 +40,58 @@ impl Default for Limits {
             role: None,
             claim: BTreeMap::new(),
         };
-        Self { rules: vec![rule], max_keys: 1_000_000 }
+        Self { rules: vec![rule], max_keys: 1_000_000, mode: None, degrade: None }
+    }
+}
+
+/// Whose windows count.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "lowercase")]
+pub enum LimitMode {
+    /// Each process has its own.
+    Local,
+    /// All processes share them: one round trip for each call.
+    Exact,
+    /// The same, and each process takes permits in advance.
+    Leased,
+}
+
+impl LimitMode {
+    /// The word.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Local => "local",
+            Self::Exact => "exact",
+            Self::Leased => "leased",
+        }
+    }
+
+    /// Whether several processes share the windows.
+    pub const fn is_shared(self) -> bool {
+        !matches!(self, Self::Local)
+    }
+}
+
+/// What holds while the server of `[state]` is away.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "lowercase")]
+pub enum OnStoreFailure {
+    /// Each process admits its share of every quota.
+    #[default]
+    Local,
+    /// Calls that any rule counts are refused.
+    Refuse,
+}
+
+impl OnStoreFailure {
+    /// The word.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Local => "local",
+            Self::Refuse => "refuse",
+        }
     }
 }
 
@@ -143,6 +202,14 @@ impl Per {
 
 /// What a rule counts, whoever it is said of: rules that agree in it name the same thing.
 pub(crate) type Counted<'a> = (BTreeSet<Per>, Option<&'a str>, Option<&'a str>);
+
+impl Config {
+    /// Whose windows count.
+    pub fn limit_mode(&self) -> LimitMode {
+        let unsaid = if self.state.is_some() { LimitMode::Exact } else { LimitMode::Local };
+        self.limits.mode.unwrap_or(unsaid)
+    }
+}
 
 impl LimitRule {
     /// The rule's name in records and answers: its own, or one made of what it says.

@@ -9,17 +9,21 @@ mod glob;
 mod limits;
 mod read;
 mod schema;
+mod secret;
+mod state;
 mod values;
 
 pub use certificates::{CertificateSource, Certificates};
 pub use cost::Cost;
-pub use dpop::{Dpop, DpopMode, NonceMode, NonceSecret};
+pub use dpop::{Dpop, DpopMode, NonceMode};
 pub use error::{ConfigError, Problem, Warning};
 pub use glob::{Glob, Named};
 pub(crate) use limits::Counted;
-pub use limits::{LimitRule, Limits, Per};
+pub use limits::{LimitMode, LimitRule, Limits, OnStoreFailure, Per};
 pub use schema::{
     Audit, Binding, Config, Issuer, Observe, ObservedRoom, OnAuditFailure, Proxies, Resource, Rule, Scope, Stdio, Tier,
     Tokens,
 };
+pub use secret::Secret;
+pub use state::State;
 pub use values::{Date, Network, Quota, Required, Span};

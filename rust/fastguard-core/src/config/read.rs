@@ -56,6 +56,7 @@ impl Config {
             ["FASTGUARD_TOKEN", "FASTGUARD_CONFIG", "FASTGUARD_VECTORS", "FASTGUARD_NODE_TOOLS"];
         const PROXIES: &str = "FASTGUARD_PROXIES_ADDRESSES";
         const NONCE_SECRET: &str = "FASTGUARD_DPOP_NONCE_SECRET";
+        const STATE_SECRET: &str = "FASTGUARD_STATE_SECRET";
         let own = self.stdio.as_ref().and_then(|stdio| stdio.token_variable.clone());
         for (name, value) in variables.filter(|(name, _)| name.starts_with("FASTGUARD_")) {
             if name == PROXIES {
@@ -63,8 +64,10 @@ impl Config {
                 self.proxies.addresses = addresses.map_err(|message| ConfigError::at(name, message))?;
             } else if name == NONCE_SECRET {
                 self.set_nonce_secret(&name, value.as_bytes())?;
+            } else if name == STATE_SECRET {
+                self.set_state_secret(&name, value.as_bytes())?;
             } else if !ELSEWHERE.contains(&&*name) && own.as_deref() != Some(&*name) {
-                let known = ELSEWHERE.into_iter().chain([PROXIES, NONCE_SECRET]);
+                let known = ELSEWHERE.into_iter().chain([PROXIES, NONCE_SECRET, STATE_SECRET]);
                 let problem = Problem::new(&*name, "this environment variable sets nothing").nearest(&name, known);
                 return Err(ConfigError::new(vec![problem]));
             }

@@ -9,6 +9,7 @@ use super::cost::Cost;
 use super::dpop::Dpop;
 use super::error::ConfigError;
 use super::limits::Limits;
+use super::state::State;
 use super::values::{Date, Network, Quota, Required, Span};
 
 /// The whole file.
@@ -41,6 +42,9 @@ pub struct Config {
     /// How often.
     #[serde(default)]
     pub limits: Limits,
+    /// Where several processes keep what they share.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state: Option<State>,
     /// Rules for tools, by name or glob.
     #[serde(default)]
     pub tools: BTreeMap<String, Rule>,

@@ -47,6 +47,7 @@ impl Denial {
             Self::ReplaysFull { .. } => "dpop.replay_entries",
             Self::QuotaSpent { .. } => "limits.rules",
             Self::WindowsFull { .. } => "limits.max_keys",
+            Self::LimitsUnavailable { .. } => "limits.degrade",
             Self::TargetUnknown { .. } | Self::CostUnreadable { .. } => "tools",
             Self::ScopeInsufficient { rule, .. }
             | Self::TierBlocked { rule }
@@ -161,6 +162,7 @@ impl fmt::Display for Denial {
                 write!(f, "the token is not bound to a key, which {demanded_by} demands")
             }
             Self::QuotaSpent { rule, .. } => write!(f, "the quota of `{rule}` is spent"),
+            Self::LimitsUnavailable { .. } => f.write_str("the store of the shared limits is away"),
             Self::WindowsFull { rule, .. } => write!(f, "no window is free for `{rule}`"),
             Self::CostUnreadable { tool } => {
                 write!(f, "the argument that `{}` is charged by is no number", Shown(tool))

@@ -18,6 +18,8 @@ pub(super) struct Trail {
     pub(super) target: Option<Target>,
     pub(super) peer: Option<IpAddr>,
     pub(super) session: Option<Box<str>>,
+    /// How shared windows were counted.
+    pub(super) limits_mode: Option<&'static str>,
     /// False where a refusal is only observed.
     pub(super) is_enforced: bool,
     /// Kept only where a refusal may be observed.
@@ -28,7 +30,16 @@ pub(super) struct Trail {
 impl Trail {
     /// `keeps_bound`: a refusal may be observed, and its call needs the identity.
     pub(super) const fn new(keeps_bound: bool) -> Self {
-        Self { caller: None, target: None, peer: None, session: None, is_enforced: true, bound: None, keeps_bound }
+        Self {
+            caller: None,
+            target: None,
+            peer: None,
+            session: None,
+            limits_mode: None,
+            is_enforced: true,
+            bound: None,
+            keeps_bound,
+        }
     }
 
     pub(super) fn keep(&mut self, bound: &BoundToken) {
@@ -104,6 +115,7 @@ impl Trail {
             policy: Arc::clone(policy),
             checks: Checks::default(),
             limit: None,
+            limits_mode: self.limits_mode,
         }
     }
 }

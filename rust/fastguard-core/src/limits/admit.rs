@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::charges::Charges;
 use super::cost::Tools;
 use super::rules::{Call, Group, compile};
+use super::shared::Counted;
 use super::table::{Charge, Refusal, WindowTable};
 use crate::call::{BoundToken, Target};
 use crate::clock::Tick;
@@ -61,13 +62,16 @@ pub struct Limits {
     tools: Tools,
     table: Arc<WindowTable>,
     hasher: KeyHasher,
+    /// Whether the windows are those of all processes, which are asked outside.
+    is_shared: bool,
 }
 
 impl Limits {
     /// Compiles `[limits]`.
     pub fn new(config: &Config, hasher: KeyHasher) -> Self {
         let table = Arc::new(WindowTable::new(config.limits.max_keys));
-        Self { groups: compile(config, &hasher), tools: Tools::new(config), table, hasher }
+        let is_shared = config.limit_mode().is_shared();
+        Self { groups: compile(config, &hasher), tools: Tools::new(config), table, hasher, is_shared }
     }
 
     /// Compiles a changed `[limits]`. Windows of rules that differ in nothing but their count keep what they counted.
@@ -78,7 +82,13 @@ impl Limits {
             tools: Tools::new(config),
             table: Arc::clone(&self.table),
             hasher: self.hasher.clone(),
+            is_shared: config.limit_mode().is_shared(),
         }
+    }
+
+    /// Whether the windows are those of all processes: then [`Limits::charges`] are made outside the core.
+    pub const fn is_shared(&self) -> bool {
+        self.is_shared
     }
 
     /// The windows.
@@ -142,6 +152,23 @@ impl Limits {
                 })
             }
         }
+    }
+
+    /// Takes what the store has said of the charges of a call. A refusal gives the target back, for the record.
+    pub(crate) fn admit_counted(
+        bound: BoundToken,
+        target: Target,
+        counted: &Counted,
+    ) -> Result<AdmittedCall, Box<(Target, Denial)>> {
+        match &counted.standing {
+            Ok(standing) => Ok(AdmittedCall { bound, target, standing: standing.clone() }),
+            Err(denial) => Err(Box::new((target, denial.clone()))),
+        }
+    }
+
+    /// A call that no rule counts.
+    pub(crate) const fn admit_uncounted(bound: BoundToken, target: Target) -> AdmittedCall {
+        AdmittedCall { bound, target, standing: None }
     }
 
     /// Finds the charges of a call and makes them. A refusal gives the target back, for the record.

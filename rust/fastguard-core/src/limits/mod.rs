@@ -4,12 +4,15 @@ mod admit;
 mod charges;
 mod cost;
 mod rules;
+mod shared;
 mod sliding;
 mod table;
 mod window;
 
 pub use admit::{AdmittedCall, Limits, MAX_RULES, MAX_WINDOWS, Standing};
 pub use charges::{Charges, PlannedCharge};
+pub(crate) use shared::Counted;
+pub use shared::{SharedCharge, Verdict};
 pub use sliding::SlidingWindow;
 pub use table::{Admitted, Charge, ClockSource, Refusal, Refused, WindowTable};
 pub use window::{Admission, LONGEST_WINDOW, SHORTEST_WINDOW, WindowSpec};

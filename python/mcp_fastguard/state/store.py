@@ -1,0 +1,139 @@
+"""The server that processes share, by redis-py: Redis 7 and later, or Valkey."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import time
+from typing import TYPE_CHECKING, Any, Final, cast
+
+from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.credentials import CredentialProvider
+from redis.exceptions import NoScriptError
+
+from mcp_fastguard.state.window_script import StoreUnavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from mcp_fastguard.state.deployment import StateSettings
+
+__all__ = ["RedisStore"]
+
+logger = logging.getLogger("mcp_fastguard")
+
+#: Connections of one event loop at most. Calls beyond wait for one, within their budget.
+MOST_CONNECTIONS: Final = 32
+
+#: The oldest server whose scripts may write after they have asked for the time.
+OLDEST: Final = (7, 0)
+
+#: A server that must not be used is looked at again after so many seconds.
+LOOK_AGAIN: Final = 10.0
+
+#: Longest password that is read. A file that is longer is not one password.
+MAX_PASSWORD_BYTES: Final = 4 * 1024
+
+
+class _Credentials(CredentialProvider):
+    """Reads the password anew for each connection, because it is renewed in its file."""
+
+    def __init__(self, user: str | None, file: Path | None) -> None:
+        self._user = user
+        self._file = file
+
+    def get_credentials(self) -> tuple[str] | tuple[str, str]:
+        password = ""
+        if self._file is not None:
+            with self._file.open("rb") as opened:
+                password = opened.read(MAX_PASSWORD_BYTES + 1).decode().strip()
+            if not password or len(password) > MAX_PASSWORD_BYTES:
+                raise StoreUnavailable("`state.password_file` does not hold one password")
+        return (self._user, password) if self._user is not None else (password,)
+
+
+class RedisStore:
+    """A ``LimitStore``. Belongs to the event loop that first uses it.
+
+    It keeps no budget of its own: put a ``BreakingStore`` in front.
+    """
+
+    def __init__(self, settings: StateSettings) -> None:
+        self._redis = Redis.from_pool(_pool(settings))
+        # One hash tag, so that a cluster keeps all of a deployment's keys in one place.
+        self._prefix = f"{{{settings.prefix}}}:"
+        self._digests: dict[str, str] = {}
+        self._is_fit = False
+        self._unfit: str | None = None
+        self._look_at = 0.0
+
+    async def run(self, script: str, keys: Sequence[bytes], args: Sequence[bytes | str | int]) -> object:
+        """Runs a script by its digest, and sends it whole where the server has lost it.
+
+        Raises:
+            StoreUnavailable: the server is too old, or forgets keys when its memory is full.
+            redis.exceptions.RedisError: whatever the server or the way there did.
+        """
+        if not self._is_fit:
+            await self._look()
+        digest = self._digests.get(script)
+        if digest is None:
+            # The name under which the server knows a script; nothing rests on it.
+            digest = self._digests[script] = hashlib.sha1(script.encode(), usedforsecurity=False).hexdigest()
+        try:
+            return cast("object", await self._redis.evalsha(digest, len(keys), *keys, *args))
+        except NoScriptError:
+            return cast("object", await self._redis.eval(script, len(keys), *keys, *args))
+
+    def key(self, purpose: str, digest: bytes) -> bytes:
+        """The name of a key."""
+        return f"{self._prefix}{purpose}:{digest.hex()}".encode()
+
+    async def aclose(self) -> None:
+        """Closes the connections."""
+        await self._redis.aclose()
+
+    async def _look(self) -> None:
+        """Whether the server may be used at all. One that forgets keys when its memory is full would forget what it counted."""
+        if time.monotonic() >= self._look_at:
+            self._unfit = _unfit(await self._redis.info("server", "memory"))
+            self._look_at = time.monotonic() + LOOK_AGAIN
+            if self._unfit is not None:
+                logger.error("the server of [state] is not used: %s", self._unfit)
+        if self._unfit is not None:
+            raise StoreUnavailable(self._unfit)
+        self._is_fit = True
+
+
+def _unfit(info: dict[str, Any]) -> str | None:
+    version = str(info.get("redis_version", ""))
+    parts = tuple(int(part) for part in version.split(".")[:2] if part.isdigit())
+    if parts < OLDEST:
+        return f"it is version {version or 'unknown'}, and 7.0 is needed"
+    policy = info.get("maxmemory_policy")
+    if info.get("maxmemory") and policy != "noeviction":
+        return f"its maxmemory-policy is {policy}, under which it forgets what was counted: set noeviction"
+    return None
+
+
+def _pool(settings: StateSettings) -> BlockingConnectionPool:
+    options: dict[str, Any] = {
+        "max_connections": MOST_CONNECTIONS,
+        # Those who wait for a connection do so within the budget of their call.
+        "timeout": None,
+        "retry": Retry(NoBackoff(), 0),
+    }
+    if settings.user is not None or settings.password_file is not None:
+        options["credential_provider"] = _Credentials(settings.user, settings.password_file)
+    if settings.url.startswith("rediss://"):
+        files = {
+            "ssl_ca_certs": settings.ca_file,
+            "ssl_certfile": settings.client_certificate,
+            "ssl_keyfile": settings.client_key,
+        }
+        options |= {name: str(file) for name, file in files.items() if file is not None}
+        options |= {"ssl_cert_reqs": "required", "ssl_check_hostname": True}
+    return BlockingConnectionPool.from_url(settings.url, **options)

@@ -1,0 +1,74 @@
+//! `[state]` and what needs it
+
+use std::time::Duration;
+
+use super::Findings;
+use crate::config::error::Warning;
+use crate::config::limits::LimitMode;
+use crate::config::schema::Config;
+use crate::config::state::State;
+
+/// More processes than this share no server.
+const MOST_PROCESSES: u32 = 100_000;
+
+pub(super) fn check(config: &Config, findings: &mut Findings) {
+    let Some(state) = &config.state else {
+        if config.limits.mode.is_some_and(LimitMode::is_shared) {
+            findings.add("limits.mode", "windows are shared by a server that `[state]` names");
+        }
+        if config.limits.degrade.is_some() {
+            findings.add("limits.degrade", "speaks of the server of `[state]`, which is not there");
+        }
+        return;
+    };
+    check_url(state, findings);
+    if !(1..=MOST_PROCESSES).contains(&state.processes) {
+        findings.add("state.processes", format!("between 1 and {MOST_PROCESSES}"));
+    }
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.:".contains(&byte);
+    if state.prefix.is_empty() || state.prefix.len() > 64 || !state.prefix.bytes().all(is_plain) {
+        findings.add("state.prefix", "1 to 64 letters, digits, `-`, `_`, `.` and `:`");
+    }
+    if !(Duration::from_millis(1)..=Duration::from_secs(1)).contains(&state.budget.get()) {
+        findings.add("state.budget", "between 1ms and 1s: every call may wait for so long");
+    }
+    for (key, file) in state.files() {
+        findings.refuse_empty(format!("state.{key}"), file.is_empty());
+    }
+    findings.refuse_empty("state.secret_file", state.secret_file.as_deref() == Some(""));
+    findings.refuse_empty("state.user", state.user.as_deref() == Some(""));
+    let tls = [("ca_file", &state.ca_file), ("client_certificate", &state.client_certificate)];
+    for (key, _) in tls.into_iter().filter(|(_, file)| file.is_some() && !state.url.starts_with("rediss://")) {
+        findings.add(format!("state.{key}"), "only with a `rediss://` URL");
+    }
+    if state.client_key.is_some() && state.client_certificate.is_none() {
+        findings.add("state.client_key", "only with `client_certificate`");
+    }
+}
+
+fn check_url(state: &State, findings: &mut Findings) {
+    let Some((scheme, rest)) = state.url.split_once("://") else {
+        findings.add("state.url", "`rediss://host:port/0`, `redis://…` or `unix:///path`");
+        return;
+    };
+    if !matches!(scheme, "rediss" | "redis" | "unix") {
+        findings.add("state.url", format!("`{scheme}` is none of `rediss`, `redis` and `unix`"));
+    }
+    if rest.is_empty() || !rest.bytes().all(|byte| (0x21..0x7f).contains(&byte)) {
+        findings.add("state.url", "names no host");
+    }
+    // A client of Redis takes options from the query, among them those that switch checks off.
+    if rest.contains(['@', '?', '#']) {
+        findings
+            .add("state.url", "no user, password, query or fragment: `user` and `password_file` have their own keys");
+    }
+}
+
+pub(super) fn warn(config: &Config, warnings: &mut Vec<Warning>) {
+    let Some(state) = &config.state else { return };
+    let host = state.url.strip_prefix("redis://").map(|rest| rest.split(['/', ':']).next().unwrap_or_default());
+    if host.is_some_and(|host| !matches!(host, "localhost" | "127.0.0.1" | "[")) {
+        let message = "without TLS: whoever is on the way can change what processes count".to_owned();
+        warnings.push(Warning { key: "state.url".to_owned(), message });
+    }
+}

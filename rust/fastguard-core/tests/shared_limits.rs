@@ -1,0 +1,211 @@
+//! Calls whose windows several processes share: what is asked outside, and what its answer lets pass.
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "a test fails by panicking, its helpers too"
+)]
+
+#[expect(dead_code, reason = "one kind of key will do here")]
+mod signing;
+
+use std::time::Duration;
+
+use fastguard_core::clock::FakeClock;
+use fastguard_core::gate::Counting;
+use fastguard_core::limits::Verdict;
+use fastguard_core::token::{Attached, Revocation};
+use fastguard_core::{Config, Decision, Gate, GateError, ToolRequest, UnixTime};
+use serde_json::json;
+use signing::Signer;
+
+const ISSUER: &str = "https://auth.example.com";
+const AUDIENCE: &str = "https://mcp.example.com/mcp";
+const NOW: i64 = 1_800_000_000;
+const SECRET: &[u8; 32] = b"what all processes of one server";
+
+struct World {
+    signer: Signer,
+    clock: FakeClock,
+}
+
+impl World {
+    fn new() -> Self {
+        Self { signer: Signer::elliptic(), clock: FakeClock::at(NOW) }
+    }
+
+    fn config(&self, limits: &str, secret: &[u8]) -> Config {
+        let keys = json!({"keys": [self.signer.jwk("k")]});
+        let text = format!(
+            "version = 1\n[resource]\nurl = \"{AUDIENCE}\"\n[[issuers]]\nissuer = \"{ISSUER}\"\njwks = '{keys}'\n\
+             [tools.open]\nopen = true\n[tools.closed]\ntier = \"block\"\n[audit]\nenabled = false\n\
+             [state]\nurl = \"redis://localhost\"\nprocesses = 4\n{limits}"
+        );
+        let mut config = Config::from_toml(&text, None).unwrap();
+        config.set_state_secret("test", secret).unwrap();
+        config
+    }
+
+    fn gate(&self, limits: &str) -> Gate {
+        Gate::new(self.config(limits, SECRET), None).unwrap()
+    }
+
+    fn request(&self, tool: &str, subject: &str) -> ToolRequest {
+        let claims = json!({
+            "iss": ISSUER, "aud": AUDIENCE, "sub": subject, "client_id": "agent", "jti": "t", "iat": NOW, "exp": NOW + 60,
+        });
+        ToolRequest::tool(tool, None, Some(self.signer.token("k", &claims).into()), None)
+    }
+
+    fn counting(&self, gate: &Gate, request: &ToolRequest) -> Counting {
+        match gate.check(request, self.clock.now()).unwrap() {
+            Decision::Counting(counting) => counting,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn counted(&self, gate: &Gate, request: &ToolRequest, verdict: &Verdict) -> Result<Decision, GateError> {
+        let counting = self.counting(gate, request);
+        gate.counted(request, &counting, (verdict, "exact"), self.clock.now(), &Attached, false)
+    }
+}
+
+fn code(result: Result<Decision, GateError>) -> String {
+    match result {
+        Ok(Decision::Allowed(_)) => "allowed".to_owned(),
+        Err(GateError::Denied(denial)) => denial.code().to_owned(),
+        other => panic!("{other:?}"),
+    }
+}
+
+const TWO_RULES: &str = "[[limits.rules]]\nname = \"mine\"\nper = \"principal\"\nquota = [\"10/second\", \"100/hour\"]\n\
+                         [[limits.rules]]\nname = \"all\"\nper = \"everyone\"\nquota = \"1000/minute\"\n";
+const ADMITTED: Verdict = Verdict::Admitted { tightest: 0, remaining: 9 };
+
+#[test]
+fn call_names_every_window_that_counts_it() {
+    let world = World::new();
+    let gate = world.gate(TWO_RULES);
+    let mut found: Vec<_> = world
+        .counting(&gate, &world.request("open", "alice"))
+        .charges()
+        .iter()
+        .map(|charge| (charge.rule.to_string(), charge.quota, charge.window.as_secs(), charge.cost))
+        .collect();
+    found.sort();
+    let expected = [("all", 1_000, 60, 1), ("mine", 10, 1, 1), ("mine", 100, 3_600, 1)];
+    assert_eq!(found, expected.map(|(rule, quota, window, cost)| (rule.to_owned(), quota, window, cost)));
+}
+
+#[test]
+fn processes_with_one_secret_name_windows_alike_and_others_do_not() {
+    let world = World::new();
+    let keys = |gate: &Gate, subject| -> Vec<u128> {
+        world.counting(gate, &world.request("open", subject)).charges().iter().map(|charge| charge.key).collect()
+    };
+    let (one, two) = (world.gate(TWO_RULES), world.gate(TWO_RULES));
+    let other = Gate::new(world.config(TWO_RULES, b"what processes of another server"), None).unwrap();
+    assert_eq!(keys(&one, "alice"), keys(&two, "alice"));
+    assert!(keys(&one, "alice").iter().all(|key| !keys(&other, "alice").contains(key)));
+    // One window is everyone's, and two are her own.
+    let (alice, bob) = (keys(&one, "alice"), keys(&one, "bob"));
+    assert_eq!(alice.iter().filter(|key| bob.contains(key)).count(), 1);
+}
+
+#[test]
+fn verdict_decides_and_names_its_rule() {
+    let world = World::new();
+    let gate = world.gate(TWO_RULES);
+    let request = world.request("open", "alice");
+    let place = |rule: &str| world.counting(&gate, &request).charges().iter().position(|it| &*it.rule == rule).unwrap();
+
+    let admitted = Verdict::Admitted { tightest: place("all"), remaining: 7 };
+    let Decision::Allowed(call) = world.counted(&gate, &request, &admitted).unwrap() else { panic!("not allowed") };
+    let standing = call.admitted().standing().unwrap();
+    assert_eq!((&*standing.rule, standing.remaining), ("all", 7));
+
+    let retry_after = Some(Duration::from_secs(12));
+    let refused = Verdict::Refused { place: place("all"), remaining: 0, retry_after };
+    let Err(GateError::Denied(denial)) = world.counted(&gate, &request, &refused) else { panic!("not refused") };
+    assert_eq!((denial.code(), denial.status(), denial.retry_after()), ("quota_spent", 429, retry_after));
+    assert_eq!(denial.spent(), Some(("all", 1_000, Duration::from_secs(60), 0)));
+
+    let away = Verdict::Unavailable { retry_after: Duration::from_secs(1) };
+    let Err(GateError::Denied(denial)) = world.counted(&gate, &request, &away) else { panic!("not refused") };
+    assert_eq!((denial.code(), denial.status()), ("limits_unavailable", 503));
+}
+
+#[test]
+fn verdict_that_names_no_window_of_the_call_lets_nothing_pass() {
+    let world = World::new();
+    let gate = world.gate(TWO_RULES);
+    let request = world.request("open", "alice");
+    for verdict in [
+        Verdict::Admitted { tightest: 3, remaining: 1 },
+        Verdict::Refused { place: 3, remaining: 0, retry_after: None },
+    ] {
+        assert_eq!(code(world.counted(&gate, &request, &verdict)), "limits_unavailable");
+    }
+}
+
+#[test]
+fn policy_and_revocation_hold_after_the_verdict() {
+    let world = World::new();
+    let gate = world.gate("");
+    assert_eq!(code(world.counted(&gate, &world.request("closed", "alice"), &ADMITTED)), "tier_blocked");
+    assert_eq!(code(world.counted(&gate, &world.request("unknown", "alice"), &ADMITTED)), "target_unknown");
+
+    let request = world.request("open", "alice");
+    let counting = world.counting(&gate, &request);
+    let revocation = Revocation { subject: Some("alice".into()), ..Revocation::default() };
+    gate.revoke(revocation, UnixTime::from_seconds(NOW)).unwrap();
+    let decided = gate.counted(&request, &counting, (&ADMITTED, "exact"), world.clock.now(), &Attached, false);
+    assert_eq!(code(decided), "token_revoked");
+}
+
+#[test]
+fn call_that_no_rule_counts_asks_nobody() {
+    let world = World::new();
+    let gate = world.gate("[[limits.rules]]\nper = \"principal\"\ntool = \"other\"\nquota = \"1/minute\"\n");
+    assert_eq!(code(gate.check(&world.request("open", "alice"), world.clock.now())), "allowed");
+}
+
+#[test]
+fn windows_of_a_process_need_no_store_where_the_mode_says_so() {
+    let world = World::new();
+    let gate = world.gate("[limits]\nmode = \"local\"\n");
+    assert_eq!(code(gate.check(&world.request("open", "alice"), world.clock.now())), "allowed");
+}
+
+#[test]
+fn nested_call_is_counted_anew_and_needs_no_token() {
+    let world = World::new();
+    let gate = world.gate("");
+    let Decision::Allowed(parent) = world.counted(&gate, &world.request("open", "alice"), &ADMITTED).unwrap() else {
+        panic!("not allowed")
+    };
+    let request = ToolRequest::tool("open", None, None, None);
+    let Decision::Counting(counting) = gate.check_nested(&parent, &request, world.clock.now()).unwrap() else {
+        panic!("not counted")
+    };
+    let decided = gate.counted(&request, &counting, (&ADMITTED, "exact"), world.clock.now(), &Attached, false);
+    assert_eq!(code(decided), "allowed");
+}
+
+#[test]
+fn store_cannot_change_while_the_guard_runs() {
+    let world = World::new();
+    let gate = world.gate("");
+    gate.reload(world.config(TWO_RULES, SECRET)).unwrap();
+    let refused = gate.reload(world.config("", b"another secret of thirty-two byt")).unwrap_err();
+    assert!(refused.to_string().contains("start it anew"), "{refused}");
+}
+
+#[test]
+fn store_needs_a_secret() {
+    let world = World::new();
+    let mut config = world.config("", SECRET);
+    config.state.as_mut().unwrap().secret = fastguard_core::config::Secret::default();
+    let refused = Gate::new(config, None).unwrap_err();
+    assert!(refused.to_string().contains("state.secret_file"), "{refused}");
+}
