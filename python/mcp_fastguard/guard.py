@@ -9,7 +9,7 @@ import time
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from mcp_fastguard import audit
-from mcp_fastguard._fastguard import AllowedCall, Counting, Gate, ObservedCall, Waiting
+from mcp_fastguard._fastguard import Agreeing, AllowedCall, Gate, ObservedCall, Waiting
 from mcp_fastguard.call import Call
 from mcp_fastguard.config import GuardConfig
 from mcp_fastguard.errors import GuardFault
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     #: What lets a call run, and what the gate says of one.
     Proof = AllowedCall | ObservedCall
-    Decision = Proof | Waiting | Counting
+    Decision = Proof | Waiting | Agreeing
 
 __all__ = ["Guard"]
 
@@ -166,14 +166,14 @@ class Guard:
         """``observes``: a server's layer asks, which lets pass what observed rooms refuse. ``attested``: who calls on stdio."""
         if not self._is_started:
             self.start()
-        counted = functools.partial(self._counted, observes=observes, now=now)
+        agreed = functools.partial(self._agreed, observes=observes, now=now)
         look = functools.partial(self._gate.decide, request, observes=observes, now=now)
         decide: Callable[[], Decision] = functools.partial(look, attested=attested)
         with self.listeners.telling(request) as telling:
             for _ in range(MAX_WAITS):
                 decision = await self._measured(decide, telling)
-                if isinstance(decision, Counting):
-                    decide = await counted(decision)
+                if isinstance(decision, Agreeing):
+                    decide = await agreed(decision)
                 elif isinstance(decision, Waiting):
                     decide = functools.partial(look, has_waited=True, attested=await self._answer(decision))
                 else:
@@ -181,24 +181,24 @@ class Guard:
             raise GuardFault("internal", "the call waited for too much")
 
     async def _nested(self, proof: Proof, request: ToolRequest, *, observes: bool) -> Proof:
-        """Another message of a caller whose token and binding are proved: it waits for shared windows alone."""
+        """Another message of a caller whose token and binding are proved: it waits for other processes alone."""
         decide = functools.partial(self._gate.check_nested, proof, request, observes=observes)
         with self.listeners.telling(request, caller=proof) as telling:
             decision = await self._measured(decide, telling)
-            if isinstance(decision, Counting):
-                decision = await self._measured(await self._counted(decision, observes=observes), telling)
-            if isinstance(decision, Counting | Waiting):
+            if isinstance(decision, Agreeing):
+                decision = await self._measured(await self._agreed(decision, observes=observes), telling)
+            if isinstance(decision, Agreeing | Waiting):
                 raise GuardFault("internal", "the nested call waited for too much")
             return telling.decided(decision)
 
-    async def _counted(
-        self, counting: Counting, *, observes: bool, now: float | None = None
-    ) -> Callable[[], AllowedCall | ObservedCall]:
-        """Has the windows asked that processes share; gives what decides by the answer."""
+    async def _agreed(
+        self, agreeing: Agreeing, *, observes: bool, now: float | None = None
+    ) -> Callable[[], AllowedCall | ObservedCall | Agreeing]:
+        """Asks what other processes must agree on; gives what decides by the answer."""
         if self._deployment is None:
-            raise GuardFault("internal", "no store is known for the shared windows")
-        verdict = await self._deployment.admit(counting.charges)
-        return functools.partial(self._gate.counted, counting, **verdict._asdict(), observes=observes, now=now)
+            raise GuardFault("internal", "no store is known to ask other processes by")
+        answer = await self._deployment.agree(agreeing.claim, agreeing.charges)
+        return functools.partial(self._gate.agreed, agreeing, **answer._asdict(), observes=observes, now=now)
 
     async def _measured(self, decide: Callable[[], Decision], telling: Telling) -> Decision:
         """Decides, and waits for room in the queue of the audit log."""
@@ -428,9 +428,9 @@ class Guard:
             before.close()
 
     def _share(self) -> None:
-        """Knows the store of the windows that processes share, if the configuration in force shares any."""
+        """Knows the store of ``[state]``, if the configuration in force shares anything."""
         found = self._gate.state_settings()
-        if found is None or found[-1][0] == "local":
+        if found is None:
             self._deployment = None
             return
         from mcp_fastguard.state.deployment import Deployment, StateSettings  # noqa: PLC0415 - only where it is used

@@ -9,10 +9,10 @@ __all__ = [
     "MAX_INTROSPECTION_BYTES",
     "MAX_KEY_SET_BYTES",
     "Admission",
+    "Agreeing",
     "AllowedCall",
     "Attested",
     "BoundToken",
-    "Counting",
     "DPoPVerifier",
     "Gate",
     "KeySet",
@@ -443,13 +443,16 @@ class Waiting:
         """The text of the token that the verifier, or its issuer, must look at."""
 
 @final
-class Counting:
-    """A call whose windows several processes share. They are asked once, and then ``Gate.counted`` decides."""
+class Agreeing:
+    """A call for which other processes must be asked, once; then ``Gate.agreed`` decides."""
 
-    def __new__(cls, proof: Never) -> Counting: ...
+    def __new__(cls, proof: Never) -> Agreeing: ...
+    @property
+    def claim(self) -> tuple[bytes, float] | None:
+        """The proof that no other process may take: a key (16 bytes), and for how many seconds it must be remembered."""
     @property
     def charges(self) -> list[tuple[str, bytes, int, float, int]]:
-        """One for each window: the rule's name, the key (16 bytes), the quota, the window in seconds, the cost."""
+        """One for each shared window: the rule's name, the key (16 bytes), the quota, the window in seconds, the cost."""
 
 @final
 class Attested:
@@ -518,19 +521,20 @@ class Gate:
         attested: Attested | None = None,
         observes: bool = False,
         now: float | None = None,
-    ) -> AllowedCall | ObservedCall | Waiting | Counting: ...
-    def counted(
+    ) -> AllowedCall | ObservedCall | Waiting | Agreeing: ...
+    def agreed(
         self,
-        counting: Counting,
-        mode: str,
+        agreeing: Agreeing,
         *,
-        place: int | None,
-        is_admitted: bool,
+        claim: str,
+        mode: str | None = None,
+        place: int | None = None,
+        is_admitted: bool = False,
         remaining: int = 0,
         retry_after: float | None = None,
         observes: bool = False,
         now: float | None = None,
-    ) -> AllowedCall | ObservedCall: ...
+    ) -> AllowedCall | ObservedCall | Agreeing: ...
     def check_head(
         self,
         request: ToolRequest,
@@ -546,7 +550,7 @@ class Gate:
         *,
         observes: bool = False,
         now: float | None = None,
-    ) -> AllowedCall | ObservedCall | Waiting | Counting: ...
+    ) -> AllowedCall | ObservedCall | Waiting | Agreeing: ...
     def attest(self, text: str, claims: str | None, now: float | None = None) -> Attested: ...
     def introspected(self, text: str, answer: bytes) -> Attested:
         """Takes in what an issuer has answered about an opaque token. Ends the lookup."""

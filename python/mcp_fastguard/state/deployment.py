@@ -7,7 +7,7 @@ import contextlib
 import importlib.util
 import logging
 import weakref
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self, cast
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, Self, cast
 
 from mcp_fastguard.errors import GuardConfigError
 from mcp_fastguard.state.breaker import BreakingStore
@@ -27,7 +27,10 @@ if TYPE_CHECKING:
         tuple[str, str],
     ]
 
-__all__ = ["Deployment", "StateSettings", "Verdict"]
+__all__ = ["Answer", "Deployment", "StateSettings"]
+
+#: 1 for who comes first, 0 for others.
+_CLAIM: Final = "return redis.call('SET', KEYS[1], '1', 'NX', 'PX', ARGV[1]) and 1 or 0"
 
 logger = logging.getLogger("mcp_fastguard")
 
@@ -57,11 +60,12 @@ class StateSettings(NamedTuple):
         return cls(*place, certificate, key, prefix, budget, processes, mode, degrade)
 
 
-class Verdict(NamedTuple):
-    """What came of asking, as ``Gate.counted`` takes it.
+class Answer(NamedTuple):
+    """What the store said, as ``Gate.agreed`` takes it.
 
     Args:
-        mode: how it was found.
+        claim: of the proof: ``"new"``, ``"used"``, or ``"unknown"`` where the store is away.
+        mode: how the windows were counted; None where none was.
         place: of the window with the least left, or of the one that has no room; None where the store is away and such calls are
             refused.
         is_admitted: whether all windows were charged.
@@ -69,17 +73,20 @@ class Verdict(NamedTuple):
         retry_after: seconds until it has room; None where it was admitted, or no time helps.
     """
 
-    mode: str
-    place: int | None
-    is_admitted: bool
-    remaining: int
-    retry_after: float | None
+    claim: str
+    mode: str | None = None
+    place: int | None = None
+    is_admitted: bool = False
+    remaining: int = 0
+    retry_after: float | None = None
 
 
 class _Here(NamedTuple):
     """What one event loop has: connections belong to it."""
 
     store: RedisStore
+    #: The same store, with a budget.
+    breaking: BreakingStore
     limits: SharedLimits
 
 
@@ -96,28 +103,53 @@ class Deployment:
         self._settings = settings
         self._windows = ProcessWindows()
         self._loops: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Here] = weakref.WeakKeyDictionary()
-        self._was_away = False
+        #: What the store is away for.
+        self._away: set[str] = set()
 
     @property
     def settings(self) -> StateSettings:
         """Where, and how."""
         return self._settings
 
-    async def admit(self, charges: Sequence[tuple[str, bytes, int, float, int]]) -> Verdict:
-        """Has the windows of a call checked, and then charged. Never raises for what the store does."""
-        found = [Charge(*charge) for charge in charges]
-        answer = await self._here().limits.admit(found)
-        self._tell(answer.mode)
+    async def agree(
+        self, claim: tuple[bytes, float] | None, charges: Sequence[tuple[str, bytes, int, float, int]]
+    ) -> Answer:
+        """Claims a proof, then has the windows of the call checked and charged. Never raises for what the store does."""
+        here = self._here()
+        if claim is not None:
+            found = await self._claimed(here, *claim)
+            # A call that will be refused is charged nowhere.
+            if found != "new":
+                return Answer(found)
+        if not charges:
+            return Answer("new")
+        return await self._admitted(here, [Charge(*charge) for charge in charges])
+
+    async def _claimed(self, here: _Here, key: bytes, lifetime: float) -> str:
+        """By one atomic command, so that of several processes one is the first."""
+        try:
+            found = await here.breaking.run(_CLAIM, [here.store.key("proof", key)], [round(lifetime * 1_000)])
+        except asyncio.CancelledError:
+            raise
+        except Exception:  # noqa: BLE001 - whatever the store raises, nobody knows whether the proof is new
+            found = None
+        self._tell("proofs", is_away=found not in {0, 1})
+        return {1: "new", 0: "used"}.get(cast("int", found), "unknown")
+
+    async def _admitted(self, here: _Here, charges: list[Charge]) -> Answer:
+        answer = await here.limits.admit(charges)
+        self._tell("limits", is_away=answer.mode in {Mode.LOCAL, Mode.REFUSE})
+        mode = answer.mode.value
         if isinstance(answer, Admitted):
             left = [standing.remaining for standing in answer.standings]
             tightest = left.index(min(left))
-            return Verdict(answer.mode.value, tightest, is_admitted=True, remaining=left[tightest], retry_after=None)
+            return Answer("new", mode, tightest, is_admitted=True, remaining=left[tightest])
         if answer.mode is Mode.REFUSE:
-            return Verdict(answer.mode.value, None, is_admitted=False, remaining=0, retry_after=answer.retry_after)
-        refused = found[answer.place]
+            return Answer("new", mode, retry_after=answer.retry_after)
+        refused = charges[answer.place]
         # No time helps a call that costs more than the whole quota.
         retry_after = answer.retry_after if refused.cost <= refused.quota else None
-        return Verdict(answer.mode.value, answer.place, False, answer.remaining, retry_after)  # noqa: FBT003 - a tuple's member
+        return Answer("new", mode, answer.place, remaining=answer.remaining, retry_after=retry_after)
 
     def after_fork(self) -> None:
         """In a child process: the parent's connections are not its own."""
@@ -144,24 +176,27 @@ class Deployment:
             from mcp_fastguard.state.store import RedisStore  # noqa: PLC0415 - brings redis-py
 
             store, settings = RedisStore(self._settings), self._settings
+            breaking = BreakingStore(store, budget=settings.budget)
             limits = SharedLimits(
-                BreakingStore(store, budget=settings.budget),
+                breaking,
                 processes=settings.processes,
-                mode=cast("Literal['exact', 'leased']", settings.mode),
+                mode="leased" if settings.mode == "leased" else "exact",
                 degrade=cast("Literal['local', 'refuse']", settings.degrade),
                 windows=self._windows,
             )
-            here = self._loops[loop] = _Here(store, limits)
+            here = self._loops[loop] = _Here(store, breaking, limits)
         return here
 
-    def _tell(self, mode: Mode) -> None:
-        is_away = mode in {Mode.LOCAL, Mode.REFUSE}
-        if is_away is not self._was_away:
-            self._was_away = is_away
-            if is_away:
-                logger.error("the store of [state] is away: limits.degrade is %s", self._settings.degrade)
-            else:
-                logger.warning("the store of [state] is back")
+    def _tell(self, what: str, *, is_away: bool) -> None:
+        if is_away is (what in self._away):
+            return
+        self._away ^= {what}
+        if not is_away:
+            logger.warning("the store of [state] is back: %s", what)
+        elif what == "limits":
+            logger.error("the store of [state] is away: limits.degrade is %s", self._settings.degrade)
+        else:
+            logger.error("the store of [state] is away: calls with proofs of possession are refused")
 
 
 _closing_tasks: set[asyncio.Task[Any]] = set()

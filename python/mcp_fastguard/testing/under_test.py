@@ -322,5 +322,5 @@ class _ClockedGate:
 
 #: Methods of the gate that read the system's clock where they are given no time.
 _CLOCKED: Final = frozenset(
-    {"counted", "decide", "check_head", "check_nested", "recheck", "revoke", "attest", "attest_local"}
+    {"agreed", "decide", "check_head", "check_nested", "recheck", "revoke", "attest", "attest_local"}
 )

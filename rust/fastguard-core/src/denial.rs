@@ -179,6 +179,8 @@ pub enum Denial {
     ProofReplayed,
     /// The store of used proofs is full, or the principal holds its share of it.
     ReplaysFull { retry_after: Duration },
+    /// The server by which processes remember used proofs is away.
+    ReplaysUnavailable { retry_after: Duration },
     /// The token is bound to a certificate, and no believed peer has handed one on.
     CertificateMissing,
     /// The certificate of the client cannot be read.
@@ -297,6 +299,7 @@ impl Denial {
             | Self::NonceRequired { .. }
             | Self::ProofReplayed
             | Self::ReplaysFull { .. }
+            | Self::ReplaysUnavailable { .. }
             | Self::CertificateMissing
             | Self::CertificateMalformed { .. }
             | Self::CertificateMismatch
@@ -389,6 +392,7 @@ impl Denial {
             Self::NonceRequired { .. } => "nonce_required",
             Self::ProofReplayed => "proof_replayed",
             Self::ReplaysFull { .. } => "replays_full",
+            Self::ReplaysUnavailable { .. } => "replays_unavailable",
             Self::CertificateMissing => "certificate_missing",
             Self::CertificateMalformed { .. } => "certificate_malformed",
             Self::CertificateMismatch => "certificate_mismatch",
@@ -430,6 +434,7 @@ impl Denial {
             Self::KeysUnavailable { .. }
             | Self::VerifierUnavailable { .. }
             | Self::IntrospectionUnavailable { .. }
+            | Self::ReplaysUnavailable { .. }
             | Self::LimitsUnavailable { .. } => 503,
             Self::ReplaysFull { .. } | Self::IntrospectionLimited { .. } => 429,
             Self::BindingRequired { .. }
@@ -452,6 +457,7 @@ impl Denial {
             | Self::IntrospectionUnavailable { retry_after, .. }
             | Self::WindowsFull { retry_after, .. }
             | Self::LimitsUnavailable { retry_after }
+            | Self::ReplaysUnavailable { retry_after }
             | Self::ReplaysFull { retry_after } => Some(*retry_after),
             Self::QuotaSpent { retry_after, .. } | Self::Blocked { retry_after, .. } => *retry_after,
             _ => None,

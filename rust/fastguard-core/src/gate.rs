@@ -1,5 +1,6 @@
 //! The hot corridor: walks a call through rooms 0 to 4 and has the decision recorded. No network, no clock of its own.
 
+mod agree;
 mod observed;
 mod trail;
 
@@ -15,14 +16,16 @@ use crate::clock::{Now, UnixTime};
 use crate::config::{Config, ConfigError};
 use crate::denial::{Denial, Fault, GateError, Room};
 use crate::hashing::KeyHasher;
-use crate::limits::{Counted, Limits, SharedCharge, Verdict};
+use crate::limits::{AdmittedCall, Limits};
 use crate::policy::{CodeRule, Policy};
 use crate::request::{Kind, Receiver, Scheme};
 use crate::scopes::ScopeTable;
 use crate::token::{Answered, Attached, Detach, Identity, Need, Revocation, Tokens, Unverified};
+use agree::{Agreed, Proved};
 use observed::ObservedRooms;
 use trail::Trail;
 
+pub use agree::{Agreeing, Answer, ClaimAnswer};
 pub use observed::ObservedCall;
 pub use trail::Outcome;
 
@@ -35,38 +38,8 @@ pub enum Decision {
     Observed(ObservedCall),
     /// Something must be fetched first; then [`Gate::resume`].
     Waiting(Waiting),
-    /// Windows that several processes share must be asked first; then [`Gate::counted`].
-    Counting(Counting),
-}
-
-/// A call whose token and binding are proved, and whose charges are made outside.
-#[derive(Clone, Debug)]
-pub struct Counting {
-    bound: BoundToken,
-    charges: Box<[SharedCharge]>,
-}
-
-impl Counting {
-    /// What is needed, in a word.
-    pub const NEED: &'static str = "the shared windows";
-
-    /// What it is charged, at least one.
-    pub fn charges(&self) -> &[SharedCharge] {
-        &self.charges
-    }
-}
-
-/// What of a call was proved before its walk.
-#[derive(Clone, Copy)]
-struct Proved<'a> {
-    bound: &'a BoundToken,
-    counted: Option<&'a Counted>,
-}
-
-impl<'a> Proved<'a> {
-    const fn by(bound: &'a BoundToken) -> Self {
-        Self { bound, counted: None }
-    }
+    /// Other processes must be asked first; then [`Gate::agreed`].
+    Agreeing(Agreeing),
 }
 
 /// A call that waits, with the proof so far: none is needed to fetch keys, so nothing was charged or remembered.
@@ -156,7 +129,7 @@ impl State {
 enum Stop {
     Denied(Denial),
     Needs(Need),
-    Counts(Counting),
+    Agrees(Agreeing),
 }
 
 impl From<Denial> for Stop {
@@ -195,7 +168,7 @@ impl Gate {
             digest: config.digest().into(),
             receiver: Receiver::new(&config),
             tokens: Tokens::new(&config, Arc::clone(&scopes), hasher.clone(), identity)?,
-            bindings: Bindings::new(&config)?,
+            bindings: Bindings::new(&config, hasher.clone())?,
             limits: Limits::new(&config, hasher),
             policy: Policy::new(&config, &[], scopes),
             code: Vec::new(),
@@ -296,20 +269,20 @@ impl Gate {
         self.decide(request, within.map(Proved::by), answered, now, detach, observed)
     }
 
-    /// Goes on with a call after its shared windows were asked. `request` is the one that `counting` came of. `lets_pass`: what
+    /// Goes on with a call after other processes were asked. `request` is the one that `agreeing` came of. `lets_pass`: what
     /// observed rooms refuse, as [`Gate::check_observed`] does.
-    pub fn counted(
+    pub fn agreed(
         &self,
         request: &ToolRequest,
-        counting: &Counting,
-        (verdict, mode): (&Verdict, &'static str),
+        agreeing: &Agreeing,
+        answer: &Answer,
         now: Now,
         detach: &impl Detach,
         lets_pass: bool,
     ) -> Result<Decision, GateError> {
         let observed = if lets_pass { self.state().observed.at(now.unix) } else { ObservedRooms::NONE };
-        let counted = Counted::new(&counting.charges, verdict, mode);
-        let proved = Proved { bound: &counting.bound, counted: Some(&counted) };
+        let agreed = Agreed::new(agreeing, answer);
+        let proved = Proved { bound: &agreeing.bound, agreed: Some(&agreed) };
         self.decide(request, Some(proved), Answered::default(), now, detach, observed)
     }
 
@@ -342,7 +315,7 @@ impl Gate {
         });
         match walked {
             // Nothing is charged for a look.
-            Ok(_) | Err(Stop::Counts(_)) => Ok(None),
+            Ok(_) | Err(Stop::Agrees(_)) => Ok(None),
             Err(Stop::Needs(need)) => Ok(Some(Waiting { need })),
             Err(Stop::Denied(denial)) => Err(self.refuse(&state, request, trail, denial, now)),
         }
@@ -426,7 +399,7 @@ impl Gate {
                 Ok(Decision::Allowed(call.recorded_as(record)))
             }
             Err(Stop::Needs(need)) => Ok(Decision::Waiting(Waiting { need })),
-            Err(Stop::Counts(counting)) => Ok(Decision::Counting(counting)),
+            Err(Stop::Agrees(agreeing)) => Ok(Decision::Agreeing(agreeing)),
             Err(Stop::Denied(denial)) if observed.contains(denial.room()) && !denial.is_always_enforced() => {
                 self.let_pass(&state, request, trail, denial, now).map(Decision::Observed)
             }
@@ -523,27 +496,16 @@ fn walk(
         }
     };
     trail.keep(&bound);
+    if let Some(Agreed { proof: Err(denial), .. }) = proved.and_then(|proved| proved.agreed) {
+        return Err(denial.clone().into());
+    }
     let target = received.target()?;
     if let Err(denial) = state.blocks.check(bound.caller(), Some(&target), now.unix) {
         trail.target = Some(target);
         return Err(denial.into());
     }
-    let (session, peer) = (received.session(), received.peer());
-    let admitted = match proved.and_then(|proved| proved.counted) {
-        Some(counted) => {
-            trail.limits_mode = Some(counted.mode);
-            Limits::admit_counted(bound, target, counted)
-        }
-        None if state.limits.is_shared() => {
-            match state.limits.charges(&bound, &target, request.payload(), session, peer) {
-                Err(denial) => Err(Box::new((target, denial))),
-                Ok(charges) if charges.is_empty() => Ok(Limits::admit_uncounted(bound, target)),
-                Ok(charges) => return Err(Stop::Counts(Counting { charges: charges.to_shared(), bound })),
-            }
-        }
-        None => state.limits.admit(bound, target, request.payload(), session, peer, now.tick),
-    };
-    let admitted = match admitted {
+    trail.limits_mode = proved.and_then(Proved::limits_mode);
+    let admitted = match admit(state, (request, &received), proved, bound, target, now)? {
         Ok(admitted) => admitted,
         Err(refused) => {
             let (target, denial) = *refused;
@@ -555,6 +517,39 @@ fn walk(
         trail.target = Some(admitted.target().clone());
         denial.into()
     })
+}
+
+/// Room 3. A new call for which other processes must be asked stops here; one that they have agreed on goes by their word.
+fn admit(
+    state: &State,
+    (request, received): (&ToolRequest, &Received<'_>),
+    proved: Option<Proved<'_>>,
+    bound: BoundToken,
+    target: Target,
+    now: Now,
+) -> Result<Result<AdmittedCall, Box<(Target, Denial)>>, Stop> {
+    let (session, peer, payload) = (received.session(), received.peer(), request.payload());
+    let agreed = proved.and_then(|proved| proved.agreed);
+    if let Some(counted) = agreed.and_then(|agreed| agreed.counted.as_ref()) {
+        return Ok(Limits::admit_counted(bound, target, counted));
+    }
+    // The message of a call that was decided before brings no proof of its own.
+    let claim = if proved.is_none() { bound.claim() } else { None };
+    if !state.limits.is_shared() && claim.is_none() {
+        return Ok(state.limits.admit(bound, target, payload, session, peer, now.tick));
+    }
+    let charges = if state.limits.is_shared() {
+        match state.limits.charges(&bound, &target, payload, session, peer) {
+            Ok(charges) => charges.to_shared(),
+            Err(denial) => return Ok(Err(Box::new((target, denial)))),
+        }
+    } else {
+        Box::default()
+    };
+    if charges.is_empty() && claim.is_none() {
+        return Ok(Ok(Limits::admit_uncounted(bound, target)));
+    }
+    Err(Stop::Agrees(Agreeing { bound, claim, charges }))
 }
 
 /// Rooms 1 and 2: from the presented token to its holder.

@@ -26,7 +26,7 @@ use fastguard_core::binding::{
 };
 use fastguard_core::clock::{Now, Tick, UnixTime};
 use fastguard_core::denial::{Denial, GateError};
-use fastguard_core::gate::{Decision, Gate};
+use fastguard_core::gate::{Agreeing, Answer, ClaimAnswer, Decision, Gate};
 use fastguard_core::jose::{Algorithms, KeySet, sha256};
 use fastguard_core::request::{Headers, HttpMethod, ToolRequest};
 use fastguard_core::token::{Answered, Attached, IssuerOptions, Tokens};
@@ -745,7 +745,7 @@ impl Guarded {
         match self.gate.check(&Self::request(tool, headers), now_at(NOW)) {
             Ok(Decision::Allowed(_)) => Ok(()),
             Ok(Decision::Observed(_)) => panic!("nothing is observed here"),
-            Ok(Decision::Waiting(_) | Decision::Counting(_)) => panic!("nothing is to be waited for"),
+            Ok(Decision::Waiting(_) | Decision::Agreeing(_)) => panic!("nothing is to be waited for"),
             Err(GateError::Denied(denial)) => Err(denial),
             Err(GateError::Faulted(fault)) => panic!("{fault}"),
         }
@@ -968,4 +968,100 @@ fn both_bindings_of_a_token_are_checked() {
     ] {
         assert_eq!(by_proxy(&stage, "envoy", &headers, "10.0.0.1"), expected, "{headers:?}");
     }
+}
+
+// --- proofs that several processes remember ---------------------------------------------------------
+
+struct Shared {
+    stage: Stage,
+    gates: [Gate; 2],
+}
+
+impl Shared {
+    fn new() -> Self {
+        let stage = Stage::new();
+        let gate = |secret: &[u8]| {
+            let mut config = configuration(&stage, "mode = \"optional\"");
+            let text = "url = \"redis://localhost\"\nprocesses = 2";
+            let other =
+                format!("version = 1\n[resource]\nurl = \"{AUDIENCE}\"\n[limits]\nmode = \"local\"\n[state]\n{text}");
+            let shared = Config::from_toml(&other, None).unwrap();
+            (config.state, config.limits) = (shared.state, shared.limits);
+            config.set_state_secret("test", secret).unwrap();
+            Gate::new(config, None).unwrap()
+        };
+        let secret = [7; 32];
+        let gates = [gate(&secret), gate(&secret)];
+        Self { stage, gates }
+    }
+
+    fn asked(&self, gate: usize, request: &ToolRequest) -> Result<Agreeing, Denial> {
+        match self.gates[gate].check(request, now_at(NOW)) {
+            Ok(Decision::Agreeing(agreeing)) => Ok(agreeing),
+            Err(GateError::Denied(denial)) => Err(denial),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn answered(&self, request: &ToolRequest, agreeing: &Agreeing, claim: ClaimAnswer) -> &'static str {
+        let answer = Answer { claim, limits: None };
+        match self.gates[0].agreed(request, agreeing, &answer, now_at(NOW), &Attached, false) {
+            Ok(Decision::Allowed(_)) => "allowed",
+            Err(GateError::Denied(denial)) => denial.code(),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn request(&self) -> ToolRequest {
+        let text = self.stage.text();
+        let proof = Draft::new(&self.stage.holder, &text).sign(&self.stage.holder);
+        Guarded::request("add", &[("authorization", &format!("DPoP {text}")), ("dpop", &proof)])
+    }
+}
+
+#[test]
+fn new_proof_waits_for_the_word_of_other_processes() {
+    let shared = Shared::new();
+    for (claim, code) in [
+        (ClaimAnswer::New, "allowed"),
+        (ClaimAnswer::Used, "proof_replayed"),
+        (ClaimAnswer::Unknown, "replays_unavailable"),
+    ] {
+        let request = shared.request();
+        let agreeing = shared.asked(0, &request).unwrap();
+        assert_eq!(shared.answered(&request, &agreeing, claim), code);
+        // This process knows it in any case.
+        assert_eq!(shared.asked(0, &request).unwrap_err(), Denial::ProofReplayed);
+    }
+}
+
+#[test]
+fn processes_claim_a_proof_by_one_name_and_two_proofs_by_two() {
+    let shared = Shared::new();
+    let (request, other) = (shared.request(), shared.request());
+    let claim = |gate, request| shared.asked(gate, request).unwrap().claim().unwrap();
+    let (one, two) = (claim(0, &request), claim(1, &request));
+    assert_eq!(one.key, two.key);
+    assert_ne!(one.key, claim(1, &other).key);
+    // Twice the five minutes that a proof is good for, on either side of now.
+    assert_eq!(one.lifetime, Duration::from_secs(600));
+}
+
+#[test]
+fn call_without_a_proof_asks_nobody() {
+    let shared = Shared::new();
+    let request = Guarded::request("add", &[("authorization", &format!("Bearer {}", shared.stage.token_with(None)))]);
+    assert!(matches!(shared.gates[0].check(&request, now_at(NOW)), Ok(Decision::Allowed(_))));
+}
+
+#[test]
+fn message_of_a_decided_call_claims_no_proof_again() {
+    let shared = Shared::new();
+    let request = shared.request();
+    let agreeing = shared.asked(0, &request).unwrap();
+    let answer = Answer { claim: ClaimAnswer::New, limits: None };
+    let decided = shared.gates[0].agreed(&request, &agreeing, &answer, now_at(NOW), &Attached, false);
+    let Ok(Decision::Allowed(parent)) = decided else { panic!("not allowed") };
+    let nested = ToolRequest::tool("add", None, None, None);
+    assert!(matches!(shared.gates[0].check_nested(&parent, &nested, now_at(NOW)), Ok(Decision::Allowed(_))));
 }

@@ -12,7 +12,7 @@ mod signing;
 use std::time::Duration;
 
 use fastguard_core::clock::FakeClock;
-use fastguard_core::gate::Counting;
+use fastguard_core::gate::{Agreeing, Answer, ClaimAnswer};
 use fastguard_core::limits::Verdict;
 use fastguard_core::token::{Attached, Revocation};
 use fastguard_core::{Config, Decision, Gate, GateError, ToolRequest, UnixTime};
@@ -57,17 +57,21 @@ impl World {
         ToolRequest::tool(tool, None, Some(self.signer.token("k", &claims).into()), None)
     }
 
-    fn counting(&self, gate: &Gate, request: &ToolRequest) -> Counting {
+    fn agreeing(&self, gate: &Gate, request: &ToolRequest) -> Agreeing {
         match gate.check(request, self.clock.now()).unwrap() {
-            Decision::Counting(counting) => counting,
+            Decision::Agreeing(agreeing) => agreeing,
             other => panic!("{other:?}"),
         }
     }
 
     fn counted(&self, gate: &Gate, request: &ToolRequest, verdict: &Verdict) -> Result<Decision, GateError> {
-        let counting = self.counting(gate, request);
-        gate.counted(request, &counting, (verdict, "exact"), self.clock.now(), &Attached, false)
+        let agreeing = self.agreeing(gate, request);
+        gate.agreed(request, &agreeing, &answer(verdict), self.clock.now(), &Attached, false)
     }
+}
+
+fn answer(verdict: &Verdict) -> Answer {
+    Answer { claim: ClaimAnswer::New, limits: Some((verdict.clone(), "exact")) }
 }
 
 fn code(result: Result<Decision, GateError>) -> String {
@@ -87,7 +91,7 @@ fn call_names_every_window_that_counts_it() {
     let world = World::new();
     let gate = world.gate(TWO_RULES);
     let mut found: Vec<_> = world
-        .counting(&gate, &world.request("open", "alice"))
+        .agreeing(&gate, &world.request("open", "alice"))
         .charges()
         .iter()
         .map(|charge| (charge.rule.to_string(), charge.quota, charge.window.as_secs(), charge.cost))
@@ -101,7 +105,7 @@ fn call_names_every_window_that_counts_it() {
 fn processes_with_one_secret_name_windows_alike_and_others_do_not() {
     let world = World::new();
     let keys = |gate: &Gate, subject| -> Vec<u128> {
-        world.counting(gate, &world.request("open", subject)).charges().iter().map(|charge| charge.key).collect()
+        world.agreeing(gate, &world.request("open", subject)).charges().iter().map(|charge| charge.key).collect()
     };
     let (one, two) = (world.gate(TWO_RULES), world.gate(TWO_RULES));
     let other = Gate::new(world.config(TWO_RULES, b"what processes of another server"), None).unwrap();
@@ -117,7 +121,7 @@ fn verdict_decides_and_names_its_rule() {
     let world = World::new();
     let gate = world.gate(TWO_RULES);
     let request = world.request("open", "alice");
-    let place = |rule: &str| world.counting(&gate, &request).charges().iter().position(|it| &*it.rule == rule).unwrap();
+    let place = |rule: &str| world.agreeing(&gate, &request).charges().iter().position(|it| &*it.rule == rule).unwrap();
 
     let admitted = Verdict::Admitted { tightest: place("all"), remaining: 7 };
     let Decision::Allowed(call) = world.counted(&gate, &request, &admitted).unwrap() else { panic!("not allowed") };
@@ -156,10 +160,10 @@ fn policy_and_revocation_hold_after_the_verdict() {
     assert_eq!(code(world.counted(&gate, &world.request("unknown", "alice"), &ADMITTED)), "target_unknown");
 
     let request = world.request("open", "alice");
-    let counting = world.counting(&gate, &request);
+    let agreeing = world.agreeing(&gate, &request);
     let revocation = Revocation { subject: Some("alice".into()), ..Revocation::default() };
     gate.revoke(revocation, UnixTime::from_seconds(NOW)).unwrap();
-    let decided = gate.counted(&request, &counting, (&ADMITTED, "exact"), world.clock.now(), &Attached, false);
+    let decided = gate.agreed(&request, &agreeing, &answer(&ADMITTED), world.clock.now(), &Attached, false);
     assert_eq!(code(decided), "token_revoked");
 }
 
@@ -185,10 +189,10 @@ fn nested_call_is_counted_anew_and_needs_no_token() {
         panic!("not allowed")
     };
     let request = ToolRequest::tool("open", None, None, None);
-    let Decision::Counting(counting) = gate.check_nested(&parent, &request, world.clock.now()).unwrap() else {
+    let Decision::Agreeing(agreeing) = gate.check_nested(&parent, &request, world.clock.now()).unwrap() else {
         panic!("not counted")
     };
-    let decided = gate.counted(&request, &counting, (&ADMITTED, "exact"), world.clock.now(), &Attached, false);
+    let decided = gate.agreed(&request, &agreeing, &answer(&ADMITTED), world.clock.now(), &Attached, false);
     assert_eq!(code(decided), "allowed");
 }
 

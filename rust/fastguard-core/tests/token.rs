@@ -564,7 +564,7 @@ fn call_at(gate: &Gate, tool: &str, token: &str, now: Now) -> Result<Option<Wait
     Ok(match gate.check(&request, now)? {
         Decision::Allowed(_) => None,
         Decision::Waiting(waiting) => Some(waiting),
-        Decision::Observed(_) | Decision::Counting(_) => panic!("nothing is observed or shared here"),
+        Decision::Observed(_) | Decision::Agreeing(_) => panic!("nothing is observed or shared here"),
     })
 }
 

@@ -7,7 +7,7 @@ use fastguard_core::blocks::Block;
 use fastguard_core::clock::{Now, UnixTime};
 use fastguard_core::config::{Config, ConfigError, DpopMode, Rule, Tier};
 use fastguard_core::denial::{Denial, Fault, GateError, Room};
-use fastguard_core::gate::{Counting as Windows, Decision, Gate as Core, Outcome};
+use fastguard_core::gate::{Agreeing as AgreeingCore, Answer, ClaimAnswer, Decision, Gate as Core, Outcome};
 use fastguard_core::jose::Algorithm;
 use fastguard_core::limits::Verdict;
 use fastguard_core::policy::CodeRule;
@@ -79,18 +79,25 @@ impl Waiting {
     }
 }
 
-/// A call whose windows several processes share: they are asked outside, once, and then [`Gate::counted`].
+/// A call for which other processes must be asked: outside, once, and then [`Gate::agreed`].
 #[pyclass(frozen, module = "mcp_fastguard")]
-pub(crate) struct Counting {
-    core: Windows,
+pub(crate) struct Agreeing {
+    core: AgreeingCore,
     /// What it came of, so that no verdict lets another request pass.
     request: Py<ToolRequest>,
     is_spent: AtomicBool,
 }
 
 #[pymethods]
-impl Counting {
-    /// One for each window: the rule's name, the key (16 bytes), the quota, the window in seconds, the cost.
+impl Agreeing {
+    /// The proof that no other process may take: a key (16 bytes), and for how many seconds it must be remembered.
+    #[getter]
+    fn claim<'py>(&self, py: Python<'py>) -> Option<(Bound<'py, PyBytes>, f64)> {
+        let claim = self.core.claim()?;
+        Some((PyBytes::new(py, &claim.key.to_le_bytes()), claim.lifetime.as_secs_f64()))
+    }
+
+    /// One for each shared window: the rule's name, the key (16 bytes), the quota, the window in seconds, the cost.
     #[getter]
     fn charges<'py>(&self, py: Python<'py>) -> Vec<ChargeFields<'py>> {
         let charges = self.core.charges().iter().map(|charge| {
@@ -230,9 +237,9 @@ impl Gate {
             Ok(Decision::Allowed(core)) => Ok(Bound::new(py, AllowedCall { core })?.into_any()),
             Ok(Decision::Observed(core)) => Ok(Bound::new(py, ObservedCall { core })?.into_any()),
             Ok(Decision::Waiting(waiting)) => Ok(Bound::new(py, Waiting { need: waiting.need().clone() })?.into_any()),
-            Ok(Decision::Counting(core)) => Ok(Bound::new(
+            Ok(Decision::Agreeing(core)) => Ok(Bound::new(
                 py,
-                Counting { core, request: request.clone().unbind(), is_spent: AtomicBool::new(false) },
+                Agreeing { core, request: request.clone().unbind(), is_spent: AtomicBool::new(false) },
             )?
             .into_any()),
             Err(error) => Err(self.refused(&error)),
@@ -292,7 +299,7 @@ impl Gate {
             Ok(Decision::Allowed(core)) => Ok(AllowedCall { core }),
             Ok(Decision::Observed(observed)) => Err(self.denied(observed.denial())),
             Ok(Decision::Waiting(waiting)) => Err(faulted(&Fault::NeedsAuthorize { need: waiting.need().name() })),
-            Ok(Decision::Counting(_)) => Err(faulted(&Fault::NeedsAuthorize { need: Windows::NEED })),
+            Ok(Decision::Agreeing(_)) => Err(faulted(&Fault::NeedsAuthorize { need: AgreeingCore::NEED })),
             Err(error) => Err(self.refused(&error)),
         }
     }
@@ -319,15 +326,20 @@ impl Gate {
         self.decided(py, request, decision)
     }
 
-    /// Goes on with a call whose shared windows were asked. `place`: of the window with the least left, or of the one that has no
-    /// room; none where the store is away and such calls are refused. A verdict counts once, unless the gate itself fails.
-    #[pyo3(signature = (counting, mode, *, place, is_admitted, remaining = 0, retry_after = None, observes = false, now = None))]
+    /// Goes on with a call after other processes were asked. `claim`: what became of the proof. `mode`: how the windows were
+    /// counted; none where no window is shared. `place`: of the window with the least left, or of the one that has no room; none
+    /// where the store is away and such calls are refused. An answer counts once, unless the gate itself fails.
+    #[pyo3(signature = (
+        agreeing, *, claim, mode = None, place = None, is_admitted = false, remaining = 0, retry_after = None, observes = false,
+        now = None,
+    ))]
     #[expect(clippy::too_many_arguments, reason = "keyword arguments, as Python passes them")]
-    fn counted<'py>(
+    fn agreed<'py>(
         &self,
         py: Python<'py>,
-        counting: &Counting,
-        mode: &str,
+        agreeing: &Agreeing,
+        claim: &str,
+        mode: Option<&str>,
         place: Option<usize>,
         is_admitted: bool,
         remaining: u64,
@@ -336,19 +348,28 @@ impl Gate {
         now: Option<f64>,
     ) -> PyResult<Bound<'py, PyAny>> {
         let now = self.now(now)?;
-        let mode = MODES.into_iter().find(|known| *known == mode);
-        let mode = mode.ok_or_else(|| misused("the mode of the limits is not known"))?;
+        let claim = match claim {
+            "new" => ClaimAnswer::New,
+            "used" => ClaimAnswer::Used,
+            "unknown" => ClaimAnswer::Unknown,
+            _ => return Err(misused("the answer to the claim is not known")),
+        };
         let verdict = verdict(place, is_admitted, remaining, retry_after)?;
-        if counting.is_spent.swap(true, Ordering::AcqRel) {
-            return Err(faulted(&Fault::Internal {
-                reason: "the verdict on a call's windows was used already".to_owned(),
-            }));
+        let limits = match mode {
+            None => None,
+            Some(mode) => {
+                let known = MODES.into_iter().find(|known| *known == mode);
+                Some((verdict, known.ok_or_else(|| misused("the mode of the limits is not known"))?))
+            }
+        };
+        if agreeing.is_spent.swap(true, Ordering::AcqRel) {
+            return Err(faulted(&Fault::Internal { reason: "the answer to a call was used already".to_owned() }));
         }
-        let (request, detach) = (counting.request.bind(py), Released(py));
+        let (request, answer, detach) = (agreeing.request.bind(py), Answer { claim, limits }, Released(py));
         let core = &request.get().core;
-        let decision = caught(|| self.core.counted(core, &counting.core, (&verdict, mode), now, &detach, observes))?;
+        let decision = caught(|| self.core.agreed(core, &agreeing.core, &answer, now, &detach, observes))?;
         if matches!(decision, Err(GateError::Faulted(_))) {
-            counting.is_spent.store(false, Ordering::Release);
+            agreeing.is_spent.store(false, Ordering::Release);
         }
         self.decided(py, request, decision)
     }

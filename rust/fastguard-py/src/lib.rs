@@ -34,7 +34,7 @@ mod _fastguard {
     #[pymodule_export]
     use super::error::provoked::panic_next;
     #[pymodule_export]
-    use super::gate::{Attested, Counting, Gate, Waiting};
+    use super::gate::{Agreeing, Attested, Gate, Waiting};
     #[pymodule_export]
     use super::limits::{Admission, SlidingWindow, empty_call};
     #[pymodule_export]

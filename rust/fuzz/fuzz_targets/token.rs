@@ -39,6 +39,6 @@ fuzz_target!(|text: &str| {
     match GATE.check(&request, now()) {
         Err(_) => {}
         Ok(Decision::Allowed(_) | Decision::Observed(_)) => panic!("a forged token passes"),
-        Ok(Decision::Waiting(_) | Decision::Counting(_)) => panic!("nothing can be waited for"),
+        Ok(Decision::Waiting(_) | Decision::Agreeing(_)) => panic!("nothing can be waited for"),
     }
 });

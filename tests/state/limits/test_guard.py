@@ -284,7 +284,7 @@ def test_server_that_died_leaves_each_process_its_share_and_is_found_again(make_
     assert back is not None
     assert {record["limits_mode"] for record in records(guard, "decision")} == {"exact", "local"}
     told = [record.getMessage() for record in caplog.records if "store of [state]" in record.getMessage()]
-    assert told == ["the store of [state] is away: limits.degrade is local", "the store of [state] is back"]
+    assert told == ["the store of [state] is away: limits.degrade is local", "the store of [state] is back: limits"]
 
 
 def test_calls_are_refused_where_the_configuration_says_so(make_shared, own_server, issuer):

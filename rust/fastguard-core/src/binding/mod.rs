@@ -17,6 +17,7 @@ use crate::call::{Caller, VerifiedToken};
 use crate::clock::Now;
 use crate::config::{Config, ConfigError, DpopMode, NonceMode};
 use crate::denial::Denial;
+use crate::hashing::KeyHasher;
 use crate::jose::random;
 use crate::request::{CertificateHeader, ProofHeader, Scheme};
 use crate::token::{Confirmation, Detach};
@@ -26,6 +27,16 @@ use crate::token::{Confirmation, Detach};
 pub struct BoundToken {
     token: VerifiedToken,
     nonce: Option<Box<str>>,
+    claim: Option<ProofClaim>,
+}
+
+/// A proof that no other process may take either.
+#[derive(Clone, Copy, Debug)]
+pub struct ProofClaim {
+    /// The same in every process that has the deployment's secret: a keyed hash of the key's thumbprint and `jti`.
+    pub key: u128,
+    /// For how long it must be remembered.
+    pub lifetime: Duration,
 }
 
 impl BoundToken {
@@ -37,6 +48,11 @@ impl BoundToken {
     /// The caller that the token names.
     pub fn caller(&self) -> &Caller {
         self.token.caller()
+    }
+
+    /// What other processes must be asked before the proof counts as new; `None` where there is no proof, or no other process.
+    pub const fn claim(&self) -> Option<ProofClaim> {
+        self.claim
     }
 
     /// The nonce that the client should use from now on, where its own is about to end (RFC 9449 §8.2).
@@ -84,13 +100,15 @@ pub struct DpopVerifier {
     options: ProofOptions,
     nonces: Option<Nonces>,
     replays: Arc<Replays>,
+    /// Set where several processes remember used proofs together.
+    shared: Option<KeyHasher>,
 }
 
 impl DpopVerifier {
     /// A verifier with a store of its own.
     pub fn new(options: ProofOptions, replay_entries: usize) -> Self {
         let replays = Arc::new(Replays::new(replay_entries, lifetime(&options)));
-        Self { options, nonces: None, replays }
+        Self { options, nonces: None, replays, shared: None }
     }
 
     /// The same, and a proof must carry one of these nonces.
@@ -140,11 +158,15 @@ impl DpopVerifier {
         };
         let principal = token.principal();
         let used = Used { thumbprint, id: &found.id, issued_at: found.issued_at, principal };
+        let claim = self.shared.as_ref().filter(|_| usage == Use::Once).map(|hasher| ProofClaim {
+            key: hasher.hash(&[b"proof", thumbprint.as_bytes(), found.id.as_bytes()]),
+            lifetime: lifetime(&self.options),
+        });
         match usage {
             Use::Once => self.replays.record(&used, now.tick)?,
             Use::Look => self.replays.check(&used, now.tick)?,
         }
-        Ok(BoundToken { token, nonce })
+        Ok(BoundToken { token, nonce, claim })
     }
 }
 
@@ -183,15 +205,16 @@ pub struct Bindings {
     dpop: DpopVerifier,
     /// Makes nonces where the configuration brings no secret; drawn once a process, so that a reload changes none.
     own_secret: [u8; 32],
+    hasher: KeyHasher,
 }
 
 impl Bindings {
-    /// Compiles `[dpop]`.
-    pub fn new(config: &Config) -> Result<Self, ConfigError> {
+    /// Compiles `[dpop]`. `hasher`: the deployment's, by which processes agree.
+    pub fn new(config: &Config, hasher: KeyHasher) -> Result<Self, ConfigError> {
         let options = options(config);
         let replays = Replays::new(config.dpop.replay_entries, lifetime(&options));
         let own_secret = random().ok_or_else(|| ConfigError::at("dpop.nonce", "the system gives no random bytes"))?;
-        Self::compile(config, options, Arc::new(replays), own_secret)
+        Self::compile(config, options, Arc::new(replays), own_secret, hasher)
     }
 
     /// Compiles a changed configuration. What was used stays used.
@@ -203,7 +226,7 @@ impl Bindings {
             let message = "a reload cannot raise it, nor `tokens.leeway` with it: start anew";
             return Err(ConfigError::at("dpop.max_age", message));
         }
-        let bindings = Self::compile(config, options, Arc::clone(replays), self.own_secret)?;
+        let bindings = Self::compile(config, options, Arc::clone(replays), self.own_secret, self.hasher.clone())?;
         replays.set_capacity(config.dpop.replay_entries);
         Ok(bindings)
     }
@@ -213,13 +236,16 @@ impl Bindings {
         options: ProofOptions,
         replays: Arc<Replays>,
         own_secret: [u8; 32],
+        hasher: KeyHasher,
     ) -> Result<Self, ConfigError> {
         let url = RequestUrl::new(&config.resource.url)
             .ok_or_else(|| ConfigError::at("resource.url", "no URL that the `htu` of a proof could equal"))?;
-        let secret = config.dpop.nonce_secret.bytes().unwrap_or(&own_secret);
+        let of_deployment = config.state.as_ref().and_then(|state| state.secret.bytes());
+        let secret = config.dpop.nonce_secret.bytes().or(of_deployment).unwrap_or(&own_secret);
         let nonces = (config.dpop.nonce == NonceMode::Required).then(|| Nonces::new(secret));
-        let dpop = DpopVerifier { options, nonces, replays };
-        Ok(Self { mode: config.dpop.mode, url, dpop, own_secret })
+        let shared = config.shares_proofs().then(|| hasher.clone());
+        let dpop = DpopVerifier { options, nonces, replays, shared };
+        Ok(Self { mode: config.dpop.mode, url, dpop, own_secret, hasher })
     }
 
     /// A bound token never passes as a bearer token (RFC 9449 §7.2), nor an unbound one under the DPoP scheme.
@@ -244,7 +270,7 @@ impl Bindings {
             Scheme::Bearer if self.mode == DpopMode::Required => {
                 Err(Denial::BindingMissing { demanded_by: "`dpop.mode`" })
             }
-            Scheme::Bearer => Ok(BoundToken { token, nonce: None }),
+            Scheme::Bearer => Ok(BoundToken { token, nonce: None, claim: None }),
             Scheme::Dpop if !is_bound => Err(Denial::BindingMissing { demanded_by: "the DPoP scheme" }),
             Scheme::Dpop => {
                 let proof = one_proof(presented.proof)?;

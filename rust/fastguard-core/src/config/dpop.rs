@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::error::ConfigError;
+use super::schema::Config;
 use super::secret::Secret;
 use super::values::Span;
 use crate::bounds::REPLAY_ENTRIES;
@@ -28,6 +29,10 @@ pub struct Dpop {
     pub nonce_secret_file: Option<String>,
     /// Used proofs that are remembered at once. Default: 1000000.
     pub replay_entries: usize,
+    /// Who remembers used proofs: `local`, each process its own; `shared`, all of them by the server of `[state]`. Default:
+    /// `shared` with `[state]`, else `local`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub replays: Option<ReplayStore>,
     /// Comes by file or environment, and has no place in the digest.
     #[serde(skip)]
     pub nonce_secret: Secret,
@@ -42,6 +47,7 @@ impl Default for Dpop {
             nonce: NonceMode::Off,
             nonce_secret_file: None,
             replay_entries: REPLAY_ENTRIES,
+            replays: None,
             nonce_secret: Secret::default(),
         }
     }
@@ -70,6 +76,25 @@ pub enum DpopMode {
     Optional,
     /// Only bound tokens with a proof pass.
     Required,
+}
+
+/// Who remembers used proofs.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "lowercase")]
+pub enum ReplayStore {
+    /// Each process its own: a proof passes once in each.
+    Local,
+    /// All processes together: a proof passes once.
+    Shared,
+}
+
+impl Config {
+    /// Whether several processes remember used proofs together.
+    pub fn shares_proofs(&self) -> bool {
+        let unsaid = if self.state.is_some() { ReplayStore::Shared } else { ReplayStore::Local };
+        self.dpop.mode != DpopMode::Off && self.dpop.replays.unwrap_or(unsaid) == ReplayStore::Shared
+    }
 }
 
 /// Whether a proof must carry a nonce of ours.

@@ -15,7 +15,7 @@ mod values;
 
 pub use certificates::{CertificateSource, Certificates};
 pub use cost::Cost;
-pub use dpop::{Dpop, DpopMode, NonceMode};
+pub use dpop::{Dpop, DpopMode, NonceMode, ReplayStore};
 pub use error::{ConfigError, Problem, Warning};
 pub use glob::{Glob, Named};
 pub(crate) use limits::Counted;

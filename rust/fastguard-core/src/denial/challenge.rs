@@ -80,6 +80,7 @@ impl Denial {
             Self::TokenMissing
             | Self::KeysUnavailable { .. }
             | Self::ReplaysFull { .. }
+            | Self::ReplaysUnavailable { .. }
             | Self::IntrospectionLimited { .. }
             | Self::IntrospectionUnavailable { .. } => None,
             Self::ScopeInsufficient { .. } => Some("insufficient_scope"),

@@ -45,6 +45,7 @@ impl Denial {
             Self::NonceRequired { .. } => "dpop.nonce",
             Self::CertificateMissing | Self::CertificateMalformed { .. } => "certificates.source",
             Self::ReplaysFull { .. } => "dpop.replay_entries",
+            Self::ReplaysUnavailable { .. } => "dpop.replays",
             Self::QuotaSpent { .. } => "limits.rules",
             Self::WindowsFull { .. } => "limits.max_keys",
             Self::LimitsUnavailable { .. } => "limits.degrade",
@@ -152,6 +153,7 @@ impl fmt::Display for Denial {
             }
             Self::NonceRequired { .. } => f.write_str("the proof has no nonce of the last minutes"),
             Self::ProofReplayed => f.write_str("the proof was used before"),
+            Self::ReplaysUnavailable { .. } => f.write_str("the store of used proofs is away"),
             Self::ReplaysFull { .. } => f.write_str("no room is left to remember the proof"),
             Self::CertificateMissing => f.write_str("the token is bound to a certificate, and none was handed on"),
             Self::CertificateMalformed { what } => write!(f, "the client's certificate cannot be read: {what}"),

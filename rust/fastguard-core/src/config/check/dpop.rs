@@ -70,7 +70,8 @@ pub(super) fn warnings(config: &Config) -> Vec<Warning> {
 
 fn nonce_warnings(config: &Config) -> Vec<Warning> {
     let dpop = &config.dpop;
-    let has_secret = dpop.nonce_secret_file.is_some() || dpop.nonce_secret.bytes().is_some();
+    // With `[state]` they are made of its secret.
+    let has_secret = dpop.nonce_secret_file.is_some() || dpop.nonce_secret.bytes().is_some() || config.state.is_some();
     if dpop.nonce == NonceMode::Off || has_secret {
         return Vec::new();
     }

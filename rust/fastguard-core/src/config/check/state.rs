@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::Findings;
+use crate::config::dpop::ReplayStore;
 use crate::config::error::Warning;
 use crate::config::limits::LimitMode;
 use crate::config::schema::Config;
@@ -15,6 +16,9 @@ pub(super) fn check(config: &Config, findings: &mut Findings) {
     let Some(state) = &config.state else {
         if config.limits.mode.is_some_and(LimitMode::is_shared) {
             findings.add("limits.mode", "windows are shared by a server that `[state]` names");
+        }
+        if config.dpop.replays == Some(ReplayStore::Shared) {
+            findings.add("dpop.replays", "proofs are remembered together by a server that `[state]` names");
         }
         if config.limits.degrade.is_some() {
             findings.add("limits.degrade", "speaks of the server of `[state]`, which is not there");

@@ -1,0 +1,95 @@
+//! What several processes must agree on before a call is decided: that its proof is new, and that its windows have room.
+
+use std::time::Duration;
+
+use crate::binding::ProofClaim;
+use crate::call::BoundToken;
+use crate::denial::Denial;
+use crate::limits::{Counted, SharedCharge, Verdict};
+
+/// A call whose token and binding are proved, as far as this process can tell. The others are asked outside the core.
+#[derive(Clone, Debug)]
+pub struct Agreeing {
+    pub(super) bound: BoundToken,
+    pub(super) claim: Option<ProofClaim>,
+    pub(super) charges: Box<[SharedCharge]>,
+}
+
+impl Agreeing {
+    /// What is needed, in a word.
+    pub const NEED: &'static str = "the word of other processes";
+
+    /// The proof that no other process may take.
+    pub const fn claim(&self) -> Option<ProofClaim> {
+        self.claim
+    }
+
+    /// What the call is charged. To be made after the claim, and only where the proof is new.
+    pub fn charges(&self) -> &[SharedCharge] {
+        &self.charges
+    }
+}
+
+/// What became of the claim to a proof.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum ClaimAnswer {
+    /// Nobody has used it before.
+    New,
+    /// It was used.
+    Used,
+    /// The store is away.
+    Unknown,
+}
+
+/// What the store said.
+#[derive(Clone, Debug)]
+pub struct Answer {
+    /// Of the claim; counts for nothing where there is none.
+    pub claim: ClaimAnswer,
+    /// Of the charges, and in which mode they were made; `None` where they were not.
+    pub limits: Option<(Verdict, &'static str)>,
+}
+
+/// The same, as refusals.
+#[derive(Debug)]
+pub(super) struct Agreed {
+    pub(super) proof: Result<(), Denial>,
+    /// `None` where no window is shared.
+    pub(super) counted: Option<Counted>,
+}
+
+impl Agreed {
+    pub(super) fn new(agreeing: &Agreeing, answer: &Answer) -> Self {
+        let retry_after = Duration::from_secs(1);
+        let proof = match (agreeing.claim, answer.claim) {
+            (None, _) | (Some(_), ClaimAnswer::New) => Ok(()),
+            (Some(_), ClaimAnswer::Used) => Err(Denial::ProofReplayed),
+            (Some(_), ClaimAnswer::Unknown) => Err(Denial::ReplaysUnavailable { retry_after }),
+        };
+        let charges = &agreeing.charges;
+        let counted = (!charges.is_empty()).then(|| match &answer.limits {
+            Some((verdict, mode)) => Counted::new(charges, verdict, mode),
+            None => Counted::new(charges, &Verdict::Unavailable { retry_after }, "refuse"),
+        });
+        Self { proof, counted }
+    }
+}
+
+/// What of a call was proved before its walk.
+#[derive(Clone, Copy)]
+pub(super) struct Proved<'a> {
+    pub(super) bound: &'a BoundToken,
+    /// What the processes have agreed on; `None` for the message of a call that was decided before.
+    pub(super) agreed: Option<&'a Agreed>,
+}
+
+impl<'a> Proved<'a> {
+    pub(super) const fn by(bound: &'a BoundToken) -> Self {
+        Self { bound, agreed: None }
+    }
+
+    /// How shared windows were counted.
+    pub(super) fn limits_mode(self) -> Option<&'static str> {
+        self.agreed?.counted.as_ref().map(|counted| counted.mode)
+    }
+}
