@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from mcp_fastguard._fastguard import Attested, ToolRequest, VerifiedToken
     from mcp_fastguard.keys import Introspector, Watch
     from mcp_fastguard.listeners import Listener, Telling, TimedListener
+    from mcp_fastguard.revocations.entry import Entry
+    from mcp_fastguard.revocations.feed import RevocationFeed
     from mcp_fastguard.state.deployment import Deployment
     from mcp_fastguard.transport.asgi import ASGIApp, GuardASGI
     from mcp_fastguard.verifier import OutsideVerifier, TokenVerifierProtocol
@@ -83,8 +85,11 @@ class Guard:
             self._verifier = OutsideVerifier(verifier, self._gate, resource=config.resource_url)
         self._deployment: Deployment | None = None
         self._share()
+        self._feed: RevocationFeed | None = None
         # One crossing and not one frame of Python: this instance's `check` is the gate's own, until somebody listens.
         self.check = self._gate.check  # type: ignore[method-assign]
+        if self._gate.learns_revocations:
+            self.check = self._first_check  # type: ignore[method-assign]
         self._watch: Watch | None = None
         self._introspector: Introspector | None = None
         #: Who is told of decisions; for transports.
@@ -337,19 +342,28 @@ class Guard:
             key_id: ``kid``, as the tokens' headers name their key. ``denied_keys`` of the issuer keeps a key out for good.
             issued_before: seconds since the epoch; only tokens whose ``iat`` is before. Default: the end of this second.
 
+        With ``revocations.shared`` all processes are told, which may take up to 2 s.
+
         Raises:
             ValueError: nothing is named, or the table of revocations is full.
-            GuardFault: the revocation holds, and could not be recorded.
+            GuardFault: the revocation holds, and could not be recorded, or no other process could be told
+                (``revocation_untold``).
         """
-        self._gate.revoke(
-            issuer=issuer,
-            token_id=token_id,
-            subject=subject,
-            client_id=client_id,
-            session=session,
-            key_id=key_id,
-            issued_before=issued_before,
-        )
+        named: dict[str, Any] = {
+            "issuer": issuer,
+            "token_id": token_id,
+            "subject": subject,
+            "client_id": client_id,
+            "session": session,
+            "key_id": key_id,
+        }
+        feed = self._telling_feed()
+        if feed is None:
+            self._gate.revoke(**named, issued_before=issued_before)
+        else:
+            from mcp_fastguard.revocations import Entry  # noqa: PLC0415 - only where others are told
+
+            self._said(feed, Entry.revoke(**named, issued_before=issued_before))
 
     def block(
         self,
@@ -362,8 +376,8 @@ class Guard:
     ) -> None:
         """Refuses, from the next call on, the calls that have all of these values, whatever their tokens and the rules say.
 
-        The code is ``blocked``, with 403. Enforced where room policy is only observed, too; kept through :meth:`reload`; known to
-        this process alone. Recorded, and open streams end.
+        The code is ``blocked``, with 403. Enforced where room policy is only observed, too; kept through :meth:`reload`; told to
+        all processes with ``revocations.shared``, like a revocation. Recorded, and open streams end.
 
         Args:
             tool: its name.
@@ -375,9 +389,16 @@ class Guard:
 
         Raises:
             ValueError: nothing is named, or 10,000 blocks are in force.
-            GuardFault: the block holds, and could not be recorded.
+            GuardFault: the block holds, and could not be recorded, or no other process could be told (``revocation_untold``).
         """
-        self._gate.block(tool=tool, issuer=issuer, subject=subject, client_id=client_id, until=until)
+        named: dict[str, Any] = {"tool": tool, "issuer": issuer, "subject": subject, "client_id": client_id}
+        feed = self._telling_feed()
+        if feed is None:
+            self._gate.block(**named, until=until)
+        else:
+            from mcp_fastguard.revocations import Entry  # noqa: PLC0415 - only where others are told
+
+            self._said(feed, Entry("block", time.time(), **named, until=until))
 
     def unblock(
         self,
@@ -387,8 +408,30 @@ class Guard:
         subject: str | None = None,
         client_id: str | None = None,
     ) -> bool:
-        """Lifts the block that names exactly this; whether there was one."""
-        return self._gate.unblock(tool=tool, issuer=issuer, subject=subject, client_id=client_id)
+        """Lifts the block that names exactly this; whether there was one in this process.
+
+        Raises:
+            GuardFault: no other process could be told (``revocation_untold``).
+        """
+        named: dict[str, Any] = {"tool": tool, "issuer": issuer, "subject": subject, "client_id": client_id}
+        was_blocked = self._gate.unblock(**named)
+        feed = self._telling_feed()
+        if feed is not None:
+            from mcp_fastguard.revocations import Entry  # noqa: PLC0415 - only where others are told
+
+            feed.tell(Entry("unblock", time.time(), **named))
+        return was_blocked
+
+    def _telling_feed(self) -> RevocationFeed | None:
+        """What tells other processes, where there is any."""
+        if not self._gate.learns_revocations:
+            return None
+        self.start()
+        return self._feed if self._feed is not None and self._feed.tells_others else None
+
+    def _said(self, feed: RevocationFeed, entry: Entry) -> None:
+        entry.apply(self._gate)
+        feed.tell(entry)
 
     def refresh_keys(self) -> None:
         """Has the key sets of all issuers fetched now, in the background."""
@@ -421,6 +464,10 @@ class Guard:
         self._config = config
         self._share()
         config.warn_of_observation()
+        if self._feed is not None:
+            feed, self._feed = self._feed, None
+            self.start()
+            feed.close()
         before, self._watch = self._watch, None
         if before is not None:
             # The new watch is there before the old one goes, so that it is given the sets at hand.
@@ -433,15 +480,29 @@ class Guard:
         if found is None:
             self._deployment = None
             return
-        from mcp_fastguard.state.deployment import Deployment, StateSettings  # noqa: PLC0415 - only where it is used
+        from mcp_fastguard.state.deployment import Deployment  # noqa: PLC0415 - only where it is used
+        from mcp_fastguard.state.settings import StateSettings  # noqa: PLC0415
 
         settings = StateSettings.of(found)
         if self._deployment is None or self._deployment.settings != settings:
             self._deployment = Deployment(settings)
 
+    def _learn(self) -> None:
+        from mcp_fastguard.revocations import RevocationSettings  # noqa: PLC0415 - only where it is used
+        from mcp_fastguard.revocations.feed import RevocationFeed  # noqa: PLC0415 - brings asyncio
+
+        settings = RevocationSettings.of(self._config)
+        if settings is not None:
+            self._feed = RevocationFeed(settings, self._gate)
+            self._feed.start()
+
     def start(self) -> None:
-        """Begins to fetch the keys that the configuration does not hold. Called by itself at the first need."""
+        """Begins to fetch the keys that the configuration does not hold, and to learn what was revoked elsewhere. Called by
+        itself at the first need.
+        """
         self._is_started = True
+        if self._gate.learns_revocations and self._feed is None and not self._is_closed:
+            self._learn()
         if self._watch is not None:
             self._watch.revive()
         elif not self._is_closed:
@@ -456,7 +517,9 @@ class Guard:
         self._gate.after_fork()
         if self._deployment is not None:
             self._deployment.after_fork()
-        if self._watch is not None and "check" in vars(self):
+        # Its thread is the parent's.
+        self._feed = None
+        if (self._watch is not None or self._gate.learns_revocations) and "check" in vars(self):
             self.check = self._first_check  # type: ignore[method-assign]
 
     def _first_check(self, request: ToolRequest, now: float | None = None) -> AllowedCall:
@@ -592,6 +655,8 @@ class Guard:
             self._watch.close()
         if self._deployment is not None:
             self._deployment.close()
+        if self._feed is not None:
+            self._feed.close()
         self._gate.close()
 
     async def aclose(self) -> None:

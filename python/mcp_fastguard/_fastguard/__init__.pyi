@@ -30,6 +30,7 @@ __all__ = [
     "panic_next",
     "prove_growth",
     "prove_record",
+    "revocation_settings",
     "verify_compact",
     "verify_log",
 ]
@@ -613,6 +614,9 @@ class Gate:
         client_id: str | None = None,
         now: float | None = None,
     ) -> bool: ...
+    @property
+    def learns_revocations(self) -> bool: ...
+    def revocations_known(self, seconds: float) -> None: ...
     def state_settings(
         self,
     ) -> (
@@ -663,6 +667,24 @@ class Gate:
     def statistics(self) -> list[tuple[str, int]]: ...
 
 def config_json_schema() -> str: ...
+def revocation_settings(
+    text: str, *, folder: str | Path, file: str | None = None, is_json: bool = False
+) -> (
+    tuple[
+        Path | None,
+        bool,
+        float,
+        bytes | None,
+        tuple[
+            tuple[str, str | None, Path | None, Path | None],
+            tuple[Path | None, Path | None],
+            tuple[str, float, int],
+            tuple[str, str],
+        ]
+        | None,
+    ]
+    | None
+): ...
 def config_warnings(text: str, file: str | None = None) -> list[tuple[str, str]]: ...
 def verify_log(path: Path, key: str | None = None, checkpoint: str | None = None) -> tuple[int, str, bool, str | None]:
     """Whether the files of a log are whole: (records, root, sealed, problem).

@@ -14,6 +14,7 @@ from rich.table import Table
 from mcp_fastguard._fastguard import config_warnings
 from mcp_fastguard.cli import explain as explaining
 from mcp_fastguard.cli.audit import audit_app
+from mcp_fastguard.cli.revocations import block, revocations_app, revoke, unblock
 from mcp_fastguard.cli.said import console, errors, fail
 from mcp_fastguard.config import json_schema
 from mcp_fastguard.errors import GuardConfigError, GuardError
@@ -33,6 +34,7 @@ app.add_typer(token_app, name="token")
 app.add_typer(audit_app, name="audit")
 report_app = typer.Typer(no_args_is_help=True, help="Reports of the audit log.")
 app.add_typer(report_app, name="report")
+app.add_typer(revocations_app, name="revocations")
 
 ConfigOption = Annotated[Path, typer.Option("--config", "-c", envvar="FASTGUARD_CONFIG", help="The configuration.")]
 TokenArgument = Annotated[str, typer.Argument(help="The token's text, or - for standard input.")]
@@ -282,3 +284,7 @@ def demo(
         raise typer.Exit(demonstration.run(serve=serve))
     except GuardError as error:
         raise fail(error) from error
+
+
+for command in (revoke, block, unblock):
+    app.command()(command)

@@ -7,7 +7,7 @@ import contextlib
 import importlib.util
 import logging
 import weakref
-from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, Self, cast
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, cast
 
 from mcp_fastguard.errors import GuardConfigError
 from mcp_fastguard.state.breaker import BreakingStore
@@ -15,49 +15,16 @@ from mcp_fastguard.state.limits import Admitted, Charge, Mode, ProcessWindows, S
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
+    from mcp_fastguard.state.settings import StateSettings
     from mcp_fastguard.state.store import RedisStore
 
-    #: What ``Gate.state_settings`` gives.
-    StateFields = tuple[
-        tuple[str, str | None, Path | None, Path | None],
-        tuple[Path | None, Path | None],
-        tuple[str, float, int],
-        tuple[str, str],
-    ]
-
-__all__ = ["Answer", "Deployment", "StateSettings"]
+__all__ = ["Answer", "Deployment"]
 
 #: 1 for who comes first, 0 for others.
 _CLAIM: Final = "return redis.call('SET', KEYS[1], '1', 'NX', 'PX', ARGV[1]) and 1 or 0"
 
 logger = logging.getLogger("mcp_fastguard")
-
-
-class StateSettings(NamedTuple):
-    """``[state]``, and what ``[limits]`` says of it. The core makes these."""
-
-    url: str
-    user: str | None
-    password_file: Path | None
-    ca_file: Path | None
-    client_certificate: Path | None
-    client_key: Path | None
-    prefix: str
-    #: Seconds.
-    budget: float
-    processes: int
-    #: ``"local"``, ``"exact"`` or ``"leased"``.
-    mode: str
-    #: ``"local"`` or ``"refuse"``.
-    degrade: str
-
-    @classmethod
-    def of(cls, found: StateFields) -> Self:
-        """Of what the gate gives."""
-        place, (certificate, key), (prefix, budget, processes), (mode, degrade) = found
-        return cls(*place, certificate, key, prefix, budget, processes, mode, degrade)
 
 
 class Answer(NamedTuple):

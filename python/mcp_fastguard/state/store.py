@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from mcp_fastguard.state.deployment import StateSettings
+    from mcp_fastguard.state.settings import StateSettings
 
-__all__ = ["RedisStore"]
+__all__ = ["RedisStore", "connect"]
 
 logger = logging.getLogger("mcp_fastguard")
 
@@ -62,7 +62,7 @@ class RedisStore:
     """
 
     def __init__(self, settings: StateSettings) -> None:
-        self._redis = Redis.from_pool(_pool(settings))
+        self._redis = connect(settings)
         # One hash tag, so that a cluster keeps all of a deployment's keys in one place.
         self._prefix = f"{{{settings.prefix}}}:"
         self._digests: dict[str, str] = {}
@@ -119,7 +119,8 @@ def _unfit(info: dict[str, Any]) -> str | None:
     return None
 
 
-def _pool(settings: StateSettings) -> BlockingConnectionPool:
+def connect(settings: StateSettings) -> Redis:
+    """A client of the server. Nothing is sent before its first use, and nothing is tried twice."""
     options: dict[str, Any] = {
         "max_connections": MOST_CONNECTIONS,
         # Those who wait for a connection do so within the budget of their call.
@@ -136,4 +137,4 @@ def _pool(settings: StateSettings) -> BlockingConnectionPool:
         }
         options |= {name: str(file) for name, file in files.items() if file is not None}
         options |= {"ssl_cert_reqs": "required", "ssl_check_hostname": True}
-    return BlockingConnectionPool.from_url(settings.url, **options)
+    return Redis.from_pool(BlockingConnectionPool.from_url(settings.url, **options))

@@ -146,6 +146,9 @@ pub enum Denial {
     /// The issuer cannot be asked about the token now, or gave no answer that can be used.
     IntrospectionUnavailable { retry_after: Duration, reason: &'static str },
 
+    /// What was revoked lately cannot be known: nothing was heard of it for longer than `revocations.max_staleness`.
+    RevocationsStale { retry_after: Duration },
+
     // --- binding -----------------------------------------------------------------------------
     /// The token is bound to a key, and there is no `DPoP` header.
     ProofMissing,
@@ -282,7 +285,8 @@ impl Denial {
             | Self::VerifierUnavailable { .. }
             | Self::TokenInactive
             | Self::IntrospectionLimited { .. }
-            | Self::IntrospectionUnavailable { .. } => Room::Token,
+            | Self::IntrospectionUnavailable { .. }
+            | Self::RevocationsStale { .. } => Room::Token,
             Self::ProofMissing
             | Self::BoundAsBearer
             | Self::ProofDuplicated
@@ -376,6 +380,7 @@ impl Denial {
             Self::TokenInactive => "token_inactive",
             Self::IntrospectionLimited { .. } => "introspection_limited",
             Self::IntrospectionUnavailable { .. } => "introspection_unavailable",
+            Self::RevocationsStale { .. } => "revocations_stale",
             Self::ProofMissing => "proof_missing",
             Self::BoundAsBearer => "bound_as_bearer",
             Self::ProofDuplicated => "proof_duplicated",
@@ -434,6 +439,7 @@ impl Denial {
             Self::KeysUnavailable { .. }
             | Self::VerifierUnavailable { .. }
             | Self::IntrospectionUnavailable { .. }
+            | Self::RevocationsStale { .. }
             | Self::ReplaysUnavailable { .. }
             | Self::LimitsUnavailable { .. } => 503,
             Self::ReplaysFull { .. } | Self::IntrospectionLimited { .. } => 429,
@@ -455,6 +461,7 @@ impl Denial {
             Self::KeysUnavailable { retry_after }
             | Self::IntrospectionLimited { retry_after }
             | Self::IntrospectionUnavailable { retry_after, .. }
+            | Self::RevocationsStale { retry_after }
             | Self::WindowsFull { retry_after, .. }
             | Self::LimitsUnavailable { retry_after }
             | Self::ReplaysUnavailable { retry_after }

@@ -5,6 +5,8 @@ mod observed;
 mod trail;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use arc_swap::{ArcSwap, ArcSwapOption, Guard};
 
@@ -12,8 +14,8 @@ use crate::audit::{Audit, Event, Notice};
 use crate::binding::{Bindings, Presented, Use};
 use crate::blocks::{Block, Blocks};
 use crate::call::{AllowedCall, BoundToken, Received, Target, ToolRequest, VerifiedToken};
-use crate::clock::{Now, UnixTime};
-use crate::config::{Config, ConfigError};
+use crate::clock::{Now, Tick, UnixTime};
+use crate::config::{Config, ConfigError, OnStale};
 use crate::denial::{Denial, Fault, GateError, Room};
 use crate::hashing::KeyHasher;
 use crate::limits::{AdmittedCall, Limits};
@@ -81,6 +83,10 @@ pub struct State {
     policy: Policy,
     observed: ObservedRooms,
     blocks: Arc<Blocks>,
+    /// Until when what is revoked elsewhere counts as known, by the process's own clock.
+    known_until: Arc<AtomicU64>,
+    /// Whether calls are refused after that.
+    must_know: bool,
 }
 
 impl State {
@@ -174,6 +180,8 @@ impl Gate {
             code: Vec::new(),
             observed: ObservedRooms::new(&config),
             blocks: Arc::default(),
+            known_until: Arc::default(),
+            must_know: must_know(&config),
             config,
         };
         Ok(Self { state: ArcSwap::from_pointee(state), audit: ArcSwapOption::from_pointee(audit) })
@@ -208,6 +216,8 @@ impl Gate {
             code,
             observed: ObservedRooms::new(&config),
             blocks: Arc::clone(&before.blocks),
+            known_until: Arc::clone(&before.known_until),
+            must_know: must_know(&config),
             config,
         };
         self.state.store(Arc::new(state));
@@ -363,6 +373,11 @@ impl Gate {
         self.state().tokens.revoke(revocation, now)
     }
 
+    /// Takes note that everything revoked elsewhere is known now, and counts as known until then.
+    pub fn revocations_known(&self, until: Tick) {
+        self.state().known_until.fetch_max(until.as_nanos(), Ordering::AcqRel);
+    }
+
     /// Refuses from the next call on what a block names; `until` is when it ends by itself. [`Blocks::lift`] ends it.
     pub fn block(&self, block: Block, until: Option<UnixTime>, now: UnixTime) -> Result<(), &'static str> {
         self.state().blocks.add(block, until, now)
@@ -474,6 +489,10 @@ fn keep(audit: &Audit, event: Event, is_known: bool) -> Result<(), Fault> {
     Ok(())
 }
 
+fn must_know(config: &Config) -> bool {
+    config.revocations.as_ref().is_some_and(|table| table.on_stale == OnStale::Refuse)
+}
+
 /// Walks the hot rooms in order. Each takes the proof that the one before it gave.
 fn walk(
     state: &State,
@@ -496,6 +515,9 @@ fn walk(
         }
     };
     trail.keep(&bound);
+    if state.must_know && now.own.as_nanos() >= state.known_until.load(Ordering::Acquire) {
+        return Err(Denial::RevocationsStale { retry_after: Duration::from_secs(1) }.into());
+    }
     if let Some(Agreed { proof: Err(denial), .. }) = proved.and_then(|proved| proved.agreed) {
         return Err(denial.clone().into());
     }

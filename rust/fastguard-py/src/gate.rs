@@ -1,11 +1,11 @@
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use fastguard_core::audit::{Audit, Notice, Settings, rfc3339};
 use fastguard_core::blocks::Block;
 use fastguard_core::clock::{Now, UnixTime};
-use fastguard_core::config::{Config, ConfigError, DpopMode, Rule, Tier};
+use fastguard_core::config::{DpopMode, Rule, Tier};
 use fastguard_core::denial::{Denial, Fault, GateError, Room};
 use fastguard_core::gate::{Agreeing as AgreeingCore, Answer, ClaimAnswer, Decision, Gate as Core, Outcome};
 use fastguard_core::jose::Algorithm;
@@ -17,6 +17,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyTuple};
 
 use crate::call::{AllowedCall, ObservedCall, Proof};
+use crate::config::{StateFields, read, state_fields};
 use crate::error::{caught, denied, faulted, misconfigured, misused};
 use crate::request::{ToolRequest, address};
 use crate::time;
@@ -40,14 +41,6 @@ type KeySourceFields<'py> = (
     Option<PathBuf>,
     Option<PathBuf>,
     Option<PathBuf>,
-);
-
-/// What Python's `StateSettings` is made of, in its order.
-type StateFields = (
-    (String, Option<String>, Option<PathBuf>, Option<PathBuf>),
-    (Option<PathBuf>, Option<PathBuf>),
-    (String, f64, u32),
-    (&'static str, &'static str),
 );
 
 /// What Python's `IntrospectionSource` is made of, in its order.
@@ -132,45 +125,6 @@ fn answered(has_waited: bool, attested: Option<&Attested>) -> Answered<'_> {
 #[pyclass(frozen, module = "mcp_fastguard")]
 pub(crate) struct Attested {
     core: fastguard_core::token::Attested,
-}
-
-fn read(text: &str, file: Option<&str>, is_json: bool, folder: &Path) -> PyResult<Config> {
-    let config = if is_json { Config::from_json(text) } else { Config::from_toml(text, file) };
-    let mut config = config.map_err(misconfigured)?;
-    config.apply_environment(std::env::vars()).map_err(misconfigured)?;
-    for (index, issuer) in config.issuers.iter_mut().enumerate() {
-        if let Some(name) = issuer.jwks_file.take() {
-            let text = std::fs::read_to_string(folder.join(&name));
-            let at = || format!("issuers[{index}].jwks_file");
-            issuer.jwks =
-                Some(text.map_err(|error| misconfigured(ConfigError::at(at(), format!("`{name}`: {error}"))))?.into());
-        }
-        for (key, name) in issuer.files() {
-            std::fs::File::open(folder.join(name)).map_err(|error| {
-                misconfigured(ConfigError::at(format!("issuers[{index}].{key}"), format!("`{name}`: {error}")))
-            })?;
-        }
-    }
-    if let Some(name) = config.dpop.nonce_secret_file.clone() {
-        let key = "dpop.nonce_secret_file";
-        let secret = std::fs::read(folder.join(&name));
-        let secret = secret.map_err(|error| misconfigured(ConfigError::at(key, format!("`{name}`: {error}"))))?;
-        config.set_nonce_secret(key, &secret).map_err(misconfigured)?;
-    }
-    if let Some(state) = config.state.clone() {
-        for (key, name) in state.files() {
-            let at = || format!("state.{key}");
-            std::fs::File::open(folder.join(name))
-                .map_err(|error| misconfigured(ConfigError::at(at(), format!("`{name}`: {error}"))))?;
-        }
-        if let Some(name) = state.secret_file {
-            let key = "state.secret_file";
-            let secret = std::fs::read(folder.join(&name));
-            let secret = secret.map_err(|error| misconfigured(ConfigError::at(key, format!("`{name}`: {error}"))))?;
-            config.set_state_secret(key, &secret).map_err(misconfigured)?;
-        }
-    }
-    Ok(config)
 }
 
 impl Gate {
@@ -574,17 +528,22 @@ impl Gate {
         Ok(was_there)
     }
 
-    /// `[state]`, where windows are shared: what Python's `StateSettings` is made of, in its order.
+    /// `[state]`: what Python's `StateSettings` is made of, in its order.
     fn state_settings(&self) -> Option<StateFields> {
-        let state = self.core.state();
-        let (config, mode) = (state.config(), state.config().limit_mode());
-        let store = config.state.as_ref()?;
-        let path = |name: &Option<String>| name.as_ref().map(|name| self.folder.join(name));
-        let place = (store.url.clone(), store.user.clone(), path(&store.password_file), path(&store.ca_file));
-        let certificate = (path(&store.client_certificate), path(&store.client_key));
-        let bounds = (store.prefix.clone(), store.budget.get().as_secs_f64(), store.processes);
-        let degrade = config.limits.degrade.unwrap_or_default();
-        Some((place, certificate, bounds, (mode.name(), degrade.name())))
+        state_fields(self.core.state().config(), &self.folder)
+    }
+
+    /// Whether there is a `[revocations]`.
+    #[getter]
+    fn learns_revocations(&self) -> bool {
+        self.core.state().config().revocations.is_some()
+    }
+
+    /// Takes note that everything revoked elsewhere is known now, and counts as known for so many seconds.
+    fn revocations_known(&self, seconds: f64) -> PyResult<()> {
+        let span = Duration::try_from_secs_f64(seconds).map_err(misused)?;
+        self.core.revocations_known(time::now(None)?.own.plus(span));
+        Ok(())
     }
 
     fn key_sources<'py>(&self, py: Python<'py>) -> PyResult<Vec<KeySourceFields<'py>>> {

@@ -17,7 +17,7 @@ from certificate_support import Authority
 from mcp_fastguard import Guard, ToolRequest
 from mcp_fastguard._fastguard import ObservedCall
 from mcp_fastguard.errors import GuardConfigError, GuardFault, LimitDenied, PolicyDenied
-from mcp_fastguard.state.deployment import StateSettings
+from mcp_fastguard.state.settings import StateSettings
 from mcp_fastguard.state.store import RedisStore
 from mcp_fastguard.state.window_script import StoreUnavailable
 from proof_support import Holder

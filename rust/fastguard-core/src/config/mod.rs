@@ -8,6 +8,7 @@ mod error;
 mod glob;
 mod limits;
 mod read;
+mod revocations;
 mod schema;
 mod secret;
 mod state;
@@ -20,6 +21,7 @@ pub use error::{ConfigError, Problem, Warning};
 pub use glob::{Glob, Named};
 pub(crate) use limits::Counted;
 pub use limits::{LimitMode, LimitRule, Limits, OnStoreFailure, Per};
+pub use revocations::{OnStale, Revocations};
 pub use schema::{
     Audit, Binding, Config, Issuer, Observe, ObservedRoom, OnAuditFailure, Proxies, Resource, Rule, Scope, Stdio, Tier,
     Tokens,

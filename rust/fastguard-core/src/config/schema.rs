@@ -9,6 +9,7 @@ use super::cost::Cost;
 use super::dpop::Dpop;
 use super::error::ConfigError;
 use super::limits::Limits;
+use super::revocations::Revocations;
 use super::state::State;
 use super::values::{Date, Network, Quota, Required, Span};
 
@@ -45,6 +46,9 @@ pub struct Config {
     /// Where several processes keep what they share.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub state: Option<State>,
+    /// How the guard learns what was revoked elsewhere.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revocations: Option<Revocations>,
     /// Rules for tools, by name or glob.
     #[serde(default)]
     pub tools: BTreeMap<String, Rule>,

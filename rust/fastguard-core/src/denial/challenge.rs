@@ -82,7 +82,8 @@ impl Denial {
             | Self::ReplaysFull { .. }
             | Self::ReplaysUnavailable { .. }
             | Self::IntrospectionLimited { .. }
-            | Self::IntrospectionUnavailable { .. } => None,
+            | Self::IntrospectionUnavailable { .. }
+            | Self::RevocationsStale { .. } => None,
             Self::ScopeInsufficient { .. } => Some("insufficient_scope"),
             Self::NonceRequired { .. } => Some("use_dpop_nonce"),
             Self::ProofMissing

@@ -20,6 +20,7 @@ impl Denial {
             }
             Self::KeyDenied { .. } => "issuers.denied_keys",
             Self::TokenInactive | Self::IntrospectionUnavailable { .. } => "issuers.introspection_endpoint",
+            Self::RevocationsStale { .. } => "revocations.max_staleness",
             Self::IntrospectionLimited { .. } => "issuers.introspection_lookups_per_address",
             Self::AudienceMismatch { .. } => "issuers.audiences",
             Self::ClaimMissing { claim } | Self::ClaimRefused { claim } | Self::ClaimInvalid { claim } => {
@@ -126,6 +127,7 @@ impl fmt::Display for Denial {
             Self::VerifierRefused => f.write_str("the verifier does not accept the token"),
             Self::VerifierUnavailable { .. } => f.write_str("the verifier failed or gave no answer"),
             Self::TokenInactive => f.write_str("the issuer says that the token is not active"),
+            Self::RevocationsStale { .. } => f.write_str("what was revoked lately cannot be known"),
             Self::IntrospectionLimited { .. } => f.write_str("too many unknown tokens came from this address"),
             Self::IntrospectionUnavailable { reason, .. } => {
                 write!(f, "the issuer cannot be asked about the token: {reason}")

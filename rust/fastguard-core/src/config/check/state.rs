@@ -13,6 +13,7 @@ use crate::config::state::State;
 const MOST_PROCESSES: u32 = 100_000;
 
 pub(super) fn check(config: &Config, findings: &mut Findings) {
+    check_revocations(config, findings);
     let Some(state) = &config.state else {
         if config.limits.mode.is_some_and(LimitMode::is_shared) {
             findings.add("limits.mode", "windows are shared by a server that `[state]` names");
@@ -47,6 +48,20 @@ pub(super) fn check(config: &Config, findings: &mut Findings) {
     }
     if state.client_key.is_some() && state.client_certificate.is_none() {
         findings.add("state.client_key", "only with `client_certificate`");
+    }
+}
+
+fn check_revocations(config: &Config, findings: &mut Findings) {
+    let Some(table) = &config.revocations else { return };
+    findings.refuse_empty("revocations.file", table.file.as_deref() == Some(""));
+    if table.file.is_none() && !table.shared {
+        findings.add("revocations", "names neither `file` nor `shared`: a guard without the table learns as much");
+    }
+    if table.shared && config.state.is_none() {
+        findings.add("revocations.shared", "processes tell each other by a server that `[state]` names");
+    }
+    if !(Duration::from_secs(2)..=Duration::from_secs(86_400)).contains(&table.max_staleness.get()) {
+        findings.add("revocations.max_staleness", "between 2s and 24h");
     }
 }
 
