@@ -15,7 +15,7 @@ from mcp.server.transport_security import TransportSecuritySettings
 from mcp_fastguard.transport import asgi
 from servers_support import SERVERS, raw, running
 from support import records
-from transport_support import client, headers, message, run
+from transport_support import BASE, client, headers, message, run
 
 CALL = {"name": "add", "arguments": {"a": 1, "b": 2}}
 
@@ -347,3 +347,27 @@ def test_host_of_a_request_names_nothing_in_the_answer(make_guard, inner):
         challenge = raw(port, request("GET", "/mcp"))[1]["www-authenticate"]
         assert 'resource_metadata="https://mcp.example.com/.well-known/oauth-protected-resource/mcp"' in challenge
         assert inner.reached == []
+
+
+def test_address_that_sends_made_up_tokens_is_held_off_before_a_signature_is_checked(make_guard, issuer):
+    guard = make_guard(limits={"failed_authentications": "3/minute"})
+    good = issuer.token()
+
+    async def inner(scope, receive, send):
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
+        await send({"type": "http.response.body", "body": b"{}"})
+
+    async def walk():
+        found = []
+        for address, tokens in (("192.0.2.1", ["a.b.c"] * 5), ("192.0.2.2", [good]), ("192.0.2.1", [good])):
+            transport = httpx2.ASGITransport(guard.asgi(inner), client=(address, 1234))
+            async with httpx2.AsyncClient(transport=transport, base_url=BASE) as http:
+                for token in tokens:
+                    body = message("tools/call", {"name": "add", "arguments": {}})
+                    found.append(await http.post("/mcp", json=body, headers=headers(token, "tools/call", "add")))
+        return found
+
+    found = run(walk())
+
+    assert [answer.status_code for answer in found] == [401, 401, 401, 429, 429, 200, 200]
+    assert 1 <= int(found[3].headers["retry-after"]) <= 20

@@ -98,8 +98,8 @@ pub const MAX_OPEN_LOOKUPS: usize = 256;
 /// Refused opaque tokens that are remembered, each for ten seconds; at most 300 bytes each.
 pub const MAX_REFUSED_TOKENS: usize = 8_192;
 
-/// Addresses whose first lookups are counted apart; newcomers beyond share one count.
-pub const MAX_LOOKUP_ADDRESSES: usize = 4_096;
+/// Addresses whose lookups, or whose failed authentications, are counted apart; newcomers beyond share one count.
+pub const MAX_COUNTED_ADDRESSES: usize = 4_096;
 
 /// Most scopes that a configuration may name.
 pub const MAX_KNOWN_SCOPES: usize = 4_096;

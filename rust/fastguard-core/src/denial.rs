@@ -139,6 +139,8 @@ pub enum Denial {
     /// The verifier outside failed, or gave no answer in time.
     VerifierUnavailable { retry_after: Duration },
 
+    /// Too many tokens from this address have turned out to be none.
+    AuthenticationLimited { retry_after: Duration },
     /// The issuer says that the opaque token is not in force (RFC 7662 §2.2).
     TokenInactive,
     /// Too many tokens that nobody knows came from this address.
@@ -283,6 +285,7 @@ impl Denial {
             | Self::TokenRevoked
             | Self::VerifierRefused
             | Self::VerifierUnavailable { .. }
+            | Self::AuthenticationLimited { .. }
             | Self::TokenInactive
             | Self::IntrospectionLimited { .. }
             | Self::IntrospectionUnavailable { .. }
@@ -377,6 +380,7 @@ impl Denial {
             Self::TokenRevoked => "token_revoked",
             Self::VerifierRefused => "verifier_refused",
             Self::VerifierUnavailable { .. } => "verifier_unavailable",
+            Self::AuthenticationLimited { .. } => "authentication_limited",
             Self::TokenInactive => "token_inactive",
             Self::IntrospectionLimited { .. } => "introspection_limited",
             Self::IntrospectionUnavailable { .. } => "introspection_unavailable",
@@ -442,7 +446,7 @@ impl Denial {
             | Self::RevocationsStale { .. }
             | Self::ReplaysUnavailable { .. }
             | Self::LimitsUnavailable { .. } => 503,
-            Self::ReplaysFull { .. } | Self::IntrospectionLimited { .. } => 429,
+            Self::ReplaysFull { .. } | Self::IntrospectionLimited { .. } | Self::AuthenticationLimited { .. } => 429,
             Self::BindingRequired { .. }
             | Self::AuthenticationInsufficient { .. }
             | Self::NewerTokenRequired { .. } => 401,
@@ -459,6 +463,7 @@ impl Denial {
     pub const fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::KeysUnavailable { retry_after }
+            | Self::AuthenticationLimited { retry_after }
             | Self::IntrospectionLimited { retry_after }
             | Self::IntrospectionUnavailable { retry_after, .. }
             | Self::RevocationsStale { retry_after }

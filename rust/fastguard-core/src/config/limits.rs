@@ -17,6 +17,9 @@ pub struct Limits {
     /// The rules. Of those that name the same thing the most specific counts a call; all others that fit count it too.
     /// Default: 1000/minute per principal.
     pub rules: Vec<LimitRule>,
+    /// How many tokens from one address may turn out to be none in which time, before further ones are refused unread; IPv6 by /64.
+    /// Tokens that were verified before pass. Default: 300/minute.
+    pub failed_authentications: Quota,
     /// Most windows that are kept at once. Default: 1000000.
     pub max_keys: usize,
     /// Whose windows count: `local`, this process's own; `exact` and `leased`, those that all processes share by the server of
@@ -40,7 +43,8 @@ impl Default for Limits {
             role: None,
             claim: BTreeMap::new(),
         };
-        Self { rules: vec![rule], max_keys: 1_000_000, mode: None, degrade: None }
+        let failed_authentications = Quota::new(300, std::time::Duration::from_secs(60));
+        Self { rules: vec![rule], failed_authentications, max_keys: 1_000_000, mode: None, degrade: None }
     }
 }
 

@@ -81,6 +81,7 @@ impl Denial {
             | Self::KeysUnavailable { .. }
             | Self::ReplaysFull { .. }
             | Self::ReplaysUnavailable { .. }
+            | Self::AuthenticationLimited { .. }
             | Self::IntrospectionLimited { .. }
             | Self::IntrospectionUnavailable { .. }
             | Self::RevocationsStale { .. } => None,

@@ -21,6 +21,7 @@ impl Denial {
             Self::KeyDenied { .. } => "issuers.denied_keys",
             Self::TokenInactive | Self::IntrospectionUnavailable { .. } => "issuers.introspection_endpoint",
             Self::RevocationsStale { .. } => "revocations.max_staleness",
+            Self::AuthenticationLimited { .. } => "limits.failed_authentications",
             Self::IntrospectionLimited { .. } => "issuers.introspection_lookups_per_address",
             Self::AudienceMismatch { .. } => "issuers.audiences",
             Self::ClaimMissing { claim } | Self::ClaimRefused { claim } | Self::ClaimInvalid { claim } => {
@@ -128,6 +129,9 @@ impl fmt::Display for Denial {
             Self::VerifierUnavailable { .. } => f.write_str("the verifier failed or gave no answer"),
             Self::TokenInactive => f.write_str("the issuer says that the token is not active"),
             Self::RevocationsStale { .. } => f.write_str("what was revoked lately cannot be known"),
+            Self::AuthenticationLimited { .. } => {
+                f.write_str("too many tokens from this address have turned out to be none")
+            }
             Self::IntrospectionLimited { .. } => f.write_str("too many unknown tokens came from this address"),
             Self::IntrospectionUnavailable { reason, .. } => {
                 write!(f, "the issuer cannot be asked about the token: {reason}")

@@ -7,7 +7,8 @@ use std::net::IpAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use crate::bounds::{MAX_LOOKUP_ADDRESSES, MAX_OPEN_LOOKUPS, MAX_REFUSED_TOKENS};
+use super::addresses::{Addresses, spend};
+use crate::bounds::{MAX_OPEN_LOOKUPS, MAX_REFUSED_TOKENS};
 use crate::clock::Tick;
 use crate::config::Quota;
 use crate::denial::Denial;
@@ -49,9 +50,7 @@ struct State {
     /// Since when.
     open: HashMap<u128, Tick>,
     refused: Refused,
-    /// When the allowance of an address will be whole again. Those that are whole are forgotten first.
-    addresses: HashMap<u128, Tick>,
-    swept_at: Tick,
+    addresses: Addresses,
     everyone: Tick,
     paused_until: Tick,
     failures: u32,
@@ -152,46 +151,12 @@ fn unavailable(retry_after: Duration, reason: &'static str) -> Denial {
 impl State {
     fn charge(&mut self, address: Option<IpAddr>, rates: Rates, own: Tick) -> Result<(), Denial> {
         if let Some(address) = address {
-            let key = self.slot(address, own);
-            let whole_at = self.addresses.entry(key).or_default();
-            spend(whole_at, rates.per_address, own)
+            spend(self.addresses.of(address, own), rates.per_address, own)
                 .map_err(|retry_after| Denial::IntrospectionLimited { retry_after })?;
         }
         spend(&mut self.everyone, rates.everyone, own)
             .map_err(|wait| unavailable(wait, "too many unknown tokens were presented"))
     }
-
-    /// Under which key an address counts. Newcomers share one while all places are taken.
-    fn slot(&mut self, address: IpAddr, own: Tick) -> u128 {
-        const SHARED: u128 = u128::MAX;
-        let key = match address.to_canonical() {
-            // IPv6 counts by /64 (decision 14); 64 bits are left of it, so that no IPv4 address looks like one.
-            IpAddr::V6(address) => address.to_bits() >> 64,
-            IpAddr::V4(address) => (1 << 64) | u128::from(address.to_bits()),
-        };
-        if self.addresses.contains_key(&key) || self.addresses.len() < MAX_LOOKUP_ADDRESSES {
-            return key;
-        }
-        if own.since(self.swept_at) >= Duration::from_secs(1) {
-            self.swept_at = own;
-            self.addresses.retain(|_, whole_at| *whole_at > own);
-        }
-        if self.addresses.len() < MAX_LOOKUP_ADDRESSES { key } else { SHARED }
-    }
-}
-
-/// Takes one of an allowance of `count`, which grows back by one in each part of the window. `Err`: in what time one is there.
-fn spend(whole_at: &mut Tick, rate: Quota, own: Tick) -> Result<(), Duration> {
-    let count = u32::try_from(rate.count()).unwrap_or(u32::MAX).max(1);
-    let step = rate.window() / count;
-    let begin = (*whole_at).max(own);
-    let allowed = rate.window().saturating_sub(step);
-    let debt = begin.since(own);
-    if debt > allowed {
-        return Err(debt.saturating_sub(allowed));
-    }
-    *whole_at = begin.plus(step);
-    Ok(())
 }
 
 impl Refused {
@@ -330,7 +295,7 @@ mod tests {
         let state = lookups.state();
         assert!(state.refused.young.len() + state.refused.old.len() <= MAX_REFUSED_TOKENS);
         // One place more is the one that newcomers share.
-        assert!(state.addresses.len() <= MAX_LOOKUP_ADDRESSES + 1, "{}", state.addresses.len());
+        assert!(state.addresses.len() <= crate::bounds::MAX_COUNTED_ADDRESSES + 1, "{}", state.addresses.len());
         drop(state);
         // When their allowance is whole again, they make room.
         let later = START.plus(3_700 * SECOND);

@@ -1,7 +1,9 @@
 //! Room 1: verifies the token. Signature first, then the claims; what was verified once is found again by its text.
 
+mod addresses;
 mod cache;
 mod claims;
+mod failures;
 mod introspection;
 mod issuer;
 mod keys;

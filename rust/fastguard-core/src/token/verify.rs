@@ -12,6 +12,7 @@ use arc_swap::ArcSwapOption;
 
 use super::cache::TokenCache;
 use super::claims::{Caller, Reading};
+use super::failures::Failures;
 use super::introspection::{Introspection, is_jws_shaped};
 use super::issuer::{Issuer, IssuerOptions, KeyPlace, KeySource};
 use super::keys::{Absent, IssuerKeys};
@@ -20,7 +21,7 @@ use super::outside::Outside;
 use super::revocation::{Revocation, Revocations};
 use crate::bounds::{MAX_CLAIMS_DEPTH, MAX_TOKEN_BYTES};
 use crate::clock::{Now, Tick, UnixTime};
-use crate::config::{Config, ConfigError};
+use crate::config::{Config, ConfigError, Quota};
 use crate::denial::Denial;
 use crate::hashing::KeyHasher;
 use crate::jose::{Compact, Header, HeaderKey, KeySet, KeySetError, encode_segment, sha256};
@@ -202,6 +203,7 @@ pub(super) struct Kept {
     pub(super) revocations: Revocations,
     pub(super) hasher: KeyHasher,
     pub(super) lookups: Lookups,
+    failures: Failures,
     /// The header that was read last: an issuer writes the same one into all its tokens until its key changes.
     header: ArcSwapOption<KnownHeader>,
 }
@@ -215,7 +217,8 @@ struct KnownHeader {
 impl Kept {
     fn new(cache_size: usize, hasher: KeyHasher) -> Self {
         let (cache, revocations) = (TokenCache::new(cache_size), Revocations::default());
-        Self { cache, revocations, hasher, lookups: Lookups::default(), header: ArcSwapOption::empty() }
+        let (lookups, failures) = (Lookups::default(), Failures::default());
+        Self { cache, revocations, hasher, lookups, failures, header: ArcSwapOption::empty() }
     }
 
     /// Reads the header, unless its letters are those of the last one.
@@ -244,6 +247,8 @@ pub struct Tokens {
     pub(super) outside: Option<Outside>,
     /// Set where an issuer is asked about its opaque tokens.
     pub(super) introspection: Option<Introspection>,
+    /// How many authentications may fail for one address; `None` where nothing is known of addresses.
+    failed_authentications: Option<Quota>,
 }
 
 impl Tokens {
@@ -273,7 +278,16 @@ impl Tokens {
         let kept = Kept::new(cache_size, hasher);
         let issuers = HashMap::from([(Arc::clone(&options.issuer), Issuer::with_keys(options, keys))]);
         let (scopes, kept) = (Arc::default(), Arc::new(kept));
-        Self { issuers, scopes, leeway, generation: 0, kept, outside: None, introspection: None }
+        Self {
+            issuers,
+            scopes,
+            leeway,
+            generation: 0,
+            kept,
+            outside: None,
+            introspection: None,
+            failed_authentications: None,
+        }
     }
 
     fn compile(
@@ -302,7 +316,8 @@ impl Tokens {
             issuers.insert(Arc::clone(&issuer.options.issuer), issuer);
         }
         let (leeway, introspection) = (config.tokens.leeway.get(), Introspection::new(config));
-        Ok(Self { issuers, scopes, leeway, generation, kept, outside: None, introspection })
+        let failed_authentications = Some(config.limits.failed_authentications);
+        Ok(Self { issuers, scopes, leeway, generation, kept, outside: None, introspection, failed_authentications })
     }
 
     /// Verifies a token. `answered`: what was waited for already.
@@ -322,6 +337,27 @@ impl Tokens {
             self.recheck(&token, now.unix)?;
             return Ok(token);
         }
+        let counted = answered.address.zip(self.failed_authentications);
+        if let Some((address, rate)) = counted {
+            self.kept.failures.check(address, rate, now.own)?;
+        }
+        let found = self.verify_first(text, answered, now, detach);
+        if let (Some((address, rate)), Err(Unverified::Denied(denial))) = (counted, &found)
+            && denial.status() == 401
+        {
+            self.kept.failures.count(address, rate, now.own);
+        }
+        found
+    }
+
+    /// Verifies a token that was not verified before.
+    fn verify_first(
+        &self,
+        text: &str,
+        answered: Answered<'_>,
+        now: Now,
+        detach: &impl Detach,
+    ) -> Result<VerifiedToken, Unverified> {
         if self.outside.is_some() {
             return self.take_attested(text, answered, now.unix);
         }

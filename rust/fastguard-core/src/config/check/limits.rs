@@ -1,6 +1,7 @@
 //! `[limits]`
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use super::Findings;
 use crate::config::limits::{LimitRule, Per};
@@ -19,6 +20,11 @@ pub(super) fn check(config: &Config, findings: &mut Findings) {
     }
     if config.limits.max_keys == 0 {
         findings.add("limits.max_keys", "a table of no windows admits nothing");
+    }
+    let failed = config.limits.failed_authentications;
+    let has_window = (Duration::from_secs(1)..=Duration::from_secs(86_400)).contains(&failed.window());
+    if !(1..=1_000_000).contains(&failed.count()) || !has_window {
+        findings.add("limits.failed_authentications", "between 1 and 1000000, in 1s to 24h");
     }
     let mut names = BTreeSet::new();
     for (index, rule) in rules.iter().enumerate() {
