@@ -3,29 +3,30 @@
 mod agree;
 mod observed;
 mod trail;
+mod walk;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
 use arc_swap::{ArcSwap, ArcSwapOption, Guard};
 
 use crate::audit::{Audit, Event, Notice};
-use crate::binding::{Bindings, Presented, Use};
+use crate::binding::{Bindings, Use};
 use crate::blocks::{Block, Blocks};
-use crate::call::{AllowedCall, BoundToken, Received, Target, ToolRequest, VerifiedToken};
+use crate::call::{AllowedCall, BoundToken, Target, ToolRequest, VerifiedToken};
 use crate::clock::{Now, Tick, UnixTime};
 use crate::config::{Config, ConfigError, OnStale};
 use crate::denial::{Denial, Fault, GateError, Room};
 use crate::hashing::KeyHasher;
-use crate::limits::{AdmittedCall, Limits};
+use crate::limits::Limits;
 use crate::policy::{CodeRule, Policy};
-use crate::request::{Kind, Receiver, Scheme};
+use crate::request::{Kind, Receiver};
 use crate::scopes::ScopeTable;
-use crate::token::{Answered, Attached, Detach, Identity, Need, Revocation, Tokens, Unverified};
+use crate::token::{Answered, Attached, Detach, Identity, Need, Revocation, Tokens};
 use agree::{Agreed, Proved};
 use observed::ObservedRooms;
 use trail::Trail;
+use walk::{Stop, identify, walk};
 
 pub use agree::{Agreeing, Answer, ClaimAnswer};
 pub use observed::ObservedCall;
@@ -128,28 +129,6 @@ impl State {
     /// Room 4.
     pub const fn policy(&self) -> &Policy {
         &self.policy
-    }
-}
-
-/// Why the walk ended before its end.
-enum Stop {
-    Denied(Denial),
-    Needs(Need),
-    Agrees(Agreeing),
-}
-
-impl From<Denial> for Stop {
-    fn from(denial: Denial) -> Self {
-        Self::Denied(denial)
-    }
-}
-
-impl From<Unverified> for Stop {
-    fn from(unverified: Unverified) -> Self {
-        match unverified {
-            Unverified::Denied(denial) => Self::Denied(denial),
-            Unverified::Needs(need) => Self::Needs(need),
-        }
     }
 }
 
@@ -491,115 +470,4 @@ fn keep(audit: &Audit, event: Event, is_known: bool) -> Result<(), Fault> {
 
 fn must_know(config: &Config) -> bool {
     config.revocations.as_ref().is_some_and(|table| table.on_stale == OnStale::Refuse)
-}
-
-/// Walks the hot rooms in order. Each takes the proof that the one before it gave.
-fn walk(
-    state: &State,
-    request: &ToolRequest,
-    proved: Option<Proved<'_>>,
-    answered: Answered<'_>,
-    now: Now,
-    trail: &mut Trail,
-    detach: &impl Detach,
-) -> Result<AllowedCall, Stop> {
-    let received = state.receiver.receive(request)?;
-    trail.peer = received.peer();
-    trail.session = received.session().map(Box::from);
-    let bound = match proved {
-        None => identify(state, &received, answered, now, Use::Once, trail, detach)?,
-        Some(Proved { bound, .. }) => {
-            state.tokens.recheck(bound.token(), now.unix)?;
-            trail.caller = Some(Arc::clone(bound.token().caller()));
-            bound.clone()
-        }
-    };
-    trail.keep(&bound);
-    if state.must_know && now.own.as_nanos() >= state.known_until.load(Ordering::Acquire) {
-        return Err(Denial::RevocationsStale { retry_after: Duration::from_secs(1) }.into());
-    }
-    if let Some(Agreed { proof: Err(denial), .. }) = proved.and_then(|proved| proved.agreed) {
-        return Err(denial.clone().into());
-    }
-    let target = received.target()?;
-    if let Err(denial) = state.blocks.check(bound.caller(), Some(&target), now.unix) {
-        trail.target = Some(target);
-        return Err(denial.into());
-    }
-    trail.limits_mode = proved.and_then(Proved::limits_mode);
-    let admitted = match admit(state, (request, &received), proved, bound, target, now)? {
-        Ok(admitted) => admitted,
-        Err(refused) => {
-            let (target, denial) = *refused;
-            trail.target = Some(target);
-            return Err(denial.into());
-        }
-    };
-    state.policy.decide(admitted, now.unix).map_err(|(admitted, denial)| {
-        trail.target = Some(admitted.target().clone());
-        denial.into()
-    })
-}
-
-/// Room 3. A new call for which other processes must be asked stops here; one that they have agreed on goes by their word.
-fn admit(
-    state: &State,
-    (request, received): (&ToolRequest, &Received<'_>),
-    proved: Option<Proved<'_>>,
-    bound: BoundToken,
-    target: Target,
-    now: Now,
-) -> Result<Result<AdmittedCall, Box<(Target, Denial)>>, Stop> {
-    let (session, peer, payload) = (received.session(), received.peer(), request.payload());
-    let agreed = proved.and_then(|proved| proved.agreed);
-    if let Some(counted) = agreed.and_then(|agreed| agreed.counted.as_ref()) {
-        return Ok(Limits::admit_counted(bound, target, counted));
-    }
-    // The message of a call that was decided before brings no proof of its own.
-    let claim = if proved.is_none() { bound.claim() } else { None };
-    if !state.limits.is_shared() && claim.is_none() {
-        return Ok(state.limits.admit(bound, target, payload, session, peer, now.tick));
-    }
-    let charges = if state.limits.is_shared() {
-        match state.limits.charges(&bound, &target, payload, session, peer) {
-            Ok(charges) => charges.to_shared(),
-            Err(denial) => return Ok(Err(Box::new((target, denial)))),
-        }
-    } else {
-        Box::default()
-    };
-    if charges.is_empty() && claim.is_none() {
-        return Ok(Ok(Limits::admit_uncounted(bound, target)));
-    }
-    Err(Stop::Agrees(Agreeing { bound, claim, charges }))
-}
-
-/// Rooms 1 and 2: from the presented token to its holder.
-fn identify(
-    state: &State,
-    received: &Received<'_>,
-    answered: Answered<'_>,
-    now: Now,
-    usage: Use,
-    trail: &mut Trail,
-    detach: &impl Detach,
-) -> Result<BoundToken, Stop> {
-    let presented = |scheme| Presented {
-        scheme,
-        proof: received.proof(),
-        certificate: received.certificate(),
-        method: received.http_method(),
-    };
-    let Some((scheme, text)) = received.credentials() else {
-        let local = answered.attested.ok_or(Denial::TokenMissing)?.as_ref().map_err(Denial::clone)?;
-        if !Tokens::is_local(local) {
-            return Err(Denial::TokenMissing.into());
-        }
-        state.tokens.recheck(local, now.unix)?;
-        trail.caller = Some(Arc::clone(local.caller()));
-        return Ok(state.bindings.confirm(local.clone(), &presented(Scheme::Bearer), now, usage, detach)?);
-    };
-    let token = state.tokens.verify(text, answered.from(received.peer()), now, detach)?;
-    trail.caller = Some(Arc::clone(token.caller()));
-    Ok(state.bindings.confirm(token, &presented(scheme), now, usage, detach)?)
 }

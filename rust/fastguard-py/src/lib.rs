@@ -15,6 +15,7 @@ mod limits;
 mod request;
 mod time;
 mod token;
+mod waiting;
 
 #[pyo3::pymodule(gil_used = false)]
 mod _fastguard {
@@ -34,13 +35,15 @@ mod _fastguard {
     #[pymodule_export]
     use super::error::provoked::panic_next;
     #[pymodule_export]
-    use super::gate::{Agreeing, Attested, Gate, Waiting};
+    use super::gate::Gate;
     #[pymodule_export]
     use super::limits::{Admission, SlidingWindow, empty_call};
     #[pymodule_export]
     use super::request::ToolRequest;
     #[pymodule_export]
     use super::token::{KeySet, TokenVerifier, VerifiedToken, verify_compact};
+    #[pymodule_export]
+    use super::waiting::{Agreeing, Attested, Waiting};
 
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
