@@ -76,10 +76,17 @@ class Stage:
         ):
             yield client
 
-    async def post(
-        self, era: str, token: str | None, method: str, params: dict[str, Any] | None = None
+    async def post(  # noqa: PLR0913 - what a message is made of
+        self,
+        era: str,
+        token: str | None,
+        method: str,
+        params: dict[str, Any] | None = None,
+        *,
+        scheme: str = "Bearer",
+        proof: str | None = None,
     ) -> httpx2.Response:
-        """One message by hand, for tokens that no client would hold."""
+        """One message by hand, for tokens and proofs that no client would send."""
         params = dict(params or {})
         headers = {"accept": "application/json, text/event-stream", "mcp-protocol-version": era}
         if ERAS[era] != "legacy":
@@ -90,7 +97,9 @@ class Stage:
             }
             headers |= {"mcp-method": method} | ({"mcp-name": params["name"]} if "name" in params else {})
         if token is not None:
-            headers["authorization"] = f"Bearer {token}"
+            headers["authorization"] = f"{scheme} {token}"
+        if proof is not None:
+            headers["dpop"] = proof
         async with httpx2.AsyncClient(trust_env=False, timeout=10) as client:
             message = {"jsonrpc": "2.0", "id": 1, "method": method, "params": params}
             return await client.post(self.resource, json=message, headers=headers)
@@ -184,8 +193,8 @@ async def issuing() -> AsyncIterator[tuple[AuthorizationServer, dict[str, str]]]
 
 
 @contextlib.asynccontextmanager
-async def guarded(issuer: AuthorizationServer, secrets: Mapping[str, str]) -> AsyncIterator[Stage]:
-    """The warehouse behind a guard of its own.
+async def guarded(issuer: AuthorizationServer, secrets: Mapping[str, str], **tables: Any) -> AsyncIterator[Stage]:
+    """The warehouse behind a guard of its own; ``tables`` are put into the example's configuration.
 
     Raises:
         RuntimeError: the address is taken.
@@ -196,7 +205,9 @@ async def guarded(issuer: AuthorizationServer, secrets: Mapping[str, str]) -> As
         sys.path.insert(0, str(folder))
     from server import build_app  # noqa: PLC0415 - found in the example's folder
 
-    with _bound(issuer.resource) as listening, Guard.from_file(folder / "fastguard.toml") as guard:
+    with (folder / "fastguard.toml").open("rb") as file:
+        configuration = {**tomllib.load(file), **tables}
+    with _bound(issuer.resource) as listening, Guard.from_dict(configuration, folder=folder) as guard:
         async with serving(build_app(guard), listening):
             await has_keys(guard, issuer.issuer)
             yield Stage(issuer, secrets, guard)
