@@ -453,6 +453,18 @@ class Guard:
                 status[issuer] |= {"misses": misses, "usable": is_usable}
         return status
 
+    def state_status(self) -> dict[str, Any]:
+        """Figures of what is shared with other processes, and of this one alone.
+
+        ``asked``: how many calls waited for the server of ``[state]``; ``seconds``: for how long in all; ``answers``: how often it
+        gave which answer, by ``("limits", mode)`` and ``("proofs", "new" | "used" | "unknown")``; ``heard``: for how many seconds the
+        file and the server of ``[revocations]`` were not heard.
+        """
+        found: dict[str, Any] = {"answers": {}, "asked": 0, "seconds": 0.0}
+        if self._deployment is not None:
+            found = self._deployment.status()
+        return found | {"heard": {} if self._feed is None else self._feed.ages()}
+
     def reload(self) -> None:
         """Reads the configuration again. It is swapped whole; on any error the old one stays in force.
 

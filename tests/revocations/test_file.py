@@ -222,3 +222,11 @@ def test_guard_without_the_table_starts_no_thread(make_guard, issuer):
     guard.start()
     assert code(guard, ask(issuer)) == "allowed"
     assert not [thread for thread in threading.enumerate() if thread.name == "fastguard-revocations"]
+
+
+def test_figures_tell_what_is_in_force_and_since_when_nothing_was_heard(guard, file, issuer):
+    append(file, Entry.revoke(subject="alice"))
+    assert becomes("token_revoked", guard, ask(issuer, iat=int(time.time()) - 5))
+
+    assert dict(guard.gate.statistics())["revocations"] == 1
+    assert 0 <= guard.state_status()["heard"]["file"] < SOON

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
+from mcp_fastguard.errors import LimitDenied
 from mcp_fastguard.observe.decision import described
 from mcp_fastguard.observe.labels import MAX_TOOLS, ToolLabels
 
@@ -59,6 +60,20 @@ FAMILIES: Final = {
     ),
     "fastguard_tokens_cached": Family("gauge", (), "Verified tokens in the cache."),
     "fastguard_windows": Family("gauge", (), "Windows of limits that are kept."),
+    "fastguard_quota_spent": Family(
+        "counter", ("rule",), "Refusals because a quota was spent, by the rule of the limits."
+    ),
+    "fastguard_replays": Family("gauge", (), "Used proofs that this process remembers."),
+    "fastguard_revocations": Family("gauge", (), "Revocations in force."),
+    "fastguard_blocks": Family("gauge", (), "Blocks in force."),
+    "fastguard_revocations_heard_age_seconds": Family(
+        "gauge", ("source",), "Since when nothing was heard of the file or the server of revocations."
+    ),
+    "fastguard_shared_answers": Family(
+        "counter", ("asked", "answer"), "Answers about limits, by their mode, and about proofs that processes share."
+    ),
+    "fastguard_shared_calls": Family("counter", (), "Calls that waited for the server that processes share."),
+    "fastguard_shared_wait_seconds": Family("counter", (), "Seconds that they waited in all."),
     "fastguard_audit_queue_records": Family("gauge", (), "Records that are not on disk yet."),
     "fastguard_audit_written": Family("counter", (), "Lines of the audit log that are on disk."),
     "fastguard_audit_refused": Family("counter", (), "Records that the audit log did not take."),
@@ -69,12 +84,17 @@ FAMILIES: Final = {
     "fastguard_keys_age_seconds": Family("gauge", ("issuer",), "Age of the key set at hand."),
     "fastguard_keys_failures": Family("gauge", ("issuer",), "Fetches of the key set that failed in a row."),
     "fastguard_keys_fetches": Family("counter", ("issuer",), "Fetches of the key set that ended."),
+    "fastguard_keys_misses": Family("counter", ("issuer",), "Tokens refused because their key was not there."),
+    "fastguard_keys_stale_seconds": Family("gauge", ("issuer",), "Since when the key set should have been replaced."),
 }
 
 #: Figure of the gate -> metric.
 _FIGURES: Final = {
     "tokens_cached": "fastguard_tokens_cached",
     "windows": "fastguard_windows",
+    "replays": "fastguard_replays",
+    "revocations": "fastguard_revocations",
+    "blocks": "fastguard_blocks",
     "audit_queued": "fastguard_audit_queue_records",
     "audit_written": "fastguard_audit_written",
     "audit_refused": "fastguard_audit_refused",
@@ -87,6 +107,8 @@ _KEY_FIGURES: Final = {
     "age": "fastguard_keys_age_seconds",
     "failures": "fastguard_keys_failures",
     "fetches": "fastguard_keys_fetches",
+    "misses": "fastguard_keys_misses",
+    "stale": "fastguard_keys_stale_seconds",
 }
 
 
@@ -139,6 +161,7 @@ class GuardCollector(Collector):
         # In a child process the lock may be held by a thread that is not there.
         self._lock = threading.Lock()
         self._decisions: dict[tuple[str, str, str, str], int] = {}
+        self._spent: dict[str, int] = {}
         self._durations = {outcome: _Histogram(BUCKETS) for outcome in ("allowed", "denied", "fault", "observed")}
         self._waits = _Histogram(WAIT_BUCKETS)
 
@@ -147,6 +170,9 @@ class GuardCollector(Collector):
         key = (decision.outcome, decision.room, decision.code, self._labels.of(decision))
         with self._lock:
             self._decisions[key] = self._decisions.get(key, 0) + 1
+            if isinstance(decided, LimitDenied) and decided.spent is not None:
+                rule = decided.spent.rule
+                self._spent[rule] = self._spent.get(rule, 0) + 1
             if timing.duration is not None:
                 self._durations[decision.outcome].add(timing.duration)
             if timing.waited:
@@ -165,14 +191,26 @@ class GuardCollector(Collector):
             for outcome, durations in self._durations.items():
                 _add_histogram(families["fastguard_decision_duration_seconds"], [outcome], durations)
             _add_histogram(families["fastguard_decision_wait_seconds"], [], self._waits)
+            for rule, count in self._spent.items():
+                _add(families["fastguard_quota_spent"], [rule], count)
         for figure, value in self._guard.gate.statistics():
             if figure in _FIGURES:
                 _add(families[_FIGURES[figure]], [], value)
         for issuer, figures in self._guard.key_status().items():
             for figure, name in _KEY_FIGURES.items():
-                if figures[figure] is not None:
+                if figures.get(figure) is not None:
                     _add(families[name], [issuer], figures[figure])
+        self._add_shared(families)
         return iter(families.values())
+
+    def _add_shared(self, families: dict[str, Metric]) -> None:
+        shared = self._guard.state_status()
+        for asked, count in shared["answers"].items():
+            _add(families["fastguard_shared_answers"], asked, count)
+        for source, age in shared["heard"].items():
+            _add(families["fastguard_revocations_heard_age_seconds"], [source], age)
+        _add(families["fastguard_shared_calls"], [], shared["asked"])
+        _add(families["fastguard_shared_wait_seconds"], [], shared["seconds"])
 
 
 def _families() -> dict[str, Metric]:

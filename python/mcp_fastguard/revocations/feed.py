@@ -70,6 +70,11 @@ class RevocationFeed:
         """Whether what is said here reaches other processes."""
         return self._settings.store is not None
 
+    def ages(self) -> dict[str, float]:
+        """For how many seconds each source was not heard; those that never were are not there."""
+        now = time.monotonic()
+        return {source: now - heard for source, heard in list(self._heard.items())}
+
     def start(self) -> None:
         """Begins to follow, and waits a moment for the first look."""
         self._thread.start()

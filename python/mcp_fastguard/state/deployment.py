@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import importlib.util
 import logging
+import time
 import weakref
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, cast
 
@@ -70,6 +71,10 @@ class Deployment:
         self._settings = settings
         self._windows = ProcessWindows()
         self._loops: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Here] = weakref.WeakKeyDictionary()
+        #: How often the store was asked, and for how many seconds calls waited for it.
+        self._asked, self._seconds = 0, 0.0
+        #: How often it gave which answer, by what was asked.
+        self._answers: dict[tuple[str, str], int] = {}
         #: What the store is away for.
         self._away: set[str] = set()
 
@@ -82,15 +87,29 @@ class Deployment:
         self, claim: tuple[bytes, float] | None, charges: Sequence[tuple[str, bytes, int, float, int]]
     ) -> Answer:
         """Claims a proof, then has the windows of the call checked and charged. Never raises for what the store does."""
-        here = self._here()
-        if claim is not None:
-            found = await self._claimed(here, *claim)
-            # A call that will be refused is charged nowhere.
-            if found != "new":
-                return Answer(found)
-        if not charges:
-            return Answer("new")
-        return await self._admitted(here, [Charge(*charge) for charge in charges])
+        here, began = self._here(), time.perf_counter()
+        try:
+            if claim is not None:
+                found = self._counted("proofs", await self._claimed(here, *claim))
+                # A call that will be refused is charged nowhere.
+                if found != "new":
+                    return Answer(found)
+            if not charges:
+                return Answer("new")
+            answer = await self._admitted(here, [Charge(*charge) for charge in charges])
+            self._counted("limits", answer.mode or "")
+            return answer
+        finally:
+            self._asked += 1
+            self._seconds += time.perf_counter() - began
+
+    def status(self) -> dict[str, Any]:
+        """Figures since the start; see :meth:`Guard.state_status`."""
+        return {"answers": dict(self._answers), "asked": self._asked, "seconds": self._seconds}
+
+    def _counted(self, what: str, answer: str) -> str:
+        self._answers[what, answer] = self._answers.get((what, answer), 0) + 1
+        return answer
 
     async def _claimed(self, here: _Here, key: bytes, lifetime: float) -> str:
         """By one atomic command, so that of several processes one is the first."""

@@ -446,3 +446,29 @@ def test_url_without_tls_beyond_this_machine_is_warned_of(config, secret_file, c
     state = {"url": "redis://store.example.com", "processes": 2, "secret_file": str(secret_file)}
     Guard.from_dict({**config, "state": state}).close()
     assert "state.url: without TLS" in caplog.text
+
+
+def test_figures_tell_how_calls_were_counted(make_shared, own_server, issuer):
+    from prometheus_client import CollectorRegistry
+
+    from mcp_fastguard.observe.prometheus import GuardCollector
+
+    guard = make_shared(own_server, state={"budget": "200ms"})
+    registry = CollectorRegistry()
+    registry.register(GuardCollector(guard))
+
+    async def through():
+        await admitted(guard, ask(issuer), 7)
+        own_server.kill()
+        await admitted(guard, ask(issuer, sub="bob"), 1)
+
+    walk(guard)(through())
+
+    def value(name, **labels):
+        return registry.get_sample_value(name, labels)
+
+    assert value("fastguard_shared_answers_total", asked="limits", answer="exact") == 7
+    assert value("fastguard_shared_answers_total", asked="limits", answer="local") == 1
+    assert value("fastguard_shared_calls_total") == 8
+    assert 0 < value("fastguard_shared_wait_seconds_total") < 8
+    assert value("fastguard_quota_spent_total", rule="mine") == 2
