@@ -14,19 +14,17 @@ from mcp_fastguard.call import Call
 from mcp_fastguard.config import GuardConfig
 from mcp_fastguard.errors import GuardFault
 from mcp_fastguard.listeners import Listeners
+from mcp_fastguard.outside import Outside
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from mcp_fastguard._fastguard import Attested, ToolRequest, VerifiedToken
-    from mcp_fastguard.keys import Introspector, Watch
     from mcp_fastguard.listeners import Listener, Telling, TimedListener
     from mcp_fastguard.revocations.entry import Entry
-    from mcp_fastguard.revocations.feed import RevocationFeed
-    from mcp_fastguard.state.deployment import Deployment
     from mcp_fastguard.transport.asgi import ASGIApp, GuardASGI
-    from mcp_fastguard.verifier import OutsideVerifier, TokenVerifierProtocol
+    from mcp_fastguard.verifier import TokenVerifierProtocol
 
     #: What lets a call run, and what the gate says of one.
     Proof = AllowedCall | ObservedCall
@@ -42,9 +40,6 @@ logger = logging.getLogger("mcp_fastguard")
 
 #: A full queue of the audit log is awaited for this long, in seconds (decision 11).
 AUDIT_WAIT = 0.05
-
-#: A key set is awaited for this long, in seconds: the fetch's own total deadline.
-KEYS_WAIT = 5.0
 
 #: A call waits for at most this many needs in a row: discovery may lead to one more fetch, and shared windows come last. Never
 #: for a loop.
@@ -78,29 +73,17 @@ class Guard:
             is_json=config.is_json,
             has_verifier=verifier is not None,
         )
-        self._verifier: OutsideVerifier | None = None
-        if verifier is not None:
-            from mcp_fastguard.verifier import OutsideVerifier  # noqa: PLC0415 - brings asyncio
-
-            self._verifier = OutsideVerifier(verifier, self._gate, resource=config.resource_url)
-        self._deployment: Deployment | None = None
-        self._share()
-        self._feed: RevocationFeed | None = None
+        self._outside = Outside(self._gate, config, verifier)
         # One crossing and not one frame of Python: this instance's `check` is the gate's own, until somebody listens.
         self.check = self._gate.check  # type: ignore[method-assign]
         if self._gate.learns_revocations:
             self.check = self._first_check  # type: ignore[method-assign]
-        self._watch: Watch | None = None
-        self._introspector: Introspector | None = None
         #: Who is told of decisions; for transports.
         self.listeners = Listeners()
         #: Tools that have a rule beside their code.
         self.ruled_tools: set[str] = set()
         #: Kinds of targets whose rules were held against what the server offers; for transports.
         self.compared: set[str] = set()
-        self._is_closed = False
-        #: Whether this process fetches keys: a child of it does not yet.
-        self._is_started = False
         self.attached: set[str] = set()
         for key, message in self._gate.warnings():
             if key != "issuers" or verifier is None:
@@ -145,6 +128,8 @@ class Guard:
             Denied: a room refused; the child class names the room.
             GuardFault: the call could not be decided; ``needs_authorize`` where something must be waited for.
         """
+        if self._gate.learns_revocations and not self._outside.is_started:
+            self.start()
         with self.listeners.telling(request) as telling:
             return telling.decided(telling.measured(lambda: self._gate.check(request, now)))
 
@@ -169,7 +154,7 @@ class Guard:
         attested: Attested | None = None,
     ) -> AllowedCall | ObservedCall:
         """``observes``: a server's layer asks, which lets pass what observed rooms refuse. ``attested``: who calls on stdio."""
-        if not self._is_started:
+        if not self._outside.is_started:
             self.start()
         agreed = functools.partial(self._agreed, observes=observes, now=now)
         look = functools.partial(self._gate.decide, request, observes=observes, now=now)
@@ -180,7 +165,7 @@ class Guard:
                 if isinstance(decision, Agreeing):
                     decide = await agreed(decision)
                 elif isinstance(decision, Waiting):
-                    decide = functools.partial(look, has_waited=True, attested=await self._answer(decision))
+                    decide = functools.partial(look, has_waited=True, attested=await self._outside.answer(decision))
                 else:
                     return telling.decided(decision)
             raise GuardFault("internal", "the call waited for too much")
@@ -200,9 +185,7 @@ class Guard:
         self, agreeing: Agreeing, *, observes: bool, now: float | None = None
     ) -> Callable[[], AllowedCall | ObservedCall | Agreeing]:
         """Asks what other processes must agree on; gives what decides by the answer."""
-        if self._deployment is None:
-            raise GuardFault("internal", "no store is known to ask other processes by")
-        answer = await self._deployment.agree(agreeing.claim, agreeing.charges)
+        answer = await self._outside.agree(agreeing)
         return functools.partial(self._gate.agreed, agreeing, **answer._asdict(), observes=observes, now=now)
 
     async def _measured(self, decide: Callable[[], Decision], telling: Telling) -> Decision:
@@ -243,18 +226,9 @@ class Guard:
                 waiting = telling.measured(look)
                 if waiting is None:
                     return
-                attested = await self._answer(waiting)
+                attested = await self._outside.answer(waiting)
                 has_waited = True
             raise GuardFault("internal", "the call waited for too much")
-
-    async def _answer(self, waiting: Waiting) -> Attested | None:
-        """Waits for what a call needs. Whether it came, the gate will see."""
-        vouches = self._verifier or self._introspector
-        if waiting.credential is not None and vouches is not None:
-            return await vouches.attested(waiting.credential)
-        if waiting.issuer is not None and self._watch is not None:
-            await self._watch.fetched(waiting.issuer, timeout=KEYS_WAIT)
-        return None
 
     def call(self, request: ToolRequest) -> Call:
         """One call through all rooms: ``async with guard.call(request) as call:``. See :meth:`authorize`."""
@@ -357,13 +331,12 @@ class Guard:
             "session": session,
             "key_id": key_id,
         }
-        feed = self._telling_feed()
-        if feed is None:
+        if not self._tells_others():
             self._gate.revoke(**named, issued_before=issued_before)
-        else:
-            from mcp_fastguard.revocations import Entry  # noqa: PLC0415 - only where others are told
+            return
+        from mcp_fastguard.revocations import Entry  # noqa: PLC0415 - only where others are told
 
-            self._said(feed, Entry.revoke(**named, issued_before=issued_before))
+        self._say(Entry.revoke(**named, issued_before=issued_before))
 
     def block(
         self,
@@ -392,13 +365,12 @@ class Guard:
             GuardFault: the block holds, and could not be recorded, or no other process could be told (``revocation_untold``).
         """
         named: dict[str, Any] = {"tool": tool, "issuer": issuer, "subject": subject, "client_id": client_id}
-        feed = self._telling_feed()
-        if feed is None:
+        if not self._tells_others():
             self._gate.block(**named, until=until)
-        else:
-            from mcp_fastguard.revocations import Entry  # noqa: PLC0415 - only where others are told
+            return
+        from mcp_fastguard.revocations import Entry  # noqa: PLC0415 - only where others are told
 
-            self._said(feed, Entry("block", time.time(), **named, until=until))
+        self._say(Entry("block", time.time(), **named, until=until))
 
     def unblock(
         self,
@@ -415,29 +387,27 @@ class Guard:
         """
         named: dict[str, Any] = {"tool": tool, "issuer": issuer, "subject": subject, "client_id": client_id}
         was_blocked = self._gate.unblock(**named)
-        feed = self._telling_feed()
-        if feed is not None:
+        if self._tells_others():
             from mcp_fastguard.revocations import Entry  # noqa: PLC0415 - only where others are told
 
-            feed.tell(Entry("unblock", time.time(), **named))
+            self._outside.tell(Entry("unblock", time.time(), **named))
         return was_blocked
 
-    def _telling_feed(self) -> RevocationFeed | None:
-        """What tells other processes, where there is any."""
-        if not self._gate.learns_revocations:
-            return None
-        self.start()
-        return self._feed if self._feed is not None and self._feed.tells_others else None
+    def _tells_others(self) -> bool:
+        """Whether other processes are told; it takes a thread that speaks to them."""
+        if self._gate.learns_revocations:
+            self.start()
+        return self._outside.tells_others
 
-    def _said(self, feed: RevocationFeed, entry: Entry) -> None:
+    def _say(self, entry: Entry) -> None:
         entry.apply(self._gate)
-        feed.tell(entry)
+        self._outside.tell(entry)
 
     def refresh_keys(self) -> None:
         """Has the key sets of all issuers fetched now, in the background."""
         self.start()
-        if self._watch is not None:
-            self._watch.refresh()
+        if self._outside.watch is not None:
+            self._outside.watch.refresh()
 
     def key_status(self) -> dict[str, dict[str, Any]]:
         """Figures of the key set of each issuer that is fetched.
@@ -447,7 +417,7 @@ class Guard:
         new set; ``failures`` in a row, ``last_error``; ``due_in``: seconds to the next fetch; ``misses``: tokens refused
         because their key was not there.
         """
-        status: dict[str, dict[str, Any]] = {} if self._watch is None else self._watch.status()
+        status: dict[str, dict[str, Any]] = {} if self._outside.watch is None else self._outside.watch.status()
         for issuer, misses, is_usable in self._gate.key_figures():
             if issuer in status:
                 status[issuer] |= {"misses": misses, "usable": is_usable}
@@ -456,14 +426,11 @@ class Guard:
     def state_status(self) -> dict[str, Any]:
         """Figures of what is shared with other processes, and of this one alone.
 
-        ``asked``: how many calls waited for the server of ``[state]``; ``seconds``: for how long in all; ``answers``: how often it
-        gave which answer, by ``("limits", mode)`` and ``("proofs", "new" | "used" | "unknown")``; ``heard``: for how many seconds the
-        file and the server of ``[revocations]`` were not heard.
+        ``asked``: how many calls waited for the server of ``[state]``; ``seconds``: for how long in all; ``answers``: how often
+        it gave which answer, by ``("limits", mode)`` and ``("proofs", "new" | "used" | "unknown")``; ``heard``: for how many
+        seconds the file and the server of ``[revocations]`` were not heard.
         """
-        found: dict[str, Any] = {"answers": {}, "asked": 0, "seconds": 0.0}
-        if self._deployment is not None:
-            found = self._deployment.status()
-        return found | {"heard": {} if self._feed is None else self._feed.ages()}
+        return self._outside.status()
 
     def reload(self) -> None:
         """Reads the configuration again. It is swapped whole; on any error the old one stays in force.
@@ -474,64 +441,20 @@ class Guard:
         config = self._config.again()
         self._gate.reload(config.text, file=config.file, is_json=config.is_json)
         self._config = config
-        self._share()
         config.warn_of_observation()
-        if self._feed is not None:
-            feed, self._feed = self._feed, None
-            self.start()
-            feed.close()
-        before, self._watch = self._watch, None
-        if before is not None:
-            # The new watch is there before the old one goes, so that it is given the sets at hand.
-            self.start()
-            before.close()
-
-    def _share(self) -> None:
-        """Knows the store of ``[state]``, if the configuration in force shares anything."""
-        found = self._gate.state_settings()
-        if found is None:
-            self._deployment = None
-            return
-        from mcp_fastguard.state.deployment import Deployment  # noqa: PLC0415 - only where it is used
-        from mcp_fastguard.state.settings import StateSettings  # noqa: PLC0415
-
-        settings = StateSettings.of(found)
-        if self._deployment is None or self._deployment.settings != settings:
-            self._deployment = Deployment(settings)
-
-    def _learn(self) -> None:
-        from mcp_fastguard.revocations import RevocationSettings  # noqa: PLC0415 - only where it is used
-        from mcp_fastguard.revocations.feed import RevocationFeed  # noqa: PLC0415 - brings asyncio
-
-        settings = RevocationSettings.of(self._config)
-        if settings is not None:
-            self._feed = RevocationFeed(settings, self._gate)
-            self._feed.start()
+        self._outside.reload(config)
 
     def start(self) -> None:
         """Begins to fetch the keys that the configuration does not hold, and to learn what was revoked elsewhere. Called by
         itself at the first need.
         """
-        self._is_started = True
-        if self._gate.learns_revocations and self._feed is None and not self._is_closed:
-            self._learn()
-        if self._watch is not None:
-            self._watch.revive()
-        elif not self._is_closed:
-            from mcp_fastguard.keys import Introspector, key_service  # noqa: PLC0415 - half of the import's time
-
-            self._watch = key_service().watch(self._gate.key_sources(), self._gate)
-            self._introspector = Introspector(key_service(), self._watch, self._gate)
+        self._outside.start(self._config)
 
     def after_fork(self) -> None:
         """In a child process: a log of its own at once, a key thread of its own at its first call."""
-        self._is_started = False
         self._gate.after_fork()
-        if self._deployment is not None:
-            self._deployment.after_fork()
-        # Its thread is the parent's.
-        self._feed = None
-        if (self._watch is not None or self._gate.learns_revocations) and "check" in vars(self):
+        self._outside.after_fork()
+        if (self._outside.watch is not None or self._gate.learns_revocations) and "check" in vars(self):
             self.check = self._first_check  # type: ignore[method-assign]
 
     def _first_check(self, request: ToolRequest, now: float | None = None) -> AllowedCall:
@@ -660,15 +583,9 @@ class Guard:
 
     def close(self) -> None:
         """Ends the fetching of keys, flushes and seals the audit log. Calls after it are refused."""
-        if self._is_closed:
+        if self._outside.is_closed:
             return
-        self._is_closed = True
-        if self._watch is not None:
-            self._watch.close()
-        if self._deployment is not None:
-            self._deployment.close()
-        if self._feed is not None:
-            self._feed.close()
+        self._outside.close()
         self._gate.close()
 
     async def aclose(self) -> None:
@@ -677,8 +594,7 @@ class Guard:
         """
         import asyncio  # noqa: PLC0415 - a third of the package's import; whoever awaits this has it
 
-        if self._deployment is not None:
-            await self._deployment.aclose()
+        await self._outside.aclose()
         # The log is sealed on disk.
         await asyncio.to_thread(self.close)
 

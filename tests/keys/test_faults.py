@@ -61,8 +61,8 @@ def status(guard):
 def refreshed(guard):
     """Has the keys fetched anew, and waits for the end of that."""
     guard.refresh_keys()
-    (source,) = guard._watch.sources
-    worker = guard._watch.worker
+    (source,) = guard._outside.watch.sources
+    worker = guard._outside.watch.worker
     worker.submit(worker.join(source, time.monotonic())).result(PATIENCE)
     return status(guard)
 

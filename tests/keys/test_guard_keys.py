@@ -65,7 +65,9 @@ def test_key_that_was_withdrawn_is_refused_after_a_refresh(guard, issuer, loopba
     new = Issuer(issuer.issuer, key_id="key-2")
     loopback.routes["/jwks"] = published(new)
     guard.refresh_keys()
-    guard._watch.worker.submit(guard._watch.worker.join(guard._watch.sources[0], 0.0)).result(10)
+    guard._outside.watch.worker.submit(guard._outside.watch.worker.join(guard._outside.watch.sources[0], 0.0)).result(
+        10
+    )
 
     assert call(guard, new.token(header={"kid": "key-2"})).subject == "alice"
     with pytest.raises(TokenDenied) as denied:
@@ -81,7 +83,7 @@ def test_set_at_hand_serves_while_the_issuer_sends_what_is_none(guard, issuer, l
         loopback.routes["/jwks"] = respond(body)
         before = guard.key_status()[issuer.issuer]["fetches"]
         guard.refresh_keys()
-        asyncio.run(guard._watch.fetched(issuer.issuer))
+        asyncio.run(guard._outside.watch.fetched(issuer.issuer))
         status = guard.key_status()[issuer.issuer]
         assert status["fetches"] > before
         assert status["failures"] > 0

@@ -230,3 +230,10 @@ def test_figures_tell_what_is_in_force_and_since_when_nothing_was_heard(guard, f
 
     assert dict(guard.gate.statistics())["revocations"] == 1
     assert 0 <= guard.state_status()["heard"]["file"] < SOON
+
+
+def test_listener_or_a_reload_keeps_no_guard_from_learning(make_guard, file, issuer):
+    guard = make_guard(revocations={"file": str(file)})
+    guard.on_decision(lambda _: None)
+
+    assert code(guard, ask(issuer)) == "allowed"

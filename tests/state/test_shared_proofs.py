@@ -163,7 +163,7 @@ def test_flushed_scripts_are_sent_again(make_process, server, holder, token):
 
     async def walk():
         first = await outcome(guard, http(token, holder.proof(token)))
-        store = next(iter(guard._deployment._loops.values())).store
+        store = next(iter(guard._outside.deployment._loops.values())).store
         await store._redis.script_flush()
         return first, await outcome(guard, http(token, holder.proof(token)))
 
@@ -175,7 +175,7 @@ def test_proof_is_remembered_as_long_as_it_could_be_used(make_process, server, h
 
     async def walk():
         await outcome(guard, http(token, holder.proof(token)))
-        store = next(iter(guard._deployment._loops.values())).store
+        store = next(iter(guard._outside.deployment._loops.values())).store
         (name,) = await store._redis.keys("*")
         return name, await store._redis.pttl(name)
 

@@ -86,7 +86,7 @@ class GuardUnderTest(Guard):
     @property
     def is_closed(self) -> bool:
         """Whether calls are refused because the guard was closed."""
-        return self._is_closed
+        return self._outside.is_closed
 
     def token_of(self, caller: Caller) -> str:
         """A signed token of a caller, in the shape that the configuration wants.

@@ -379,7 +379,7 @@ def test_names_of_keys_tell_nobody_who_calls(make_shared, own_server, issuer):
 
     async def names():
         await guard.authorize(ask(issuer))
-        store = next(iter(guard._deployment._loops.values())).store
+        store = next(iter(guard._outside.deployment._loops.values())).store
         return await store._redis.keys("*")
 
     found = walk(guard)(names())
