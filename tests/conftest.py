@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from mcp_fastguard import Guard
+from shared_limits_support import EXECUTABLES, Server
 from support import ISSUER, RESOURCE, Issuer
 
 # The package's own plugin. Where the package is installed, pytest has found it by itself, and takes no plugin twice.
@@ -73,3 +74,12 @@ def free_ports() -> int:
         except OSError:
             continue
         return port
+
+
+@pytest.fixture(params=EXECUTABLES)
+def own_server(request: Any, tmp_path: Path) -> Iterator[Server]:
+    """A Redis or Valkey that the test may break."""
+    server = Server(request.param, tmp_path)
+    server.start()
+    yield server
+    server.kill()

@@ -14,9 +14,16 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from support import skip_aloud
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
+    from mcp_fastguard import Guard
+
+T = TypeVar("T")
 
 EXECUTABLES = ("redis", "valkey")
 
@@ -104,6 +111,19 @@ class PlainStore:
 
     async def close(self):
         await self.redis.aclose()
+
+
+def run(coroutine: Coroutine[Any, Any, T], *guards: Guard) -> T:
+    """Runs a coroutine, and closes what its loop has opened for these guards."""
+
+    async def whole() -> T:
+        try:
+            return await coroutine
+        finally:
+            for guard in guards:
+                await guard.aclose()
+
+    return asyncio.run(whole())
 
 
 def digest(name: str) -> bytes:

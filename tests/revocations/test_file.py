@@ -8,14 +8,12 @@ import time
 
 import pytest
 
-from mcp_fastguard import Guard, ToolRequest
+from mcp_fastguard import Guard
 from mcp_fastguard.errors import Denied, GuardConfigError
 from mcp_fastguard.revocations import Entry, EntryError
 from mcp_fastguard.revocations.file import append
+from revocation_support import SOON, ask, becomes, code
 from support import ISSUER, RESOURCE, records
-
-#: What a file says must hold by then, in seconds: four looks.
-SOON = 2.0
 
 
 @pytest.fixture
@@ -28,27 +26,6 @@ def file(tmp_path):
 @pytest.fixture
 def guard(make_guard, file):
     return make_guard(revocations={"file": str(file)})
-
-
-def ask(issuer, **claims):
-    return ToolRequest.direct(tool="add", arguments={}, token=issuer.token(**claims))
-
-
-def code(guard, request):
-    try:
-        guard.check(request)
-    except Denied as denied:
-        return denied.code
-    return "allowed"
-
-
-def becomes(expected, guard, request, within=SOON):
-    """Whether the outcome is this within the time."""
-    until = time.monotonic() + within
-    while (found := code(guard, request)) != expected:
-        assert time.monotonic() < until, found
-        time.sleep(0.02)
-    return True
 
 
 def test_entry_that_is_appended_hits_soon_and_is_recorded(guard, file, issuer):

@@ -11,25 +11,19 @@ import time
 
 import pytest
 
-from mcp_fastguard import Guard, ToolRequest
-from mcp_fastguard.errors import Denied, GuardFault
+from mcp_fastguard import Guard
+from mcp_fastguard.errors import GuardFault
 from mcp_fastguard.revocations import Entry, RevocationSettings
 from mcp_fastguard.revocations.stream import EntryStream, StreamError
-from shared_limits_support import EXECUTABLES, Server
+from revocation_support import ask, becomes, code
 from support import ISSUER, RESOURCE, records
 
 SECRET = "thirty-two bytes that all of them know"
 
-#: What one process says holds in all others by then, in seconds.
-SOON = 1.0
 
-
-@pytest.fixture(params=EXECUTABLES)
-def server(request, tmp_path):
-    found = Server(request.param, tmp_path)
-    found.start()
-    yield found
-    found.kill()
+@pytest.fixture
+def server(own_server):
+    return own_server
 
 
 @pytest.fixture
@@ -98,26 +92,6 @@ def on_server(config_file, work):
             await stream.aclose()
 
     return asyncio.run(whole())
-
-
-def ask(issuer, tool="add", **claims):
-    return ToolRequest.direct(tool=tool, arguments={}, token=issuer.token(**claims))
-
-
-def code(guard, request):
-    try:
-        guard.check(request)
-    except Denied as denied:
-        return denied.code
-    return "allowed"
-
-
-def becomes(expected, guard, request, within=SOON):
-    until = time.monotonic() + within
-    while (found := code(guard, request)) != expected:
-        assert time.monotonic() < until, found
-        time.sleep(0.02)
-    return True
 
 
 @pytest.mark.usefixtures("begun")

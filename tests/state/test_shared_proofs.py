@@ -15,19 +15,16 @@ import pytest
 from mcp_fastguard import Guard, ToolRequest
 from mcp_fastguard.errors import BindingDenied, GuardConfigError, GuardFault, LimitDenied
 from proof_support import Holder
-from shared_limits_support import EXECUTABLES, Server
+from shared_limits_support import run
 from support import records
 
 SECRET = b"thirty-two bytes that all of them know"
 BODY = b'{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"add","arguments":{}}}'
 
 
-@pytest.fixture(params=EXECUTABLES)
-def server(request, tmp_path):
-    found = Server(request.param, tmp_path)
-    found.start()
-    yield found
-    found.kill()
+@pytest.fixture
+def server(own_server):
+    return own_server
 
 
 @pytest.fixture
@@ -74,17 +71,6 @@ async def outcome(guard, request):
     except (BindingDenied, LimitDenied) as denied:
         return denied.code
     return "allowed"
-
-
-def run(coroutine, *guards):
-    async def whole():
-        try:
-            return await coroutine
-        finally:
-            for guard in guards:
-                await guard.aclose()
-
-    return asyncio.run(whole())
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,15 +14,6 @@ from shared_limits_support import EXECUTABLES, Server
 def shared_server(request: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A server that tests share and empty."""
     server = Server(request.param, tmp_path_factory.mktemp(request.param))
-    server.start()
-    yield server
-    server.kill()
-
-
-@pytest.fixture(params=EXECUTABLES)
-def own_server(request: Any, tmp_path: Path) -> Iterator[Server]:
-    """A server that the test may break."""
-    server = Server(request.param, tmp_path)
     server.start()
     yield server
     server.kill()

@@ -21,7 +21,7 @@ from mcp_fastguard.state.settings import StateSettings
 from mcp_fastguard.state.store import RedisStore
 from mcp_fastguard.state.window_script import StoreUnavailable
 from proof_support import Holder
-from shared_limits_support import Server
+from shared_limits_support import Server, run
 from support import RESOURCE, records
 from transport_support import BASE, headers, message
 
@@ -81,22 +81,6 @@ async def admitted(guard, request, times):
     return count
 
 
-def walk(*guards):
-    """Runs a coroutine, and closes what its loop has opened."""
-
-    def run(coroutine):
-        async def whole():
-            try:
-                return await coroutine
-            finally:
-                for guard in guards:
-                    await guard.aclose()
-
-        return asyncio.run(whole())
-
-    return run
-
-
 @pytest.mark.parametrize("mode", ["exact", "leased"])
 def test_processes_have_one_quota(make_shared, shared_server, prefix, issuer, mode):
     limits = {"mode": mode, "rules": [{"name": "mine", "per": "principal", "quota": "300/minute"}]}
@@ -106,7 +90,7 @@ def test_processes_have_one_quota(make_shared, shared_server, prefix, issuer, mo
         requests = [ask(issuer), ask(issuer)]
         return await asyncio.gather(admitted(one, requests[0], 200), admitted(two, requests[1], 200))
 
-    found = walk(one, two)(both())
+    found = run(both(), one, two)
 
     # What a process holds in advance of a lease is not another's: at most a sixteenth.
     assert (300 if mode == "exact" else 280) <= sum(found) <= 300
@@ -128,7 +112,7 @@ def test_refusal_says_what_is_spent_and_when_there_is_room(make_shared, shared_s
         await guard.authorize(request)
         return first, denied.value
 
-    first, denied = walk(guard)(spend())
+    first, denied = run(spend(), guard)
 
     assert (first.limit, first.remaining) == ("mine", 1)
     assert (denied.code, denied.spent.rule, denied.spent.quota, denied.spent.remaining) == ("quota_spent", "mine", 2, 0)
@@ -145,7 +129,7 @@ def test_call_that_costs_more_than_the_quota_gets_no_time_to_come_back(make_shar
             await guard.authorize(ask(issuer))
         return denied.value
 
-    assert walk(guard)(once()).retry_after is None
+    assert run(once(), guard).retry_after is None
 
 
 def test_check_cannot_wait_for_the_server(make_shared, shared_server, prefix, issuer):
@@ -165,7 +149,7 @@ def test_policy_decides_after_the_server(make_shared, shared_server, prefix, iss
             await guard.authorize(ask(issuer, "secret"))
         return denied.value.code
 
-    assert walk(guard)(refused()) == "scope_insufficient"
+    assert run(refused(), guard) == "scope_insufficient"
 
 
 def test_proof_of_possession_is_used_once_though_the_call_is_decided_twice(make_shared, shared_server, prefix, issuer):
@@ -185,7 +169,7 @@ def test_proof_of_possession_is_used_once_though_the_call_is_decided_twice(make_
             given = {**headers(token, "tools/call", "add"), "authorization": f"DPoP {token}", "dpop": proof}
             return [(await http.post("/mcp", json=body, headers=given)).status_code for _ in range(2)]
 
-    assert walk(guard)(post()) == [200, 401]
+    assert run(post(), guard) == [200, 401]
 
 
 def test_nested_calls_count_too(make_shared, shared_server, prefix, issuer):
@@ -199,7 +183,7 @@ def test_nested_calls_count_too(make_shared, shared_server, prefix, issuer):
                 await call.nested(ToolRequest.message(method="tools/call", params={"name": "add"}))
             return denied.value.code
 
-    assert walk(guard)(nest()) == "quota_spent"
+    assert run(nest(), guard) == "quota_spent"
 
 
 def test_spent_quota_that_is_only_observed_lets_pass(make_shared, shared_server, prefix, issuer):
@@ -214,7 +198,7 @@ def test_spent_quota_that_is_only_observed_lets_pass(make_shared, shared_server,
             found.append(await call.authorize())
         return found
 
-    found = walk(guard)(spend())
+    found = run(spend(), guard)
 
     assert [isinstance(one, ObservedCall) for one in found] == [False] * 5 + [True]
 
@@ -249,7 +233,7 @@ def test_reload_changes_rules_and_never_the_server(shared_server, secret_file, t
         return before, after
 
     # The window is another one where the quota is: the store counts by quota and length alone.
-    before, after = walk(guard)(change())
+    before, after = run(change(), guard)
     assert before == 2
     assert 3 <= after <= 5
 
@@ -278,7 +262,7 @@ def test_server_that_died_leaves_each_process_its_share_and_is_found_again(make_
             await asyncio.sleep(0.05)
         return away, back
 
-    away, back = walk(guard)(through())
+    away, back = run(through(), guard)
 
     assert away == 3
     assert back is not None
@@ -296,7 +280,7 @@ def test_calls_are_refused_where_the_configuration_says_so(make_shared, own_serv
             await guard.authorize(ask(issuer))
         return denied.value
 
-    denied = walk(guard)(refused())
+    denied = run(refused(), guard)
 
     assert (denied.code, denied.retry_after) == ("limits_unavailable", 1.0)
     (record,) = records(guard, "decision")
@@ -308,7 +292,7 @@ def test_server_that_forgets_under_pressure_is_not_used(make_shared, own_server,
     own_server.start("--maxmemory", "50mb", "--maxmemory-policy", "allkeys-lru")
     guard = make_shared(own_server)
 
-    assert walk(guard)(admitted(guard, ask(issuer), 5)) == 2
+    assert run(admitted(guard, ask(issuer), 5), guard) == 2
 
     assert "its maxmemory-policy is allkeys-lru" in caplog.text
     assert {record["limits_mode"] for record in records(guard, "decision")} == {"local"}
@@ -328,8 +312,8 @@ def test_password_is_read_from_its_file_and_shown_nowhere(make_shared, own_serve
     wrong.write_text("another-secret-word")
     other = make_shared(own_server, state={"user": "guard", "password_file": str(wrong)})
 
-    assert walk(guard)(admitted(guard, ask(issuer), 6)) == 5
-    assert walk(other)(admitted(other, ask(issuer), 6)) == 2
+    assert run(admitted(guard, ask(issuer), 6), guard) == 5
+    assert run(admitted(other, ask(issuer), 6), other) == 2
     assert "secret-word" not in caplog.text + json.dumps(records(guard)) + json.dumps(records(other))
     assert SECRET.decode() not in caplog.text
 
@@ -351,7 +335,7 @@ def test_tls_is_checked_against_the_file_and_the_name(make_shared, issuer, tmp_p
     def mode(host, ca_file):
         state = {"url": f"rediss://{host}:{port}/0", "ca_file": str(ca_file)}
         guard = make_shared(server, state=state)
-        assert walk(guard)(admitted(guard, ask(issuer), 1)) == 1
+        assert run(admitted(guard, ask(issuer), 1), guard) == 1
         return records(guard, "decision")[-1]["limits_mode"]
 
     try:
@@ -382,7 +366,7 @@ def test_names_of_keys_tell_nobody_who_calls(make_shared, own_server, issuer):
         store = next(iter(guard._outside.deployment._loops.values())).store
         return await store._redis.keys("*")
 
-    found = walk(guard)(names())
+    found = run(names(), guard)
 
     assert len(found) == 2
     assert all(name.startswith(b"{fastguard}:limits-") for name in found)
@@ -462,7 +446,7 @@ def test_figures_tell_how_calls_were_counted(make_shared, own_server, issuer):
         own_server.kill()
         await admitted(guard, ask(issuer, sub="bob"), 1)
 
-    walk(guard)(through())
+    run(through(), guard)
 
     def value(name, **labels):
         return registry.get_sample_value(name, labels)
