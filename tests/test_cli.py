@@ -85,3 +85,24 @@ def test_audit_show_and_verify(file, issuer):
 
 def test_schema_is_json():
     assert json.loads(fastguard("schema").stdout)["title"] == "fastguard.toml"
+
+
+def test_explain_charges_nothing_that_processes_share_and_needs_no_server(file, issuer):
+    file.write_text(
+        file.read_text()
+        + """
+[limits]
+mode = "exact"
+degrade = "refuse"
+rules = [{ per = "principal", quota = "5/minute" }]
+[state]
+url = "redis://127.0.0.1:1"
+processes = 2
+secret_file = "missing"
+[revocations]
+shared = true
+"""
+    )
+    done = fastguard("explain", "run_query", "--token", issuer.token(), "--config", file)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "4 left" in done.stdout

@@ -102,9 +102,18 @@ class GuardConfig:
         """Paths that pass unguarded."""
         return frozenset(self.tables["resource"].get("public", ()))
 
-    def without_audit(self) -> dict[str, Any]:
-        """The same as a dict, without its log: for looking at rules where nothing should be recorded."""
-        return {**self.tables, "audit": {"enabled": False}}
+    def by_itself(self) -> dict[str, Any]:
+        """The same as a dict, without its log, and sharing nothing with other processes: for looking at rules where nothing
+        should be recorded, charged or used up.
+        """
+        tables = {**self.tables, "audit": {"enabled": False}}
+        for shared in ("state", "revocations"):
+            tables.pop(shared, None)
+        own = {"limits": ("mode", "degrade"), "dpop": ("replays",)}
+        for table, keys in own.items():
+            if table in tables:
+                tables[table] = {name: value for name, value in tables[table].items() if name not in keys}
+        return tables
 
     def warn_of_observation(self) -> None:
         """Says which rooms are only observed, and until when; nothing is said where all is enforced."""

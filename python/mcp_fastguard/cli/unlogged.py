@@ -24,7 +24,7 @@ def unlogged(config: GuardConfig) -> Iterator[Guard]:
     # A guard warns where nothing is recorded. Here that is the command's doing, not the file's.
     logger.addFilter(_is_of_the_file)
     try:
-        guard = Guard.from_dict(config.without_audit(), folder=config.folder)
+        guard = Guard.from_dict(config.by_itself(), folder=config.folder)
     finally:
         logger.removeFilter(_is_of_the_file)
     with guard:

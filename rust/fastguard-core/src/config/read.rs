@@ -65,7 +65,10 @@ impl Config {
             } else if name == NONCE_SECRET {
                 self.set_nonce_secret(&name, value.as_bytes())?;
             } else if name == STATE_SECRET {
-                self.set_state_secret(&name, value.as_bytes())?;
+                // A process may have guards that share nothing beside one that does.
+                if self.state.is_some() {
+                    self.set_state_secret(&name, value.as_bytes())?;
+                }
             } else if !ELSEWHERE.contains(&&*name) && own.as_deref() != Some(&*name) {
                 let known = ELSEWHERE.into_iter().chain([PROXIES, NONCE_SECRET, STATE_SECRET]);
                 let problem = Problem::new(&*name, "this environment variable sets nothing").nearest(&name, known);
