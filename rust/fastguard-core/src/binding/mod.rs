@@ -27,7 +27,8 @@ use crate::token::{Confirmation, Detach};
 pub struct BoundToken {
     token: VerifiedToken,
     nonce: Option<Box<str>>,
-    claim: Option<ProofClaim>,
+    /// Boxed: most calls have none, and every room moves this.
+    claim: Option<Box<ProofClaim>>,
 }
 
 /// A proof that no other process may take either.
@@ -51,8 +52,8 @@ impl BoundToken {
     }
 
     /// What other processes must be asked before the proof counts as new; `None` where there is no proof, or no other process.
-    pub const fn claim(&self) -> Option<ProofClaim> {
-        self.claim
+    pub fn claim(&self) -> Option<ProofClaim> {
+        self.claim.as_deref().copied()
     }
 
     /// The nonce that the client should use from now on, where its own is about to end (RFC 9449 §8.2).
@@ -158,9 +159,9 @@ impl DpopVerifier {
         };
         let principal = token.principal();
         let used = Used { thumbprint, id: &found.id, issued_at: found.issued_at, principal };
-        let claim = self.shared.as_ref().filter(|_| usage == Use::Once).map(|hasher| ProofClaim {
-            key: hasher.hash(&[b"proof", thumbprint.as_bytes(), found.id.as_bytes()]),
-            lifetime: lifetime(&self.options),
+        let claim = self.shared.as_ref().filter(|_| usage == Use::Once).map(|hasher| {
+            let key = hasher.hash(&[b"proof", thumbprint.as_bytes(), found.id.as_bytes()]);
+            Box::new(ProofClaim { key, lifetime: lifetime(&self.options) })
         });
         match usage {
             Use::Once => self.replays.record(&used, now.tick)?,

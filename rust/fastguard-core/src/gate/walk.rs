@@ -70,8 +70,14 @@ pub(super) fn walk(
         trail.target = Some(target);
         return Err(denial.into());
     }
-    trail.limits_mode = proved.and_then(Proved::limits_mode);
-    let admitted = match admit(state, (request, &received), proved, bound, target, now)? {
+    let admitted = if proved.is_none() && bound.claim().is_none() && !state.limits.is_shared() {
+        let (session, peer) = (received.session(), received.peer());
+        state.limits.admit(bound, target, request.payload(), session, peer, now.tick)
+    } else {
+        trail.limits_mode = proved.and_then(Proved::limits_mode);
+        admit_together(state, (request, &received), proved, bound, target, now)?
+    };
+    let admitted = match admitted {
         Ok(admitted) => admitted,
         Err(refused) => {
             let (target, denial) = *refused;
@@ -85,8 +91,10 @@ pub(super) fn walk(
     })
 }
 
-/// Room 3. A new call for which other processes must be asked stops here; one that they have agreed on goes by their word.
-fn admit(
+/// Room 3, where there are other processes. A new call for which other processes must be asked stops here; one that they have agreed on goes by their word.
+// Kept out of the way of calls that ask nobody: beside a round trip a jump is nothing.
+#[cold]
+fn admit_together(
     state: &State,
     (request, received): (&ToolRequest, &Received<'_>),
     proved: Option<Proved<'_>>,
