@@ -103,7 +103,7 @@ def test_what_one_process_revokes_is_refused_by_all_within_a_second(make_process
     one.revoke(subject="alice")
 
     assert code(one, request) == "token_revoked"
-    assert becomes("token_revoked", two, request)
+    assert becomes("token_revoked", two, request, within=1.0)
     # Once in each log, also where it was said.
     time.sleep(0.3)
     assert [len(records(guard, "revoked")) for guard in (one, two)] == [1, 1]
@@ -166,7 +166,7 @@ def test_server_without_its_marker_lets_nothing_pass(make_process, config_file, 
     assert "run `fastguard revocations init`" in command(config_file, "revoke", "--subject", "alice", status=1)
 
     assert "begun, with 0 entries" in command(config_file, "revocations", "init")
-    assert becomes("allowed", guard, ask(issuer), within=3)
+    assert becomes("allowed", guard, ask(issuer))
 
     # It loses what it knew.
     server.kill()
@@ -182,7 +182,7 @@ def test_server_that_is_away_for_a_while_is_heard_again(make_process, server, co
     one, two = make_process(), make_process()
     old = int(time.time()) - 5
     request, other = ask(issuer, iat=old), ask(issuer, sub="bob", iat=old)
-    assert [becomes("allowed", guard, request, within=3) for guard in (one, two)]
+    assert [becomes("allowed", guard, request) for guard in (one, two)]
     server.kill()
 
     # Said here, and told nobody: the operator learns so.
@@ -193,7 +193,7 @@ def test_server_that_is_away_for_a_while_is_heard_again(make_process, server, co
     server.start("--appendonly", "yes")
     assert becomes("allowed", two, other, within=8)
     one.revoke(subject="alice")
-    assert becomes("token_revoked", two, request, within=3)
+    assert becomes("token_revoked", two, request)
 
 
 @pytest.mark.usefixtures("begun")
@@ -248,9 +248,9 @@ def test_new_epoch_keeps_what_still_counts_and_running_guards_follow(make_proces
     old_token = ask(issuer, iat=int(time.time()) - 30)
     assert code(newcomer, old_token) == "token_revoked"
     newcomer.revoke(subject="bob")
-    assert becomes("blocked", guard, ask(issuer, sub="carol"), within=3)
+    assert becomes("blocked", guard, ask(issuer, sub="carol"))
     guard.unblock(tool="add")
-    assert becomes("token_revoked", guard, ask(issuer, sub="bob", iat=int(time.time()) - 30), within=3)
+    assert becomes("token_revoked", guard, ask(issuer, sub="bob", iat=int(time.time()) - 30))
 
 
 @pytest.mark.usefixtures("begun")
