@@ -252,7 +252,7 @@ def test_server_that_died_leaves_each_process_its_share_and_is_found_again(make_
         # The share of one process of two is five, and two of it are used.
         away = await admitted(guard, request, 10)
         own_server.start()
-        until = time.monotonic() + 5
+        until = time.monotonic() + 10
         back = None
         while time.monotonic() < until and back is None:
             with contextlib.suppress(LimitDenied):
@@ -437,7 +437,7 @@ def test_figures_tell_how_calls_were_counted(make_shared, own_server, issuer):
 
     from mcp_fastguard.observe.prometheus import GuardCollector
 
-    guard = make_shared(own_server, state={"budget": "200ms"})
+    guard = make_shared(own_server, state={"budget": "1s"})
     registry = CollectorRegistry()
     registry.register(GuardCollector(guard))
 
@@ -454,5 +454,5 @@ def test_figures_tell_how_calls_were_counted(make_shared, own_server, issuer):
     assert value("fastguard_shared_answers_total", asked="limits", answer="exact") == 7
     assert value("fastguard_shared_answers_total", asked="limits", answer="local") == 1
     assert value("fastguard_shared_calls_total") == 8
-    assert 0 < value("fastguard_shared_wait_seconds_total") < 8
+    assert value("fastguard_shared_wait_seconds_total") > 0
     assert value("fastguard_quota_spent_total", rule="mine") == 2
