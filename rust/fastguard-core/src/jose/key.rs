@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::algorithm::Algorithm;
 use super::backend::{Public, Secret};
-use super::compact::{decode_segment, encode_segment};
+use super::base64url::{decode_segment, encode_segment};
 use super::roca;
 use super::thumbprint::thumbprint;
 use crate::bounds::{MAX_KEY_ID_BYTES, PROOF_RSA_MODULUS_BITS, RSA_MODULUS_BITS};

@@ -2,6 +2,7 @@
 
 mod algorithm;
 mod backend;
+mod base64url;
 mod compact;
 mod key;
 mod keyset;
@@ -11,8 +12,9 @@ mod thumbprint;
 pub use algorithm::{Algorithm, Algorithms};
 pub(crate) use backend::is_same;
 pub use backend::{Hasher, Mac, random, sha256};
-pub(crate) use compact::encode_segment;
-pub use compact::{Compact, Header, decode_segment, verify_compact};
+pub use base64url::decode_segment;
+pub(crate) use base64url::encode_segment;
+pub use compact::{Compact, Header, verify_compact};
 pub use key::{HeaderKey, Key, KeyError};
 pub use keyset::{KeySet, KeySetError, SkipReason, SkippedKey};
 pub use thumbprint::{digest_name, is_published};

@@ -1,20 +1,18 @@
 //! Names of keys and tokens made of their digests.
 
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-
 use super::backend::sha256;
+use super::base64url::encode_segment;
 
 /// The SHA-256 thumbprint of a key (RFC 7638): over its required members, in order of their names, without white space.
 /// `members` are pairs of name and value, ordered; the values need no escaping in JSON.
 pub(super) fn thumbprint(members: &[(&str, &str)]) -> Box<str> {
     let members: Vec<String> = members.iter().map(|(name, value)| format!("\"{name}\":\"{value}\"")).collect();
-    URL_SAFE_NO_PAD.encode(sha256(format!("{{{}}}", members.join(",")).as_bytes())).into()
+    encode_segment(&sha256(format!("{{{}}}", members.join(",")).as_bytes())).into()
 }
 
 /// The name of a token that has no `jti`: the digest of its header and payload, which no other signature changes.
 pub fn digest_name(signing_input: &[u8]) -> String {
-    format!("sha-256:{}", URL_SAFE_NO_PAD.encode(sha256(signing_input)))
+    format!("sha-256:{}", encode_segment(&sha256(signing_input)))
 }
 
 /// Whether the private half of a key stands in an RFC or in a collection of test vectors.
