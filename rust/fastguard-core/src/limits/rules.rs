@@ -51,6 +51,8 @@ pub(super) struct CompiledWindow {
     pub(super) spec: WindowSpec,
     /// What makes two windows the same, across a reload and between rules that name the same thing: all but the count.
     prefix: PartialHash,
+    /// The same for keys of principals alone.
+    salt: u128,
 }
 
 /// A claim that must be there, and the JSON text that it must equal, if any.
@@ -156,7 +158,8 @@ fn windows(rule: &LimitRule, widths: &HashMap<String, u64>, hasher: &KeyHasher) 
         let width = widths.get(&identity).copied().unwrap_or_default();
         let mut prefix = hasher.begin();
         prefix.push(identity.as_bytes());
-        CompiledWindow { rule: Arc::clone(&name), window: quota.window(), spec: spec.as_wide_as(width), prefix }
+        let (rule, spec, salt) = (Arc::clone(&name), spec.as_wide_as(width), prefix.finish());
+        CompiledWindow { rule, window: quota.window(), spec, prefix, salt }
     };
     rule.quota.iter().map(window).collect()
 }
@@ -188,6 +191,10 @@ impl Group {
     /// The key of one window. What a caller lacks counts for its principal: nobody is free of a rule for want of a name.
     fn key(&self, call: &Call<'_>, tools: &Tools, window: &CompiledWindow, role: Option<&str>) -> u128 {
         let caller = call.bound.caller();
+        if let [Per::Principal] = *self.words {
+            // Both are keyed hashes, so nobody can choose two that meet.
+            return window.salt ^ caller.principal();
+        }
         let principal = caller.principal().to_le_bytes();
         let mut hash = window.prefix.clone();
         let of_issuer = |hash: &mut PartialHash, mark: &[u8], name: Option<&str>| {
