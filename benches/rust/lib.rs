@@ -13,3 +13,7 @@ pub fn base64url(bytes: &[u8]) -> String {
     }
     text
 }
+
+/// As in the extension, so that both are measured alike.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;

@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair};
+use fastguard_benches::base64url;
 use fastguard_core::Config;
 use fastguard_core::clock::{Now, Tick, UnixTime};
 use fastguard_core::gate::{Decision, Gate};
@@ -13,18 +14,6 @@ use fastguard_core::request::ToolRequest;
 use fastguard_core::token::{Answered, Attached};
 
 const NOW: i64 = 1_800_000_000;
-
-fn base64url(bytes: &[u8]) -> String {
-    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
-    let mut text = String::new();
-    for chunk in bytes.chunks(3) {
-        let word = chunk.iter().fold(0_u32, |word, byte| word << 8 | u32::from(*byte)) << (8 * (3 - chunk.len()));
-        for place in 0..=chunk.len() {
-            text.push(ALPHABET[(word >> (18 - 6 * place) & 63) as usize] as char);
-        }
-    }
-    text
-}
 
 fn least(name: &str, mut work: impl FnMut()) {
     let mut best = f64::MAX;
