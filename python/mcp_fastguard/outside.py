@@ -64,7 +64,7 @@ class Outside:
         """Asks what other processes must agree on."""
         if self.deployment is None:
             raise GuardFault("internal", "no store is known to ask other processes by")
-        return await self.deployment.agree(agreeing.claim, agreeing.charges)
+        return await self.deployment.agree(agreeing.claims, agreeing.charges)
 
     @property
     def tells_others(self) -> bool:

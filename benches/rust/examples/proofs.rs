@@ -73,7 +73,7 @@ impl Stage {
     }
 
     fn confirm(&self, made: &Made) {
-        let presented = PresentedProof { proof: &made.proof, method: "POST", url: &self.url };
+        let presented = PresentedProof { proof: &made.proof, method: "POST", url: &self.url, body: None };
         let token = self.token.clone();
         self.verifier.confirm(token, &presented, self.now, Use::Once, &Attached).expect("valid");
     }

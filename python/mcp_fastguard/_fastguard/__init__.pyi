@@ -58,6 +58,7 @@ class ToolRequest:
         headers: Iterable[tuple[bytes, bytes]],
         body: bytes | None = None,
         peer: str | None = None,
+        query: bytes | None = None,
     ) -> ToolRequest:
         """A raw HTTP request.
 
@@ -67,6 +68,7 @@ class ToolRequest:
             headers: name and value, raw, in wire order; names in any case.
             body: the whole body; None means unseen, and fails closed where the body decides.
             peer: the IP address of the connection, or None.
+            query: the query without its ``?``, as ASGI's ``scope["query_string"]``. Only signatures cover it.
 
         Raises:
             TypeError: a header is not a pair of bytes.
@@ -287,6 +289,7 @@ class DPoPVerifier:
         method: str,
         url: str,
         access_token: str,
+        body: bytes | None = None,
         now: float | None = None,
     ) -> BoundToken:
         """Confirms that a request comes from the holder of the token's key. The proof is used up by it.
@@ -297,6 +300,7 @@ class DPoPVerifier:
             method: the request's method, in its exact case.
             url: the URL that the request was made to, as clients know it; never taken from headers that clients can set.
             access_token: the token's text as it was presented.
+            body: the request's body. A proof with ``content_digest`` must match it, and is refused where it is left out.
             now: seconds since the epoch; left out, the system's clock is read. One or the other, never both.
 
         Raises:
@@ -449,8 +453,8 @@ class Agreeing:
 
     def __new__(cls, proof: Never) -> Agreeing: ...
     @property
-    def claim(self) -> tuple[bytes, float] | None:
-        """The proof that no other process may take: a key (16 bytes), and for how many seconds it must be remembered."""
+    def claims(self) -> list[tuple[bytes, float]]:
+        """The proof and the signature that no other process may take: a key (16 bytes), and for how many seconds it must be remembered."""
     @property
     def charges(self) -> list[tuple[str, bytes, int, float, int]]:
         """One for each shared window: the rule's name, the key (16 bytes), the quota, the window in seconds, the cost."""
@@ -528,6 +532,7 @@ class Gate:
         agreeing: Agreeing,
         *,
         claim: str,
+        claim_place: int = 0,
         mode: str | None = None,
         place: int | None = None,
         is_admitted: bool = False,

@@ -32,13 +32,14 @@ class Answer(NamedTuple):
     """What the store said, as ``Gate.agreed`` takes it.
 
     Args:
-        claim: of the proof: ``"new"``, ``"used"``, or ``"unknown"`` where the store is away.
+        claim: of the proof and the signature: ``"new"``, ``"used"``, or ``"unknown"`` where the store is away.
         mode: how the windows were counted; None where none was.
         place: of the window with the least left, or of the one that has no room; None where the store is away and such calls are
             refused.
         is_admitted: whether all windows were charged.
         remaining: what that window has left.
         retry_after: seconds until it has room; None where it was admitted, or no time helps.
+        claim_place: of the claim that was used.
     """
 
     claim: str
@@ -47,6 +48,7 @@ class Answer(NamedTuple):
     is_admitted: bool = False
     remaining: int = 0
     retry_after: float | None = None
+    claim_place: int = 0
 
 
 class _Here(NamedTuple):
@@ -84,16 +86,16 @@ class Deployment:
         return self._settings
 
     async def agree(
-        self, claim: tuple[bytes, float] | None, charges: Sequence[tuple[str, bytes, int, float, int]]
+        self, claims: Sequence[tuple[bytes, float]], charges: Sequence[tuple[str, bytes, int, float, int]]
     ) -> Answer:
-        """Claims a proof, then has the windows of the call checked and charged. Never raises for what the store does."""
+        """Claims a call's proofs, then has the windows of the call checked and charged. Never raises for what the store does."""
         here, began = self._here(), time.perf_counter()
         try:
-            if claim is not None:
+            for place, claim in enumerate(claims):
                 found = self._counted("proofs", await self._claimed(here, *claim))
                 # A call that will be refused is charged nowhere.
                 if found != "new":
-                    return Answer(found)
+                    return Answer(found, claim_place=place)
             if not charges:
                 return Answer("new")
             answer = await self._admitted(here, [Charge(*charge) for charge in charges])

@@ -218,6 +218,7 @@ class GuardASGI:
             headers=scope["headers"],
             body=body,
             peer=_peer(scope),
+            query=scope.get("query_string"),
         )
 
     def _without_proofs(self, scope: Scope, request: ToolRequest, verified: VerifiedToken | None) -> Headers:

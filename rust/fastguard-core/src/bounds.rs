@@ -106,3 +106,15 @@ pub const MAX_KNOWN_SCOPES: usize = 4_096;
 
 /// Part of a bounded table that one principal may hold: one in this many (decision 5).
 pub const TABLE_SHARE: usize = 64;
+
+/// Longest value of `Signature-Input`, `Signature` and `Content-Digest`: as much as of a proof. The longest of RFC 9421 has 0.7 KB.
+pub const MAX_SIGNATURE_FIELD_BYTES: usize = 8 * 1024;
+
+/// Most signatures that one message may carry: its client's, and those of the proxies on its way.
+pub const MAX_SIGNATURES: usize = 8;
+
+/// Most components that one signature may cover; the most of RFC 9421 is 10.
+pub const MAX_SIGNATURE_COMPONENTS: usize = 32;
+
+/// Most bytes of all field lines of a signed request: what nginx and uvicorn take of headers.
+pub const MAX_SIGNED_FIELDS_BYTES: usize = 64 * 1024;

@@ -176,6 +176,10 @@ pub enum Denial {
     ProofFromFuture { issued_at: UnixTime },
     /// `ath` is not the hash of the token.
     ProofTokenMismatch,
+    /// The proof has no `content_digest`, and the configuration demands it.
+    ProofDigestMissing,
+    /// `content_digest` of the proof is not that of the body.
+    ProofDigestMismatch,
     /// The proof's key is not the one that the token is bound to.
     ProofKeyMismatch { found: String },
     /// The proof has no nonce of ours, or one of the past.
@@ -194,10 +198,36 @@ pub enum Denial {
     CertificateMismatch,
     /// The client's certificate is not valid at the time of the call.
     CertificateExpired,
+    /// The client's certificate has none of the names that the configuration gives the client.
+    CertificateNameMismatch,
     /// `cnf` has a member whose proof cannot be checked.
     BindingUnknown { member: String },
     /// The token is not bound to a key, and the scheme or the configuration demands it.
     BindingMissing { demanded_by: &'static str },
+    /// The request is not signed, or by none of the signatures that are asked for.
+    SignatureMissing,
+    /// More than one signature could be the one that is asked for.
+    SignatureDuplicated,
+    /// `Signature-Input` or `Signature` cannot be read, or lacks a parameter that is required (RFC 9421 §2.3).
+    SignatureMalformed { what: &'static str },
+    /// A component that the configuration requires is not covered, or one that is covered has no value.
+    SignatureComponents { component: String, what: &'static str },
+    /// The key's algorithm is not allowed by the configuration, or `alg` names another.
+    SignatureAlgorithmRefused { algorithm: String },
+    /// `keyid` names no key of the token's client.
+    SignatureKeyUnknown { key_id: String },
+    /// The signature does not match the request as it came.
+    SignatureMismatch,
+    /// `created` is too long before the time of the call, or `expires` is not after it.
+    SignatureExpired { created_at: UnixTime },
+    /// `created` is after the time of the call.
+    SignatureFromFuture { created_at: UnixTime },
+    /// This `nonce` was already used with the same key.
+    SignatureReplayed,
+    /// `Content-Digest` cannot be read, or has no digest that protects (RFC 9530).
+    DigestMalformed { what: &'static str },
+    /// `Content-Digest` is not that of the body.
+    DigestMismatch,
 
     // --- limits ------------------------------------------------------------------------------
     /// The caller has spent its quota for this window.
@@ -218,6 +248,8 @@ pub enum Denial {
     TierBlocked { rule: String },
     /// The rule's `binding` demands a token that is bound to a key.
     BindingRequired { rule: String },
+    /// The rule's `signed` demands a signed request.
+    SignatureRequired { rule: String },
     /// The person was not authenticated as the rule demands, or too long ago (RFC 9470). `claim` says which of the two.
     AuthenticationInsufficient {
         rule: String,
@@ -302,6 +334,8 @@ impl Denial {
             | Self::ProofExpired { .. }
             | Self::ProofFromFuture { .. }
             | Self::ProofTokenMismatch
+            | Self::ProofDigestMissing
+            | Self::ProofDigestMismatch
             | Self::ProofKeyMismatch { .. }
             | Self::NonceRequired { .. }
             | Self::ProofReplayed
@@ -311,8 +345,21 @@ impl Denial {
             | Self::CertificateMalformed { .. }
             | Self::CertificateMismatch
             | Self::CertificateExpired
+            | Self::CertificateNameMismatch
             | Self::BindingUnknown { .. }
-            | Self::BindingMissing { .. } => Room::Binding,
+            | Self::BindingMissing { .. }
+            | Self::SignatureMissing
+            | Self::SignatureDuplicated
+            | Self::SignatureMalformed { .. }
+            | Self::SignatureComponents { .. }
+            | Self::SignatureAlgorithmRefused { .. }
+            | Self::SignatureKeyUnknown { .. }
+            | Self::SignatureMismatch
+            | Self::SignatureExpired { .. }
+            | Self::SignatureFromFuture { .. }
+            | Self::SignatureReplayed
+            | Self::DigestMalformed { .. }
+            | Self::DigestMismatch => Room::Binding,
             Self::QuotaSpent { .. }
             | Self::WindowsFull { .. }
             | Self::LimitsUnavailable { .. }
@@ -321,6 +368,7 @@ impl Denial {
             | Self::ScopeInsufficient { .. }
             | Self::TierBlocked { .. }
             | Self::BindingRequired { .. }
+            | Self::SignatureRequired { .. }
             | Self::Blocked { .. }
             | Self::AuthenticationInsufficient { .. }
             | Self::NewerTokenRequired { .. } => Room::Policy,
@@ -397,6 +445,8 @@ impl Denial {
             Self::ProofExpired { .. } => "proof_expired",
             Self::ProofFromFuture { .. } => "proof_from_future",
             Self::ProofTokenMismatch => "proof_token_mismatch",
+            Self::ProofDigestMissing => "proof_digest_missing",
+            Self::ProofDigestMismatch => "proof_digest_mismatch",
             Self::ProofKeyMismatch { .. } => "proof_key_mismatch",
             Self::NonceRequired { .. } => "nonce_required",
             Self::ProofReplayed => "proof_replayed",
@@ -406,8 +456,21 @@ impl Denial {
             Self::CertificateMalformed { .. } => "certificate_malformed",
             Self::CertificateMismatch => "certificate_mismatch",
             Self::CertificateExpired => "certificate_expired",
+            Self::CertificateNameMismatch => "certificate_name_mismatch",
             Self::BindingUnknown { .. } => "binding_unknown",
             Self::BindingMissing { .. } => "binding_missing",
+            Self::SignatureMissing => "signature_missing",
+            Self::SignatureDuplicated => "signature_duplicated",
+            Self::SignatureMalformed { .. } => "signature_malformed",
+            Self::SignatureComponents { .. } => "signature_components",
+            Self::SignatureAlgorithmRefused { .. } => "signature_algorithm_refused",
+            Self::SignatureKeyUnknown { .. } => "signature_key_unknown",
+            Self::SignatureMismatch => "signature_mismatch",
+            Self::SignatureExpired { .. } => "signature_expired",
+            Self::SignatureFromFuture { .. } => "signature_from_future",
+            Self::SignatureReplayed => "signature_replayed",
+            Self::DigestMalformed { .. } => "digest_malformed",
+            Self::DigestMismatch => "digest_mismatch",
             Self::QuotaSpent { .. } => "quota_spent",
             Self::WindowsFull { .. } => "windows_full",
             Self::LimitsUnavailable { .. } => "limits_unavailable",
@@ -417,6 +480,7 @@ impl Denial {
             Self::TierBlocked { .. } => "tier_blocked",
             Self::Blocked { .. } => "blocked",
             Self::BindingRequired { .. } => "binding_required",
+            Self::SignatureRequired { .. } => "signature_required",
             Self::AuthenticationInsufficient { .. } => "authentication_insufficient",
             Self::NewerTokenRequired { .. } => "newer_token_required",
             Self::ApprovalRequired { .. } => "approval_required",
@@ -448,6 +512,7 @@ impl Denial {
             | Self::LimitsUnavailable { .. } => 503,
             Self::ReplaysFull { .. } | Self::IntrospectionLimited { .. } | Self::AuthenticationLimited { .. } => 429,
             Self::BindingRequired { .. }
+            | Self::SignatureRequired { .. }
             | Self::AuthenticationInsufficient { .. }
             | Self::NewerTokenRequired { .. } => 401,
             _ => match self.room() {

@@ -36,6 +36,25 @@ impl Uri {
         let path = tail.split(['?', '#']).next().unwrap_or_default();
         Some(Self { is_https, host: normal_host(host)?, port, path: normal_path(path)? })
     }
+
+    /// `https` or `http`.
+    pub const fn scheme(&self) -> &'static str {
+        if self.is_https { "https" } else { "http" }
+    }
+
+    /// The host, with the port where it is not the scheme's own.
+    pub fn authority(&self) -> String {
+        if self.port == default_port(self.is_https) {
+            self.host.to_string()
+        } else {
+            format!("{}:{}", self.host, self.port)
+        }
+    }
+
+    /// The path, which begins with `/`.
+    pub fn path(&self) -> &str {
+        &self.path
+    }
 }
 
 const fn default_port(is_https: bool) -> u16 {

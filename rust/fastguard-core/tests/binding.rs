@@ -201,7 +201,7 @@ impl Stage {
     fn confirm_at(&self, text: &str, proof: &str, method: &str, url: &str, now: i64) -> Result<BoundToken, Denial> {
         let url = RequestUrl::new(url).unwrap();
         let now = now_at(now);
-        let presented = PresentedProof { proof, method, url: &url };
+        let presented = PresentedProof { proof, method, url: &url, body: None };
         self.verifier.confirm(self.verified(text), &presented, now, Use::Once, &Attached)
     }
 
@@ -539,7 +539,7 @@ fn key_that_one_verifier_has_taken_is_judged_anew_by_another() {
     let url = RequestUrl::new(AUDIENCE).unwrap();
     let judge = |verifier: &DpopVerifier| {
         let proof = Draft::new(&stage.holder, &text).sign(&stage.holder);
-        let presented = PresentedProof { proof: &proof, method: "POST", url: &url };
+        let presented = PresentedProof { proof: &proof, method: "POST", url: &url, body: None };
         let judged = verifier.confirm(token.clone(), &presented, now_at(NOW), Use::Once, &Attached);
         judged.map(drop).map_err(|denial| denial.code())
     };
@@ -595,7 +595,7 @@ fn proof_that_is_looked_at_is_not_used_up() {
     let text = stage.text();
     let proof = Draft::new(&stage.holder, &text).sign(&stage.holder);
     let url = RequestUrl::new(AUDIENCE).unwrap();
-    let presented = PresentedProof { proof: &proof, method: "POST", url: &url };
+    let presented = PresentedProof { proof: &proof, method: "POST", url: &url, body: None };
     let look =
         |usage| stage.verifier.confirm(stage.verified(&text), &presented, now_at(NOW), usage, &Attached).map(drop);
     assert_eq!((look(Use::Look), look(Use::Look), look(Use::Once)), (Ok(()), Ok(()), Ok(())));
@@ -616,7 +616,7 @@ fn ten_thousand_proofs_shown_by_two_threads_pass_exactly_once_each() {
             scope.spawn(|| {
                 for (proof, passed) in proofs.iter().zip(&passed) {
                     let token = token.clone();
-                    let presented = PresentedProof { proof, method: "POST", url: &url };
+                    let presented = PresentedProof { proof, method: "POST", url: &url, body: None };
                     match verifier.confirm(token, &presented, now_at(NOW), Use::Once, &Attached) {
                         Ok(_) => drop(passed.fetch_add(1, Ordering::Relaxed)),
                         Err(denial) => assert_eq!(denial, Denial::ProofReplayed),
@@ -695,7 +695,7 @@ fn example_of_rfc_9449_fails_by_its_opaque_token_alone() {
     let proof = example["proof"].as_str().unwrap();
     let judge = |method: &str, url: &str| {
         let url = RequestUrl::new(url).unwrap();
-        let presented = PresentedProof { proof, method, url: &url };
+        let presented = PresentedProof { proof, method, url: &url, body: None };
         let judged = stage.verifier.confirm(token.clone(), &presented, now_at(at), Use::Look, &Attached);
         judged.unwrap_err().code()
     };
@@ -1024,7 +1024,7 @@ fn new_proof_waits_for_the_word_of_other_processes() {
     let shared = Shared::new();
     for (claim, code) in [
         (ClaimAnswer::New, "allowed"),
-        (ClaimAnswer::Used, "proof_replayed"),
+        (ClaimAnswer::Used(0), "proof_replayed"),
         (ClaimAnswer::Unknown, "replays_unavailable"),
     ] {
         let request = shared.request();
@@ -1039,7 +1039,7 @@ fn new_proof_waits_for_the_word_of_other_processes() {
 fn processes_claim_a_proof_by_one_name_and_two_proofs_by_two() {
     let shared = Shared::new();
     let (request, other) = (shared.request(), shared.request());
-    let claim = |gate, request| shared.asked(gate, request).unwrap().claim().unwrap();
+    let claim = |gate, request| shared.asked(gate, request).unwrap().claims()[0];
     let (one, two) = (claim(0, &request), claim(1, &request));
     assert_eq!(one.key, two.key);
     assert_ne!(one.key, claim(1, &other).key);

@@ -20,9 +20,12 @@ use std::path::{Path, PathBuf};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use fastguard_core::binding::{SignatureAlgorithm, SignatureInput, SignedMessage, StartLine, read_signatures};
+use fastguard_core::denial::Denial;
 use fastguard_core::jose::{Algorithm, Algorithms, Key, KeySet, verify_compact};
 use fastguard_core::json::Json;
 use serde_json::{Value, json};
+use sfv::FieldType as _;
 
 /// Whether P-521 can be verified.
 const HAS_P521: bool = cfg!(feature = "aws-lc-rs");
@@ -406,4 +409,286 @@ fn merkle_proofs_of_inclusion_and_consistency() {
         accepted += usize::from(case["wantErr"] != true);
     }
     assert_eq!((judged, accepted), (196, 12));
+}
+
+// --- structured fields (RFC 9651) and signatures (RFC 9421) ----------------------------------------
+
+/// A value of the suite as the reader gives it; `None` where it is no value of its kind.
+fn bare_item(value: &Value) -> Option<sfv::BareItem> {
+    let integer = |value: &Value| sfv::Integer::try_from(value.as_i64().unwrap()).ok();
+    Some(match value {
+        Value::Bool(flag) => (*flag).into(),
+        Value::String(text) => sfv::String::from_string(text.clone()).ok()?.into(),
+        Value::Number(number) if number.is_i64() => integer(value)?.into(),
+        Value::Number(number) => sfv::Decimal::try_from(number.as_f64().unwrap()).ok()?.into(),
+        special => {
+            let value = &special["value"];
+            match special["__type"].as_str().unwrap() {
+                "token" => sfv::Token::from_string(value.as_str().unwrap().to_owned()).ok()?.into(),
+                "binary" => base32(value.as_str().unwrap()).into(),
+                "date" => sfv::BareItem::Date(sfv::Date::from_unix_seconds(integer(value)?)),
+                "displaystring" => sfv::BareItem::DisplayString(value.as_str().unwrap().to_owned()),
+                other => panic!("{other}"),
+            }
+        }
+    })
+}
+
+fn base32(text: &str) -> Vec<u8> {
+    let digit = |byte: u8| match byte {
+        b'A'..=b'Z' => u64::from(byte - b'A'),
+        _ => u64::from(byte - b'2' + 26),
+    };
+    let bits: Vec<u64> = text
+        .bytes()
+        .filter(|byte| *byte != b'=')
+        .flat_map(|byte| (0..5).rev().map(move |at| digit(byte) >> at & 1))
+        .collect();
+    bits.chunks_exact(8).map(|byte| byte.iter().fold(0, |sum, bit| sum * 2 + *bit) as u8).collect()
+}
+
+fn key_of(pair: &Value) -> Option<sfv::Key> {
+    sfv::Key::from_string(pair[0].as_str().unwrap().to_owned()).ok()
+}
+
+fn parameters(value: &Value) -> Option<sfv::Parameters> {
+    value.as_array().unwrap().iter().map(|pair| Some((key_of(pair)?, bare_item(&pair[1])?))).collect()
+}
+
+fn structured_item(value: &Value) -> Option<sfv::Item> {
+    Some(sfv::Item { bare_item: bare_item(&value[0])?, params: parameters(&value[1])? })
+}
+
+fn list_entry(value: &Value) -> Option<sfv::ListEntry> {
+    Some(match &value[0] {
+        Value::Array(items) => {
+            let items = items.iter().map(structured_item).collect::<Option<_>>()?;
+            sfv::ListEntry::InnerList(sfv::InnerList { items, params: parameters(&value[1])? })
+        }
+        _ => sfv::ListEntry::Item(structured_item(value)?),
+    })
+}
+
+/// What a field says, as text since its kinds have no type in common, and how it is written; nothing is not written at all.
+type Shown = (String, Option<String>);
+
+fn shown<T: sfv::FieldType + std::fmt::Debug>(field: &T, written: Option<String>) -> Shown {
+    (format!("{field:?}"), written)
+}
+
+fn structured(kind: &str, text: &[u8]) -> Option<Shown> {
+    let parser = sfv::Parser::new(text);
+    Some(match kind {
+        "item" => parser.parse::<sfv::Item>().ok().map(|item| shown(&item, Some(item.serialize())))?,
+        "list" => parser.parse::<sfv::List>().ok().map(|list| shown(&list, list.serialize()))?,
+        _ => parser.parse::<sfv::Dictionary>().ok().map(|found| shown(&found, found.serialize()))?,
+    })
+}
+
+/// The same made of the suite's value.
+fn expected_structure(kind: &str, value: &Value) -> Option<Shown> {
+    let members = || value.as_array().unwrap().iter();
+    Some(match kind {
+        "item" => structured_item(value).map(|item| shown(&item, Some(item.serialize())))?,
+        "list" => {
+            let list = members().map(list_entry).collect::<Option<sfv::List>>()?;
+            shown(&list, list.serialize())
+        }
+        _ => {
+            let found = members().map(|pair| Some((key_of(pair)?, list_entry(&pair[1])?)));
+            let found = found.collect::<Option<sfv::Dictionary>>()?;
+            shown(&found, found.serialize())
+        }
+    })
+}
+
+/// The files of the suite below a folder, without its schema.
+fn structured_cases(folder: &Path, of_writing: bool) -> Vec<Value> {
+    let has = |file: &Path, name: &str| file.components().any(|part| part.as_os_str() == name);
+    let files = files_below(folder).into_iter();
+    let files = files.filter(|file| !has(file, "schema") && has(file, "serialisation-tests") == of_writing);
+    files.flat_map(|file| read(&file).as_array().unwrap().clone()).collect()
+}
+
+#[test]
+fn structured_fields_score_whole() {
+    let Some(folder) = folder() else { return };
+    let folder = folder.join("structured-field-tests");
+    let (reading, writing) = (structured_cases(&folder, false), structured_cases(&folder, true));
+    for case in &reading {
+        let (kind, name) = (case["header_type"].as_str().unwrap(), &case["name"]);
+        let lines: Vec<&str> = case["raw"].as_array().unwrap().iter().map(|line| line.as_str().unwrap()).collect();
+        let Some((found, written)) = structured(kind, lines.join(", ").as_bytes()) else {
+            // None of those that may fail does.
+            assert_eq!(case["must_fail"], true, "{name}");
+            continue;
+        };
+        assert_ne!(case["must_fail"], true, "{name}");
+        assert_eq!(Some(found), expected_structure(kind, &case["expected"]).map(|(found, _)| found), "{name}");
+        let canonical = case["canonical"].as_array().or(case["raw"].as_array()).unwrap();
+        assert_eq!(written.as_deref(), canonical.first().map(|text| text.as_str().unwrap()), "{name}");
+    }
+    for case in &writing {
+        let found = expected_structure(case["header_type"].as_str().unwrap(), &case["expected"]);
+        let written = found.and_then(|(_, written)| written);
+        let expected = case["canonical"].as_array().filter(|_| case["must_fail"] != true);
+        let expected = expected.and_then(|lines| lines.first()).map(|line| line.as_str().unwrap());
+        assert_eq!(written.as_deref(), expected, "{}", case["name"]);
+    }
+    assert_eq!((reading.len(), writing.len()), (1_591, 544));
+}
+
+/// An HTTP message as text, with what a signature sees of it.
+struct Text {
+    start: Vec<String>,
+    fields: Vec<(String, Vec<u8>)>,
+    trailers: Vec<(String, Vec<u8>)>,
+}
+
+impl Text {
+    fn read(text: &str) -> Self {
+        let (head, body) = text.split_once("\n\n").unwrap_or((text, ""));
+        // RFC 9112 §5.2: a folded line goes on with a space.
+        let mut lines: Vec<String> = Vec::new();
+        for line in head.lines() {
+            match lines.last_mut() {
+                Some(last) if line.starts_with([' ', '\t']) => {
+                    *last = format!("{} {}", last.trim_end(), line.trim_start());
+                }
+                _ => lines.push(line.to_owned()),
+            }
+        }
+        let is_start = |line: &str| line.starts_with("HTTP/") || line.ends_with(" HTTP/1.1");
+        let start = if is_start(&lines[0]) { lines.remove(0) } else { String::new() };
+        let field = |line: &str| {
+            let (name, value) = line.split_once(':').unwrap();
+            (name.to_ascii_lowercase(), value.as_bytes().to_vec())
+        };
+        let trailers = body.split_once("\n0\n").map(|(_, trailers)| trailers.lines().map(field).collect());
+        Self {
+            start: start.split(' ').map(str::to_owned).collect(),
+            fields: lines.iter().map(|line| field(line)).collect(),
+            trailers: trailers.unwrap_or_default(),
+        }
+    }
+
+    fn host(&self) -> &str {
+        let host = self.fields.iter().find(|(name, _)| name == "host");
+        host.map_or("", |(_, value)| std::str::from_utf8(value).unwrap().trim())
+    }
+
+    fn field(&self, name: &str) -> Vec<u8> {
+        let values: Vec<&[u8]> =
+            self.fields.iter().filter(|(found, _)| found == name).map(|(_, value)| value.trim_ascii()).collect();
+        values.join(&b", "[..])
+    }
+
+    fn start<'a>(&'a self, scheme: &'a str) -> StartLine<'a> {
+        if self.start[0].starts_with("HTTP/") {
+            return StartLine::Response { status: self.start[1].parse().unwrap() };
+        }
+        let target = self.start.get(1).map_or("/", String::as_str);
+        let own = target.split_once("://").map_or(target, |(_, rest)| &rest[rest.find('/').unwrap()..]);
+        let (path, query) = own.split_once('?').map_or((own, None), |(path, query)| (path, Some(query)));
+        let method = &self.start[0];
+        StartLine::Request { method, scheme, authority: self.host(), path, query, request_target: Some(target) }
+    }
+
+    /// What a signature is over, of this message in answer to a request.
+    fn base(&self, input: &SignatureInput, scheme: &str, request: Option<&Self>) -> Result<String, Denial> {
+        fn lines(from: &[(String, Vec<u8>)]) -> Vec<(&str, &[u8])> {
+            from.iter().map(|(name, value)| (&**name, &**value)).collect()
+        }
+        let asked = request.map(|request| (request.start(scheme), lines(&request.fields)));
+        let asked =
+            asked.as_ref().map(|(start, fields)| SignedMessage { start: *start, fields, trailers: &[], request: None });
+        let (fields, trailers) = (lines(&self.fields), lines(&self.trailers));
+        let start = self.start(scheme);
+        input.base(&SignedMessage { start, fields: &fields, trailers: &trailers, request: asked.as_ref() })
+    }
+}
+
+fn rfc9421() -> Option<Value> {
+    folder().map(|folder| read(&folder.join("rfc9421/rfc9421.json")))
+}
+
+#[test]
+fn signed_messages_of_rfc_9421_verify_and_changed_ones_do_not() {
+    let Some(file) = rfc9421() else { return };
+    let (mut valid, mut invalid) = (0, 0);
+    for case in file["cases"].as_array().unwrap() {
+        let (label, name) = (case["label"].as_str().unwrap(), case["keyid"].as_str().unwrap());
+        let message = Text::read(case["message"].as_str().unwrap());
+        let related = case["related_request"].as_str().map(Text::read);
+        let algorithm = SignatureAlgorithm::from_name(case["alg"].as_str().unwrap()).unwrap();
+        let jwk = match &file["keys"][name]["jwk"] {
+            Value::Null => {
+                let secret = base64::engine::general_purpose::STANDARD
+                    .decode(file["keys"][name]["secret_b64"].as_str().unwrap());
+                json!({"kty": "oct", "k": base64url(&secret.unwrap())})
+            }
+            // Published keys, with their private halves: we keep the public ones.
+            jwk => {
+                let public = ["kty", "crv", "x", "y", "n", "e"];
+                jwk.as_object()
+                    .unwrap()
+                    .iter()
+                    .filter(|(name, _)| public.contains(&&***name))
+                    .map(|(name, value)| (name.clone(), value.clone()))
+                    .collect()
+            }
+        };
+        let text = jwk.to_string();
+        let key = Key::from_jwk(&Json::parse(text.as_bytes(), 4).unwrap(), true).unwrap();
+        let inputs = read_signatures(&message.field("signature-input"), &message.field("signature"), None).unwrap();
+        let input = inputs.iter().find(|input| input.label() == label).unwrap();
+        assert_eq!(input.key_id(), Some(name));
+        let base = message.base(input, "https", related.as_ref()).unwrap();
+        let is_valid = key.verify(algorithm.in_jose(), base.as_bytes(), input.signature());
+        assert_eq!(is_valid, case["expected"] == "valid", "{label}\n{base}");
+        assert_eq!(base, case["signature_base"].as_str().unwrap());
+        *(if is_valid { &mut valid } else { &mut invalid }) += 1;
+    }
+    assert_eq!((valid, invalid), (17, 4));
+}
+
+/// The line of one component's identifier.
+fn component_line(message: &Text, scheme: &str, identifier: &str) -> Result<String, Denial> {
+    let inputs = read_signatures(format!("a=({identifier})").as_bytes(), b"a=:AAAA:", None)?;
+    let base = message.base(&inputs[0], scheme, None)?;
+    let (lines, _) = base.rsplit_once('\n').unwrap();
+    Ok(lines.to_owned())
+}
+
+#[test]
+fn component_examples_of_rfc_9421_have_their_lines() {
+    let Some(file) = rfc9421() else { return };
+    let (mut lines, mut examples) = (0, 0);
+    for example in file["component_examples"].as_array().unwrap() {
+        let mut message = example["message"].as_str().unwrap().to_owned();
+        // Section 2.1 shows the empty field apart from the message, 2.1.3 and 2.2.7 the same value sent in other ways.
+        let expected: Vec<&str> =
+            example["base_lines"].as_array().unwrap().iter().map(|line| line.as_str().unwrap()).collect();
+        if expected[0].starts_with("\"x-empty-header\"") {
+            message += "\nX-Empty-Header:";
+        } else if expected[0].ends_with(":dmFsdWUsIHdpdGgsIGxvdHM=:, :b2YsIGNvbW1hcw==:") {
+            message = "Example-Header: value, with, lots\nExample-Header: of, commas".to_owned();
+        } else if expected[0] == "\"@query\": ?" {
+            message = "POST /path HTTP/1.1\nHost: www.example.com".to_owned();
+        }
+        let message = Text::read(&message);
+        // The decoded names and values of section 2.2.8 are the RFC's illustration of what its encoding hides.
+        if expected.iter().any(|line| line.contains("façade")) {
+            continue;
+        }
+        examples += 1;
+        for line in expected {
+            let (identifier, _) = line.split_once(": ").or_else(|| line.split_once(":(SP)")).unwrap();
+            let scheme = if line.ends_with(": http") { "http" } else { "https" };
+            let line = line.strip_suffix("(SP)").map_or_else(|| line.to_owned(), |start| format!("{start} "));
+            assert_eq!(component_line(&message, scheme, identifier), Ok(line));
+            lines += 1;
+        }
+    }
+    assert_eq!((examples, lines), (24, 38));
 }

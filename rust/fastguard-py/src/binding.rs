@@ -68,7 +68,7 @@ impl DPoPVerifier {
         Ok(Self { core: DpopVerifier::new(options, replay_entries), clock: time::Clock::default(), challenger })
     }
 
-    #[pyo3(signature = (token, proof, *, method, url, access_token, now = None))]
+    #[pyo3(signature = (token, proof, *, method, url, access_token, body = None, now = None))]
     #[expect(clippy::too_many_arguments, reason = "all but the first two are given by keyword")]
     fn confirm(
         &self,
@@ -78,6 +78,7 @@ impl DPoPVerifier {
         method: &str,
         url: &str,
         access_token: &str,
+        body: Option<&[u8]>,
         now: Option<f64>,
     ) -> PyResult<BoundToken> {
         let now = self.clock.now(now)?;
@@ -86,7 +87,7 @@ impl DPoPVerifier {
         if token.core.text() != access_token {
             return Err(refused(&Denial::ProofTokenMismatch));
         }
-        let presented = PresentedProof { proof, method, url: &url };
+        let presented = PresentedProof { proof, method, url: &url, body };
         let confirmed = caught(|| self.core.confirm(token.core.clone(), &presented, now, Use::Once, &Released(py)))?;
         confirmed.map(|core| BoundToken { core }).map_err(|denial| refused(&denial))
     }

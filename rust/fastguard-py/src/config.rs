@@ -79,6 +79,14 @@ pub(crate) fn read(text: &str, file: Option<&str>, is_json: bool, folder: &Path)
             })?;
         }
     }
+    for (index, client) in config.signatures.clients.iter_mut().enumerate() {
+        if let Some(name) = client.jwks_file.take() {
+            let text = std::fs::read_to_string(folder.join(&name));
+            let at = || format!("signatures.clients[{index}].jwks_file");
+            client.jwks =
+                Some(text.map_err(|error| misconfigured(ConfigError::at(at(), format!("`{name}`: {error}"))))?.into());
+        }
+    }
     if let Some(name) = config.dpop.nonce_secret_file.clone() {
         let key = "dpop.nonce_secret_file";
         let secret = std::fs::read(folder.join(&name));

@@ -199,11 +199,11 @@ impl Gate {
         self.decided(py, request, decision)
     }
 
-    /// Goes on with a call after other processes were asked. `claim`: what became of the proof. `mode`: how the windows were
+    /// Goes on with a call after other processes were asked. `claim`: what became of the proofs, `claim_place`: of which. `mode`: how the windows were
     /// counted; none where no window is shared. `place`: of the window with the least left, or of the one that has no room; none
     /// where the store is away and such calls are refused. An answer counts once, unless the gate itself fails.
     #[pyo3(signature = (
-        agreeing, *, claim, mode = None, place = None, is_admitted = false, remaining = 0, retry_after = None, observes = false,
+        agreeing, *, claim, claim_place = 0, mode = None, place = None, is_admitted = false, remaining = 0, retry_after = None, observes = false,
         now = None,
     ))]
     #[expect(clippy::too_many_arguments, reason = "keyword arguments, as Python passes them")]
@@ -212,6 +212,7 @@ impl Gate {
         py: Python<'py>,
         agreeing: &Agreeing,
         claim: &str,
+        claim_place: usize,
         mode: Option<&str>,
         place: Option<usize>,
         is_admitted: bool,
@@ -223,7 +224,7 @@ impl Gate {
         let now = self.now(now)?;
         let claim = match claim {
             "new" => ClaimAnswer::New,
-            "used" => ClaimAnswer::Used,
+            "used" => ClaimAnswer::Used(claim_place),
             "unknown" => ClaimAnswer::Unknown,
             _ => return Err(misused("the answer to the claim is not known")),
         };

@@ -15,23 +15,21 @@ pub(crate) struct ToolRequest {
 #[pymethods]
 impl ToolRequest {
     #[staticmethod]
-    #[pyo3(signature = (*, method, path, headers, body = None, peer = None))]
+    #[pyo3(signature = (*, method, path, headers, body = None, peer = None, query = None))]
     fn http(
         method: &str,
         path: &str,
         headers: &Bound<'_, PyAny>,
         body: Option<&Bound<'_, PyBytes>>,
         peer: Option<&str>,
+        query: Option<&[u8]>,
     ) -> PyResult<Self> {
-        let mut found = Headers::default();
-        if let Ok(list) = headers.cast::<PyList>() {
-            for pair in list {
-                push(&mut found, &pair)?;
-            }
-        } else {
-            for pair in headers.try_iter()? {
-                push(&mut found, &pair?)?;
-            }
+        let mut found = match headers.cast::<PyList>() {
+            Ok(list) => read(list)?,
+            Err(_) => read(&PyList::new(headers.py(), headers.try_iter()?.collect::<PyResult<Vec<_>>>()?)?)?,
+        };
+        if let Some(query) = query.filter(|query| !query.is_empty() && found.are_signed()) {
+            found.keep_query(&String::from_utf8_lossy(query));
         }
         let body = body.map(|body| body.as_bytes().into());
         let core = Core::http(HttpMethod::from_name(method), path, found, body, address(peer)?);
@@ -89,14 +87,27 @@ impl ToolRequest {
     }
 }
 
-fn push(headers: &mut Headers, pair: &Bound<'_, PyAny>) -> PyResult<()> {
+fn read(list: &Bound<'_, PyList>) -> PyResult<Headers> {
+    let mut headers = Headers::default();
+    for pair in list {
+        each(&pair, |name, value| headers.push(name, value))?;
+    }
+    if headers.are_signed() {
+        for pair in list {
+            each(&pair, |name, value| headers.keep(name, value))?;
+        }
+    }
+    Ok(headers)
+}
+
+fn each(pair: &Bound<'_, PyAny>, mut take: impl FnMut(&[u8], &[u8])) -> PyResult<()> {
     if let Ok(pair) = pair.cast::<PyTuple>() {
         let (name, value) = (pair.get_borrowed_item(0)?, pair.get_borrowed_item(1)?);
-        headers.push(name.cast::<PyBytes>()?.as_bytes(), value.cast::<PyBytes>()?.as_bytes());
+        take(name.cast::<PyBytes>()?.as_bytes(), value.cast::<PyBytes>()?.as_bytes());
         return Ok(());
     }
     let (name, value): (Bound<'_, PyBytes>, Bound<'_, PyBytes>) = pair.extract()?;
-    headers.push(name.as_bytes(), value.as_bytes());
+    take(name.as_bytes(), value.as_bytes());
     Ok(())
 }
 

@@ -48,11 +48,11 @@ pub(crate) struct Agreeing {
 
 #[pymethods]
 impl Agreeing {
-    /// The proof that no other process may take: a key (16 bytes), and for how many seconds it must be remembered.
+    /// The proof and the signature that no other process may take: a key (16 bytes), and for how many seconds it must be remembered.
     #[getter]
-    fn claim<'py>(&self, py: Python<'py>) -> Option<(Bound<'py, PyBytes>, f64)> {
-        let claim = self.core.claim()?;
-        Some((PyBytes::new(py, &claim.key.to_le_bytes()), claim.lifetime.as_secs_f64()))
+    fn claims<'py>(&self, py: Python<'py>) -> Vec<(Bound<'py, PyBytes>, f64)> {
+        let claims = self.core.claims().iter();
+        claims.map(|claim| (PyBytes::new(py, &claim.key.to_le_bytes()), claim.lifetime.as_secs_f64())).collect()
     }
 
     /// One for each shared window: the rule's name, the key (16 bytes), the quota, the window in seconds, the cost.

@@ -3,7 +3,8 @@
 use std::borrow::Cow;
 use std::time::Duration;
 
-use super::PresentedProof;
+use super::signature::check_digest;
+use super::{PresentedProof, Use};
 use crate::bounds::{MAX_PROOF_AGE, MAX_PROOF_BYTES, MAX_PROOF_DEPTH, MAX_PROOF_ID_BYTES};
 use crate::call::VerifiedToken;
 use crate::clock::UnixTime;
@@ -21,6 +22,8 @@ pub struct ProofOptions {
     pub max_age: Duration,
     /// Tolerance for the clocks of others, added to it.
     pub leeway: Duration,
+    /// Whether a proof of a request with a body must say the digest of it.
+    pub demands_digest: bool,
     /// Takes keys whose private half stands in an RFC. For tests with the examples of RFCs, and nothing else.
     pub dangerous_allow_published_keys: bool,
 }
@@ -28,7 +31,7 @@ pub struct ProofOptions {
 impl ProofOptions {
     /// Options with nothing dangerous.
     pub const fn new(algorithms: Algorithms, max_age: Duration, leeway: Duration) -> Self {
-        Self { algorithms, max_age, leeway, dangerous_allow_published_keys: false }
+        Self { algorithms, max_age, leeway, demands_digest: false, dangerous_allow_published_keys: false }
     }
 
     /// Whether a key that was confirmed before passes here too: another verifier of the same token may have taken it.
@@ -38,6 +41,23 @@ impl ProofOptions {
 
     fn takes_key(&self, thumbprint: &str) -> bool {
         self.dangerous_allow_published_keys || !is_published(thumbprint)
+    }
+
+    /// Holds the digest that a proof brings against the body. `usage`: a body that is read later is judged then.
+    pub(super) fn check_body(&self, proof: &Proof, presented: &PresentedProof<'_>, usage: Use) -> Result<(), Denial> {
+        let Some(digest) = &proof.content_digest else {
+            // Only POST has a body that counts for MCP.
+            let has_body = presented.method == "POST" || presented.body.is_some_and(|body| !body.is_empty());
+            return if self.demands_digest && has_body { Err(Denial::ProofDigestMissing) } else { Ok(()) };
+        };
+        match presented.body {
+            None if usage == Use::Look => Ok(()),
+            None => Err(Denial::BodyMissing),
+            Some(body) => check_digest(digest.as_bytes(), body).map_err(|denial| match denial {
+                Denial::DigestMalformed { .. } => malformed("`content_digest` has no `sha-256` or `sha-512`"),
+                _ => Denial::ProofDigestMismatch,
+            }),
+        }
     }
 
     /// How far `iat` may be from now, on either side.
@@ -59,6 +79,11 @@ impl RequestUrl {
         Some(Self { text: text.into(), uri: Uri::parse(text)? })
     }
 
+    /// Its parts, in normal form.
+    pub(super) const fn uri(&self) -> &Uri {
+        &self.uri
+    }
+
     /// Most clients write it as the configuration does; others are parsed and compared in normal form.
     fn is(&self, htu: &str) -> bool {
         *self.text == *htu || Uri::parse(htu).is_some_and(|uri| uri == self.uri)
@@ -71,6 +96,8 @@ pub(super) struct Proof {
     pub(super) id: Box<str>,
     pub(super) issued_at: UnixTime,
     pub(super) nonce: Option<Box<str>>,
+    /// What the body must be, by MCP's extension: as `Content-Digest` has it (RFC 9530).
+    pub(super) content_digest: Option<Box<str>>,
 }
 
 const fn malformed(what: &'static str) -> Denial {
@@ -169,13 +196,12 @@ fn check_claims(
     if text(claims, "ath", "`ath` is missing or no string")? != token.text_hash() {
         return Err(Denial::ProofTokenMismatch);
     }
-    let nonce = match claims.member("nonce") {
-        None => None,
-        Some(_) => Some(text(claims, "nonce", "`nonce` is no string")?.into()),
-    };
+    let optional = |name, what| claims.member(name).map(|_| text(claims, name, what).map(Box::from)).transpose();
+    let nonce = optional("nonce", "`nonce` is no string")?;
+    let content_digest = optional("content_digest", "`content_digest` is no string")?;
     let issued_at = time(claims, "iat")?.ok_or(malformed("`iat` is missing"))?;
     check_times(options, claims, issued_at, now)?;
-    Ok(Proof { id: id.into(), issued_at, nonce })
+    Ok(Proof { id: id.into(), issued_at, nonce, content_digest })
 }
 
 /// `iat` within the window on both sides; `exp` and `nbf`, which proofs need not have, as in any JWT (RFC 7519 §4.1).

@@ -4,6 +4,7 @@ mod certificate;
 mod dpop;
 mod nonce;
 mod replay;
+mod signature;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,15 +13,19 @@ pub use certificate::ClientCertificate;
 pub use dpop::{ProofOptions, RequestUrl};
 pub use nonce::{Judged, Nonces};
 pub use replay::{Replays, Used};
+pub use signature::{
+    SignatureAlgorithm, SignatureAlgorithms, SignatureInput, SignedMessage, StartLine, check_digest, read_signatures,
+};
 
 use crate::call::{Caller, VerifiedToken};
 use crate::clock::Now;
-use crate::config::{Config, ConfigError, DpopMode, NonceMode};
+use crate::config::{Config, ConfigError, DigestMode, DpopMode, NonceMode};
 use crate::denial::Denial;
 use crate::hashing::KeyHasher;
 use crate::jose::random;
-use crate::request::{CertificateHeader, ProofHeader, Scheme};
+use crate::request::{CertificateHeader, Fields, ProofHeader, Scheme};
 use crate::token::{Confirmation, Detach};
+use signature::Signatures;
 
 /// Proof that a token is used by its holder, as far as the token is bound to one.
 #[derive(Clone, Debug)]
@@ -28,12 +33,15 @@ pub struct BoundToken {
     token: VerifiedToken,
     nonce: Option<Box<str>>,
     /// Boxed: most calls have none, and every room moves this.
-    claim: Option<Box<ProofClaim>>,
+    claims: Option<Box<[ProofClaim]>>,
+    is_signed: bool,
 }
 
-/// A proof that no other process may take either.
+/// A proof, or a signature, that no other process may take either.
 #[derive(Clone, Copy, Debug)]
 pub struct ProofClaim {
+    /// Whether it is of the request's signature.
+    pub is_of_signature: bool,
     /// The same in every process that has the deployment's secret: a keyed hash of the key's thumbprint and `jti`.
     pub key: u128,
     /// For how long it must be remembered.
@@ -51,9 +59,14 @@ impl BoundToken {
         self.token.caller()
     }
 
-    /// What other processes must be asked before the proof counts as new; `None` where there is no proof, or no other process.
-    pub fn claim(&self) -> Option<ProofClaim> {
-        self.claim.as_deref().copied()
+    /// What other processes must be asked before proof and signature count as new; empty where there is none, or no other process.
+    pub fn claims(&self) -> &[ProofClaim] {
+        self.claims.as_deref().unwrap_or_default()
+    }
+
+    /// Whether the token's client has signed the request that this came of.
+    pub const fn is_signed(&self) -> bool {
+        self.is_signed
     }
 
     /// The nonce that the client should use from now on, where its own is about to end (RFC 9449 §8.2).
@@ -73,6 +86,10 @@ pub struct Presented<'a> {
     pub certificate: CertificateHeader<'a>,
     /// The request's method.
     pub method: &'a str,
+    /// The field lines of a request that came with a signature.
+    pub fields: Option<&'a Fields>,
+    /// The request's body, where it was seen.
+    pub body: Option<&'a [u8]>,
 }
 
 /// A proof, and the request that it must be of.
@@ -84,6 +101,8 @@ pub struct PresentedProof<'a> {
     pub method: &'a str,
     /// The request's URL.
     pub url: &'a RequestUrl,
+    /// The request's body, where it was seen.
+    pub body: Option<&'a [u8]>,
 }
 
 /// Whether a proof that passes is used up.
@@ -108,7 +127,7 @@ pub struct DpopVerifier {
 impl DpopVerifier {
     /// A verifier with a store of its own.
     pub fn new(options: ProofOptions, replay_entries: usize) -> Self {
-        let replays = Arc::new(Replays::new(replay_entries, lifetime(&options)));
+        let replays = Arc::new(Replays::new(replay_entries, options.window() * 2));
         Self { options, nonces: None, replays, shared: None }
     }
 
@@ -151,29 +170,33 @@ impl DpopVerifier {
     ) -> Result<BoundToken, Denial> {
         let thumbprint = token.thumbprint().ok_or(Denial::BindingMissing { demanded_by: "the DPoP scheme" })?;
         let found = detach.detached(|| dpop::verify(&self.options, presented, &token, now.unix))?;
+        self.options.check_body(&found, presented, usage)?;
         let judged = self.nonces.as_ref().map(|nonces| nonces.judge(found.nonce.as_deref(), now.unix));
         let nonce = match judged {
             None | Some(Judged::Present) => None,
             Some(Judged::Neighbour(next)) => Some(next.into()),
             Some(Judged::Refused(nonce)) => return Err(Denial::NonceRequired { nonce }),
         };
-        let principal = token.principal();
-        let used = Used { thumbprint, id: &found.id, issued_at: found.issued_at, principal };
-        let claim = self.shared.as_ref().filter(|_| usage == Use::Once).map(|hasher| {
-            let key = hasher.hash(&[b"proof", thumbprint.as_bytes(), found.id.as_bytes()]);
-            Box::new(ProofClaim { key, lifetime: lifetime(&self.options) })
-        });
-        match usage {
-            Use::Once => self.replays.record(&used, now.tick)?,
-            Use::Look => self.replays.check(&used, now.tick)?,
-        }
-        Ok(BoundToken { token, nonce, claim })
+        let used = Used { thumbprint, id: &found.id, issued_at: found.issued_at, principal: token.principal() };
+        self.replays.take(&used, now.tick, usage)?;
+        let claim = self.claim(usage, false, thumbprint, &found.id);
+        Ok(BoundToken { token, nonce, claims: claim.map(|claim| [claim].into()), is_signed: false })
+    }
+
+    /// The word of other processes that is needed, where there are any.
+    fn claim(&self, usage: Use, is_of_signature: bool, thumbprint: &str, id: &str) -> Option<ProofClaim> {
+        let hasher = self.shared.as_ref().filter(|_| usage == Use::Once)?;
+        let purpose: &[u8] = if is_of_signature { b"signature" } else { b"proof" };
+        let key = hasher.hash(&[purpose, thumbprint.as_bytes(), id.as_bytes()]);
+        Some(ProofClaim { is_of_signature, key, lifetime: self.replays.lifetime() })
     }
 }
 
-/// From its first use on, a proof is good for the whole window at most: it may have come from the far end of it.
-fn lifetime(options: &ProofOptions) -> Duration {
-    options.window() * 2
+/// From its first use on, a proof is good for the whole window at most: it may have come from the far end of it. Proofs and signatures
+/// share one store, so that the wider window counts on each side.
+fn lifetime(options: &ProofOptions, signatures: &Signatures) -> Duration {
+    let (before, after) = signatures.window();
+    options.window().max(before) + options.window().max(after)
 }
 
 /// The members of `cnf` that can be confirmed.
@@ -204,30 +227,32 @@ pub struct Bindings {
     mode: DpopMode,
     url: RequestUrl,
     dpop: DpopVerifier,
+    signatures: Signatures,
     /// Makes nonces where the configuration brings no secret; drawn once a process, so that a reload changes none.
     own_secret: [u8; 32],
     hasher: KeyHasher,
 }
 
 impl Bindings {
-    /// Compiles `[dpop]`. `hasher`: the deployment's, by which processes agree.
+    /// Compiles `[dpop]`, `[certificates]` and `[signatures]`. `hasher`: the deployment's, by which processes agree.
     pub fn new(config: &Config, hasher: KeyHasher) -> Result<Self, ConfigError> {
-        let options = options(config);
-        let replays = Replays::new(config.dpop.replay_entries, lifetime(&options));
+        let (options, signatures) = (options(config), Signatures::new(config)?);
+        let replays = Replays::new(config.dpop.replay_entries, lifetime(&options, &signatures));
         let own_secret = random().ok_or_else(|| ConfigError::at("dpop.nonce", "the system gives no random bytes"))?;
-        Self::compile(config, options, Arc::new(replays), own_secret, hasher)
+        Self::compile(config, options, signatures, Arc::new(replays), own_secret, hasher)
     }
 
     /// Compiles a changed configuration. What was used stays used.
     pub fn reload(&self, config: &Config) -> Result<Self, ConfigError> {
-        let options = options(config);
+        let (options, signatures) = (options(config), Signatures::new(config)?);
         let replays = &self.dpop.replays;
-        if lifetime(&options) > replays.lifetime() {
+        if lifetime(&options, &signatures) > replays.lifetime() {
             // Proofs that the store has forgotten would be good again.
-            let message = "a reload cannot raise it, nor `tokens.leeway` with it: start anew";
+            let message = "a reload cannot raise it, nor `signatures.max_age` or `tokens.leeway` with it: start anew";
             return Err(ConfigError::at("dpop.max_age", message));
         }
-        let bindings = Self::compile(config, options, Arc::clone(replays), self.own_secret, self.hasher.clone())?;
+        let bindings =
+            Self::compile(config, options, signatures, Arc::clone(replays), self.own_secret, self.hasher.clone())?;
         replays.set_capacity(config.dpop.replay_entries);
         Ok(bindings)
     }
@@ -235,6 +260,7 @@ impl Bindings {
     fn compile(
         config: &Config,
         options: ProofOptions,
+        signatures: Signatures,
         replays: Arc<Replays>,
         own_secret: [u8; 32],
         hasher: KeyHasher,
@@ -246,7 +272,7 @@ impl Bindings {
         let nonces = (config.dpop.nonce == NonceMode::Required).then(|| Nonces::new(secret));
         let shared = config.shares_proofs().then(|| hasher.clone());
         let dpop = DpopVerifier { options, nonces, replays, shared };
-        Ok(Self { mode: config.dpop.mode, url, dpop, own_secret, hasher })
+        Ok(Self { mode: config.dpop.mode, url, dpop, signatures, own_secret, hasher })
     }
 
     /// A bound token never passes as a bearer token (RFC 9449 §7.2), nor an unbound one under the DPoP scheme.
@@ -266,19 +292,49 @@ impl Bindings {
         if let Some(thumbprint) = members.certificate {
             read_certificate(presented.certificate)?.confirm(thumbprint, now.unix)?;
         }
-        match presented.scheme {
+        let bound = match presented.scheme {
             Scheme::Bearer if is_bound => Err(Denial::BoundAsBearer),
             Scheme::Bearer if self.mode == DpopMode::Required => {
                 Err(Denial::BindingMissing { demanded_by: "`dpop.mode`" })
             }
-            Scheme::Bearer => Ok(BoundToken { token, nonce: None, claim: None }),
+            Scheme::Bearer => Ok(BoundToken { token, nonce: None, claims: None, is_signed: false }),
             Scheme::Dpop if !is_bound => Err(Denial::BindingMissing { demanded_by: "the DPoP scheme" }),
             Scheme::Dpop => {
                 let proof = one_proof(presented.proof)?;
-                let proved = PresentedProof { proof, method: presented.method, url: &self.url };
+                let (method, body) = (presented.method, presented.body);
+                let proved = PresentedProof { proof, method, url: &self.url, body };
                 self.dpop.prove(token, &proved, now, usage, detach)
             }
-        }
+        }?;
+        if self.signatures.are_off() { Ok(bound) } else { self.confirm_signature(bound, presented, now, usage, detach) }
+    }
+
+    /// After the proof, which shows the key of a client that has registered none.
+    fn confirm_signature(
+        &self,
+        bound: BoundToken,
+        presented: &Presented<'_>,
+        now: Now,
+        usage: Use,
+        detach: &impl Detach,
+    ) -> Result<BoundToken, Denial> {
+        let token = &bound.token;
+        let Some(found) = self.signatures.confirm(token, presented, &self.url, (now.unix, usage), detach)? else {
+            return Ok(bound);
+        };
+        let created_at = found.created_at;
+        // No thumbprint has a space: a proof with this `jti` is another thing.
+        let name = format!("signature {}", found.thumbprint);
+        let used = Used { thumbprint: &name, id: &found.nonce, issued_at: created_at, principal: token.principal() };
+        self.dpop.replays.take(&used, now.tick, usage).map_err(|denial| match denial {
+            Denial::ProofReplayed => Denial::SignatureReplayed,
+            Denial::ProofExpired { .. } => Denial::SignatureExpired { created_at },
+            other => other,
+        })?;
+        let claim = self.dpop.claim(usage, true, &found.thumbprint, &found.nonce);
+        let claims: Box<[ProofClaim]> = bound.claims().iter().copied().chain(claim).collect();
+        let claims = (!claims.is_empty()).then_some(claims);
+        Ok(BoundToken { claims, is_signed: true, ..bound })
     }
 
     /// How many used proofs are remembered.
@@ -289,7 +345,8 @@ impl Bindings {
 
 fn options(config: &Config) -> ProofOptions {
     let dpop = &config.dpop;
-    ProofOptions::new(dpop.accepted_algorithms(), dpop.max_age.get(), config.tokens.leeway.get())
+    let options = ProofOptions::new(dpop.accepted_algorithms(), dpop.max_age.get(), config.tokens.leeway.get());
+    ProofOptions { demands_digest: dpop.content_digest == DigestMode::Required, ..options }
 }
 
 fn read_certificate(header: CertificateHeader<'_>) -> Result<ClientCertificate, Denial> {

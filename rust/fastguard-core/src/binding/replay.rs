@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use hashbrown::HashTable;
 
+use super::Use;
 use crate::bounds::TABLE_SHARE;
 use crate::clock::{Tick, UnixTime};
 use crate::denial::Denial;
@@ -79,6 +80,14 @@ impl Replays {
     /// Changes how many proofs are remembered at once. Those that are too many already stay.
     pub fn set_capacity(&self, capacity: usize) {
         self.capacity.store(capacity, Ordering::Relaxed);
+    }
+
+    /// Remembers a proof, or only looks whether it could be remembered.
+    pub(super) fn take(&self, used: &Used<'_>, now: Tick, usage: Use) -> Result<(), Denial> {
+        match usage {
+            Use::Once => self.record(used, now),
+            Use::Look => self.check(used, now),
+        }
     }
 
     /// Whether the proof could still be recorded as its first use. Changes nothing.

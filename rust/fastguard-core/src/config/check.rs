@@ -4,6 +4,7 @@ mod dpop;
 mod issuers;
 mod limits;
 mod rules;
+mod signatures;
 mod state;
 mod url;
 
@@ -53,6 +54,7 @@ pub(super) fn check(config: &Config) -> Result<(), ConfigError> {
         findings.add("tokens.leeway", "at most 5m: more is no tolerance for clocks");
     }
     dpop::check(config, &mut findings);
+    signatures::check(config, &mut findings);
     check_stdio(config, &mut findings);
     if let Some(observe) = &config.observe {
         findings.refuse_empty("observe.rooms", observe.rooms.is_empty());
@@ -72,6 +74,19 @@ pub(super) fn check_rule(rule: &Rule, key: &str) -> Result<(), ConfigError> {
     let mut findings = Findings::default();
     rules::check_rule(rule, key, &mut findings);
     findings.into_result()
+}
+
+/// A client is known by its issuer and its id: where there is one issuer, that one is meant.
+fn check_issuer_of_client(config: &Config, issuer: Option<&str>, key: &str, findings: &mut Findings) {
+    let key = format!("{key}.issuer");
+    match issuer {
+        None if config.issuers.len() != 1 => findings.add(key, "needed: there is not one issuer"),
+        Some(named) if !config.issuers.is_empty() && !config.issuers.iter().any(|issuer| issuer.issuer == named) => {
+            let known = config.issuers.iter().map(|issuer| issuer.issuer.as_str());
+            findings.push(Problem::new(key, format!("`{named}` is none of the issuers")).nearest(named, known));
+        }
+        _ => {}
+    }
 }
 
 fn check_resource(config: &Config, findings: &mut Findings) {

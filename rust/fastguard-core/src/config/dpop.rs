@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::error::ConfigError;
 use super::schema::Config;
 use super::secret::Secret;
+use super::signatures::SignatureMode;
 use super::values::Span;
 use crate::bounds::REPLAY_ENTRIES;
 use crate::jose::Algorithms;
@@ -23,6 +24,9 @@ pub struct Dpop {
     pub algorithms: Vec<String>,
     /// Whether a proof must carry a nonce of ours. Default: off.
     pub nonce: NonceMode,
+    /// Whether a proof of a request with a body must have `content_digest` (MCP's extension, an earlier draft). Default: optional, and one
+    /// that comes along must match.
+    pub content_digest: DigestMode,
     /// A file beside this one with the secret that nonces are made of, the same for all processes. Default: `FASTGUARD_DPOP_NONCE_SECRET`,
     /// or a secret of each process.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -45,6 +49,7 @@ impl Default for Dpop {
             max_age: Span::from_seconds(300),
             algorithms: ["ES256", "EdDSA"].map(str::to_owned).to_vec(),
             nonce: NonceMode::Off,
+            content_digest: DigestMode::Optional,
             nonce_secret_file: None,
             replay_entries: REPLAY_ENTRIES,
             replays: None,
@@ -78,6 +83,17 @@ pub enum DpopMode {
     Required,
 }
 
+/// Whether a proof must say what the body is.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "lowercase")]
+pub enum DigestMode {
+    /// A digest that comes along must match.
+    Optional,
+    /// Proofs of requests with a body are refused without one.
+    Required,
+}
+
 /// Who remembers used proofs.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
@@ -93,7 +109,8 @@ impl Config {
     /// Whether several processes remember used proofs together.
     pub fn shares_proofs(&self) -> bool {
         let unsaid = if self.state.is_some() { ReplayStore::Shared } else { ReplayStore::Local };
-        self.dpop.mode != DpopMode::Off && self.dpop.replays.unwrap_or(unsaid) == ReplayStore::Shared
+        let has_proofs = self.dpop.mode != DpopMode::Off || self.signatures.mode != SignatureMode::Off;
+        has_proofs && self.dpop.replays.unwrap_or(unsaid) == ReplayStore::Shared
     }
 }
 

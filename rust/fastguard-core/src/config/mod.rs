@@ -11,12 +11,13 @@ mod read;
 mod revocations;
 mod schema;
 mod secret;
+mod signatures;
 mod state;
 mod values;
 
 pub use certificates::{CertificateSource, Certificates};
 pub use cost::Cost;
-pub use dpop::{Dpop, DpopMode, NonceMode, ReplayStore};
+pub use dpop::{DigestMode, Dpop, DpopMode, NonceMode, ReplayStore};
 pub use error::{ConfigError, Problem, Warning};
 pub use glob::{Glob, Named};
 pub(crate) use limits::Counted;
@@ -27,5 +28,6 @@ pub use schema::{
     Tokens,
 };
 pub use secret::Secret;
+pub use signatures::{SignatureMode, Signatures, SigningClient};
 pub use state::State;
 pub use values::{Date, Network, Quota, Required, Span};

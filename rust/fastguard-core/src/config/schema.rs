@@ -10,6 +10,7 @@ use super::dpop::Dpop;
 use super::error::ConfigError;
 use super::limits::Limits;
 use super::revocations::Revocations;
+use super::signatures::Signatures;
 use super::state::State;
 use super::values::{Date, Network, Quota, Required, Span};
 
@@ -34,6 +35,9 @@ pub struct Config {
     /// Tokens bound to a client's certificate (RFC 8705).
     #[serde(default)]
     pub certificates: Certificates,
+    /// Requests that their client has signed (RFC 9421).
+    #[serde(default)]
+    pub signatures: Signatures,
     /// Peers that are believed about addresses and certificates.
     #[serde(default)]
     pub proxies: Proxies,
@@ -295,6 +299,9 @@ pub struct Rule {
     /// What the token must be bound to. Default: as `dpop.mode` says.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub binding: Option<Binding>,
+    /// Only signed requests may. Default: as `signatures.mode` says.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub signed: bool,
     /// The class that limits with `per = "class"` count a tool in.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub class: Option<String>,

@@ -98,8 +98,24 @@ impl Denial {
             | Self::ProofExpired { .. }
             | Self::ProofFromFuture { .. }
             | Self::ProofTokenMismatch
+            | Self::ProofDigestMissing
+            | Self::ProofDigestMismatch
             | Self::ProofReplayed => Some("invalid_dpop_proof"),
             Self::AuthenticationInsufficient { .. } => Some("insufficient_user_authentication"),
+            // Not the token is refused but the request that it came with: another token would not help (RFC 6750 §3.1).
+            Self::SignatureMissing
+            | Self::SignatureDuplicated
+            | Self::SignatureMalformed { .. }
+            | Self::SignatureComponents { .. }
+            | Self::SignatureAlgorithmRefused { .. }
+            | Self::SignatureKeyUnknown { .. }
+            | Self::SignatureMismatch
+            | Self::SignatureExpired { .. }
+            | Self::SignatureFromFuture { .. }
+            | Self::SignatureReplayed
+            | Self::SignatureRequired { .. }
+            | Self::DigestMalformed { .. }
+            | Self::DigestMismatch => Some("invalid_request"),
             Self::BindingRequired { .. } | Self::NewerTokenRequired { .. } => Some("invalid_token"),
             _ => match self.room() {
                 Room::Token | Room::Binding => Some("invalid_token"),
@@ -122,6 +138,7 @@ impl Denial {
             Self::BindingMissing { .. } | Self::BindingRequired { .. } => "the token must be bound to a key",
             _ => match self.challenge_error() {
                 Some("invalid_dpop_proof") => "the proof is not valid here",
+                Some("invalid_request") => "the signature of the request is missing or not valid here",
                 _ => "the token is not valid here",
             },
         }
@@ -162,7 +179,7 @@ impl Denial {
 
 /// The errors of RFC 6750 and RFC 9470; the others are of RFC 9449.
 fn is_of_token(error: &str) -> bool {
-    matches!(error, "invalid_token" | "insufficient_scope" | "insufficient_user_authentication")
+    matches!(error, "invalid_request" | "invalid_token" | "insufficient_scope" | "insufficient_user_authentication")
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ use super::Denial;
 
 impl Denial {
     /// The key of the configuration that decides this: where to look when the refusal was not meant.
+    #[expect(clippy::too_many_lines, reason = "a line for every reason")]
     pub fn config_key(&self) -> Option<&str> {
         Some(match self {
             Self::PathUnknown => "resource.public",
@@ -42,9 +43,19 @@ impl Denial {
                 "dpop.mode"
             }
             Self::ProofAlgorithmRefused { .. } => "dpop.algorithms",
-            Self::ProofMethodMismatch { .. } | Self::ProofUrlMismatch { .. } => "resource.url",
+            Self::ProofMethodMismatch { .. } | Self::ProofUrlMismatch { .. } | Self::SignatureMismatch => {
+                "resource.url"
+            }
             Self::ProofExpired { .. } | Self::ProofFromFuture { .. } => "dpop.max_age",
             Self::NonceRequired { .. } => "dpop.nonce",
+            Self::ProofDigestMissing => "dpop.content_digest",
+            Self::CertificateNameMismatch => "certificates.clients",
+            Self::SignatureMissing => "signatures.mode",
+            Self::SignatureDuplicated => "signatures.tag",
+            Self::SignatureComponents { .. } => "signatures.components",
+            Self::SignatureAlgorithmRefused { .. } => "signatures.algorithms",
+            Self::SignatureKeyUnknown { .. } => "signatures.clients",
+            Self::SignatureExpired { .. } | Self::SignatureFromFuture { .. } => "signatures.max_age",
             Self::CertificateMissing | Self::CertificateMalformed { .. } => "certificates.source",
             Self::ReplaysFull { .. } => "dpop.replay_entries",
             Self::ReplaysUnavailable { .. } => "dpop.replays",
@@ -56,6 +67,7 @@ impl Denial {
             | Self::TierBlocked { rule }
             | Self::ApprovalRequired { rule }
             | Self::BindingRequired { rule }
+            | Self::SignatureRequired { rule }
             | Self::AuthenticationInsufficient { rule, .. }
             | Self::NewerTokenRequired { rule } => rule,
             _ => return None,
@@ -154,6 +166,8 @@ impl fmt::Display for Denial {
                 write!(f, "the proof was made in the future, at {}", issued_at.as_seconds_f64())
             }
             Self::ProofTokenMismatch => f.write_str("`ath` is not the hash of the token"),
+            Self::ProofDigestMissing => f.write_str("the proof has no `content_digest`"),
+            Self::ProofDigestMismatch => f.write_str("`content_digest` is not the digest of the body"),
             Self::ProofKeyMismatch { found } => {
                 write!(f, "the token is bound to another key than `{}`", Shown(found))
             }
@@ -165,6 +179,30 @@ impl fmt::Display for Denial {
             Self::CertificateMalformed { what } => write!(f, "the client's certificate cannot be read: {what}"),
             Self::CertificateMismatch => f.write_str("the token is bound to another certificate than the client's"),
             Self::CertificateExpired => f.write_str("the client's certificate is not valid now"),
+            Self::CertificateNameMismatch => f.write_str("the certificate has no name of the token's client"),
+            Self::SignatureMissing => f.write_str("the request is not signed"),
+            Self::SignatureDuplicated => f.write_str("the request has more than one signature that could be meant"),
+            Self::SignatureMalformed { what } => write!(f, "no signature of a request: {what}"),
+            Self::SignatureComponents { component, what } => {
+                write!(f, "component `{}` of the signature: {what}", Shown(component))
+            }
+            Self::SignatureAlgorithmRefused { algorithm } => {
+                write!(f, "algorithm `{}` of the signature is refused", Shown(algorithm))
+            }
+            Self::SignatureKeyUnknown { key_id } => {
+                write!(f, "`{}` is no key of the token's client", Shown(key_id))
+            }
+            Self::SignatureMismatch => f.write_str("the signature does not match the request"),
+            Self::SignatureExpired { created_at } => {
+                write!(f, "the signature is too old: it was made at {}", created_at.as_seconds_f64())
+            }
+            Self::SignatureFromFuture { created_at } => {
+                write!(f, "the signature was made in the future, at {}", created_at.as_seconds_f64())
+            }
+            Self::SignatureReplayed => f.write_str("the signature was used before"),
+            Self::DigestMalformed { what } => write!(f, "no digest of the body: {what}"),
+            Self::DigestMismatch => f.write_str("`Content-Digest` is not the digest of the body"),
+            Self::SignatureRequired { rule } => write!(f, "`{rule}` needs a signed request"),
             Self::BindingUnknown { member } => write!(f, "`cnf` member `{}` cannot be confirmed", Shown(member)),
             Self::BindingMissing { demanded_by } => {
                 write!(f, "the token is not bound to a key, which {demanded_by} demands")

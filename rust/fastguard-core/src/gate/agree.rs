@@ -11,7 +11,8 @@ use crate::limits::{Counted, SharedCharge, Verdict};
 #[derive(Clone, Debug)]
 pub struct Agreeing {
     pub(super) bound: BoundToken,
-    pub(super) claim: Option<ProofClaim>,
+    /// Whether its proofs must be claimed: the message of a call that was decided before brings none of its own.
+    pub(super) is_new: bool,
     pub(super) charges: Box<[SharedCharge]>,
 }
 
@@ -19,9 +20,9 @@ impl Agreeing {
     /// What is needed, in a word.
     pub const NEED: &'static str = "the word of other processes";
 
-    /// The proof that no other process may take.
-    pub const fn claim(&self) -> Option<ProofClaim> {
-        self.claim
+    /// The proof and the signature that no other process may take.
+    pub fn claims(&self) -> &[ProofClaim] {
+        if self.is_new { self.bound.claims() } else { &[] }
     }
 
     /// What the call is charged. To be made after the claim, and only where the proof is new.
@@ -30,13 +31,13 @@ impl Agreeing {
     }
 }
 
-/// What became of the claim to a proof.
+/// What became of the claims to a call's proofs.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum ClaimAnswer {
-    /// Nobody has used it before.
+    /// Nobody has used them before.
     New,
-    /// It was used.
-    Used,
+    /// The one in this place of [`Agreeing::claims`] was used.
+    Used(usize),
     /// The store is away.
     Unknown,
 }
@@ -44,7 +45,7 @@ pub enum ClaimAnswer {
 /// What the store said.
 #[derive(Clone, Debug)]
 pub struct Answer {
-    /// Of the claim; counts for nothing where there is none.
+    /// Of the claims; counts for nothing where there is none.
     pub claim: ClaimAnswer,
     /// Of the charges, and in which mode they were made; `None` where they were not.
     pub limits: Option<(Verdict, &'static str)>,
@@ -61,10 +62,13 @@ pub(super) struct Agreed {
 impl Agreed {
     pub(super) fn new(agreeing: &Agreeing, answer: &Answer) -> Self {
         let retry_after = Duration::from_secs(1);
-        let proof = match (agreeing.claim, answer.claim) {
-            (None, _) | (Some(_), ClaimAnswer::New) => Ok(()),
-            (Some(_), ClaimAnswer::Used) => Err(Denial::ProofReplayed),
-            (Some(_), ClaimAnswer::Unknown) => Err(Denial::ReplaysUnavailable { retry_after }),
+        let proof = match (agreeing.claims(), answer.claim) {
+            ([], _) | (_, ClaimAnswer::New) => Ok(()),
+            (claims, ClaimAnswer::Used(place)) => Err(match claims.get(place) {
+                Some(claim) if claim.is_of_signature => Denial::SignatureReplayed,
+                _ => Denial::ProofReplayed,
+            }),
+            (_, ClaimAnswer::Unknown) => Err(Denial::ReplaysUnavailable { retry_after }),
         };
         let charges = &agreeing.charges;
         let counted = (!charges.is_empty()).then(|| match &answer.limits {

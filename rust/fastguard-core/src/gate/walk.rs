@@ -70,7 +70,7 @@ pub(super) fn walk(
         trail.target = Some(target);
         return Err(denial.into());
     }
-    let admitted = if proved.is_none() && bound.claim().is_none() && !state.limits.is_shared() {
+    let admitted = if proved.is_none() && bound.claims().is_empty() && !state.limits.is_shared() {
         let (session, peer) = (received.session(), received.peer());
         state.limits.admit(bound, target, request.payload(), session, peer, now.tick)
     } else {
@@ -108,8 +108,8 @@ fn admit_together(
         return Ok(Limits::admit_counted(bound, target, counted));
     }
     // The message of a call that was decided before brings no proof of its own.
-    let claim = if proved.is_none() { bound.claim() } else { None };
-    if !state.limits.is_shared() && claim.is_none() {
+    let is_new = proved.is_none() && !bound.claims().is_empty();
+    if !state.limits.is_shared() && !is_new {
         return Ok(state.limits.admit(bound, target, payload, session, peer, now.tick));
     }
     let charges = if state.limits.is_shared() {
@@ -120,10 +120,10 @@ fn admit_together(
     } else {
         Box::default()
     };
-    if charges.is_empty() && claim.is_none() {
+    if charges.is_empty() && !is_new {
         return Ok(Ok(Limits::admit_uncounted(bound, target)));
     }
-    Err(Stop::Agrees(Agreeing { bound, claim, charges }))
+    Err(Stop::Agrees(Agreeing { bound, is_new, charges }))
 }
 
 /// Rooms 1 and 2: from the presented token to its holder.
@@ -141,6 +141,8 @@ pub(super) fn identify(
         proof: received.proof(),
         certificate: received.certificate(),
         method: received.http_method(),
+        fields: received.fields(),
+        body: received.body(),
     };
     let Some((scheme, text)) = received.credentials() else {
         let local = answered.attested.ok_or(Denial::TokenMissing)?.as_ref().map_err(Denial::clone)?;

@@ -20,6 +20,15 @@ pub fn sha256(bytes: &[u8]) -> [u8; 32] {
     hasher.finish()
 }
 
+/// SHA-512 of some bytes.
+pub fn sha512(bytes: &[u8]) -> [u8; 64] {
+    let mut output = [0; 64];
+    for (slot, byte) in output.iter_mut().zip(digest::digest(&digest::SHA512, bytes).as_ref()) {
+        *slot = *byte;
+    }
+    output
+}
+
 /// SHA-256 of bytes that come piece by piece.
 pub struct Hasher(digest::Context);
 

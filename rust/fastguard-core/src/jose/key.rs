@@ -172,6 +172,11 @@ impl HeaderKey {
         self.0.1
     }
 
+    /// Whether its signatures are of this algorithm, by whichever of two names.
+    pub(crate) fn is_for(&self, algorithm: Algorithm) -> bool {
+        fits_name(self.0.1, algorithm)
+    }
+
     /// The key's thumbprint.
     pub(crate) fn thumbprint(&self) -> &str {
         self.0.2.thumbprint()

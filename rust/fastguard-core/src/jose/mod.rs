@@ -11,7 +11,7 @@ mod thumbprint;
 
 pub use algorithm::{Algorithm, Algorithms};
 pub(crate) use backend::is_same;
-pub use backend::{Hasher, Mac, random, sha256};
+pub use backend::{Hasher, Mac, random, sha256, sha512};
 pub use base64url::decode_segment;
 pub(crate) use base64url::encode_segment;
 pub use compact::{Compact, Header, verify_compact};

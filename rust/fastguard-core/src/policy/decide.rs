@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::rule::{CodeRule, CompiledRule};
-use crate::call::{AdmittedCall, Caller};
+use crate::call::{AdmittedCall, BoundToken, Caller};
 use crate::clock::UnixTime;
 use crate::config::{Config, Named, Rule, Tier};
 use crate::denial::Denial;
@@ -139,30 +139,36 @@ impl Policy {
 
     /// Decides an admitted call. A refusal gives it back, for the record.
     pub fn decide(&self, admitted: AdmittedCall, now: UnixTime) -> Result<AllowedCall, (Box<AdmittedCall>, Denial)> {
-        match self.judge(admitted.bound().caller(), admitted.target(), now) {
+        match self.judge(admitted.bound(), admitted.target(), now) {
             Ok(rule) => Ok(AllowedCall { admitted, rule, record: 0 }),
             Err(denial) => Err((Box::new(admitted), denial)),
         }
     }
 
-    fn judge(&self, caller: &Caller, target: &Target, now: UnixTime) -> Result<Arc<CompiledRule>, Denial> {
-        let rule = self.judge_name(caller, target.kind(), target.name(), now)?;
+    fn judge(&self, bound: &BoundToken, target: &Target, now: UnixTime) -> Result<Arc<CompiledRule>, Denial> {
+        let rule = self.judge_name(bound, target.kind(), target.name(), now)?;
         if target.kind() != Kind::Method {
             // A rule may name the method as well as the target: then both must be met.
             for rule in found(&self.methods, target.method_name()) {
-                rule.check(caller, &self.scopes, now)?;
+                rule.check(bound, &self.scopes, now)?;
             }
         }
         for resource in target.also() {
-            self.judge_name(caller, Kind::Resource, resource, now)?;
+            self.judge_name(bound, Kind::Resource, resource, now)?;
         }
         Ok(rule)
     }
 
-    fn judge_name(&self, caller: &Caller, kind: Kind, name: &str, now: UnixTime) -> Result<Arc<CompiledRule>, Denial> {
+    fn judge_name(
+        &self,
+        bound: &BoundToken,
+        kind: Kind,
+        name: &str,
+        now: UnixTime,
+    ) -> Result<Arc<CompiledRule>, Denial> {
         let rules = found(self.table(kind), name);
         for rule in rules {
-            rule.check(caller, &self.scopes, now)?;
+            rule.check(bound, &self.scopes, now)?;
         }
         match rules.iter().max_by_key(|rule| rule.tier()) {
             Some(rule) => Ok(Arc::clone(rule)),

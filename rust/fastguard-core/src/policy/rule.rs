@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::call::Caller;
+use crate::call::{BoundToken, Caller};
 use crate::clock::UnixTime;
 use crate::config::{Binding, Rule, Span, Tier};
 use crate::denial::Denial;
@@ -107,9 +107,13 @@ impl CompiledRule {
     /// Checks the binding, the scopes, how fresh token and login are, then the tier; nobody is asked to log in again for what is
     /// blocked. A challenge names every scope that this operation needs (SC2); where one of several
     /// suffices, the first of them.
-    pub(super) fn check(&self, caller: &Caller, scopes: &ScopeTable, now: UnixTime) -> Result<(), Denial> {
+    pub(super) fn check(&self, bound: &BoundToken, scopes: &ScopeTable, now: UnixTime) -> Result<(), Denial> {
+        let caller: &Caller = bound.caller();
         if !self.is_bound_for(caller) {
             return Err(Denial::BindingRequired { rule: self.key.to_string() });
+        }
+        if !bound.is_signed() && self.demands.as_deref().is_some_and(|demands| demands.is_signed) {
+            return Err(Denial::SignatureRequired { rule: self.key.to_string() });
         }
         if !self.has_scopes_of(caller) {
             let granted = caller.granted();
@@ -138,6 +142,7 @@ impl CompiledRule {
 #[derive(Debug)]
 struct Demands {
     binding: Option<Binding>,
+    is_signed: bool,
     acr_values: Vec<String>,
     max_age: Option<Duration>,
     max_token_age: Option<Duration>,
@@ -148,8 +153,16 @@ impl Demands {
     fn of(rule: &Rule, leeway: Duration) -> Option<Self> {
         let acr_values = rule.acr_values.clone().unwrap_or_default();
         let (max_age, max_token_age) = (rule.max_age.map(Span::get), rule.max_token_age.map(Span::get));
-        let is_empty = rule.binding.is_none() && acr_values.is_empty() && max_age.is_none() && max_token_age.is_none();
-        (!is_empty).then_some(Self { binding: rule.binding, acr_values, max_age, max_token_age, leeway })
+        let has_no_binding = rule.binding.is_none() && !rule.signed;
+        let is_empty = has_no_binding && acr_values.is_empty() && max_age.is_none() && max_token_age.is_none();
+        (!is_empty).then_some(Self {
+            binding: rule.binding,
+            is_signed: rule.signed,
+            acr_values,
+            max_age,
+            max_token_age,
+            leeway,
+        })
     }
 
     /// When and how the person was authenticated (RFC 9470), then the age of the token: who steps up gets a new one.

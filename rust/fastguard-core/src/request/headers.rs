@@ -1,5 +1,6 @@
 //! The few headers that decide something, kept apart from all others.
 
+use super::fields::Fields;
 use crate::bounds::{MAX_HEADERS, MAX_TOKEN_BYTES};
 use crate::config::CertificateSource;
 use crate::denial::Denial;
@@ -27,6 +28,8 @@ pub enum Header {
     ProtocolVersion,
     /// MCP before 2026-07-28.
     SessionId,
+    /// RFC 9421 §4.1
+    SignatureInput,
     /// By custom of nginx: the client's certificate.
     SslClientCert,
     /// Of Envoy: the client's certificate.
@@ -36,7 +39,7 @@ pub enum Header {
 }
 
 impl Header {
-    const ALL: [Self; 13] = [
+    const ALL: [Self; 14] = [
         Self::Authorization,
         Self::ClientCert,
         Self::ClientCertChain,
@@ -47,6 +50,7 @@ impl Header {
         Self::McpName,
         Self::ProtocolVersion,
         Self::SessionId,
+        Self::SignatureInput,
         Self::SslClientCert,
         Self::XForwardedClientCert,
         Self::XForwardedFor,
@@ -69,6 +73,7 @@ impl Header {
             Self::McpName => "mcp-name",
             Self::ProtocolVersion => "mcp-protocol-version",
             Self::SessionId => "mcp-session-id",
+            Self::SignatureInput => "signature-input",
             Self::SslClientCert => "ssl-client-cert",
             Self::XForwardedClientCert => "x-forwarded-client-cert",
             Self::XForwardedFor => "x-forwarded-for",
@@ -98,7 +103,8 @@ impl Header {
             13 => Self::Authorization,
             14 => Self::SessionId,
             11 => Self::ClientCert,
-            15 if matches!(name.first(), Some(b's' | b'S')) => Self::SslClientCert,
+            15 if matches!(name.get(1), Some(b's' | b'S')) => Self::SslClientCert,
+            15 if matches!(name.get(1), Some(b'i' | b'I')) => Self::SignatureInput,
             15 => Self::XForwardedFor,
             23 => Self::XForwardedClientCert,
             16 => Self::ContentEncoding,
@@ -150,13 +156,15 @@ pub struct Headers {
     text: Vec<u8>,
     values: [Option<(u32, u32)>; Header::ALL.len()],
     repeated: u16,
-    count: usize,
+    count: u32,
+    /// All lines, where the request is signed.
+    fields: Option<Box<Fields>>,
 }
 
 impl Headers {
     /// Takes note of one header. Names are compared without regard to case; others than [`Header`]'s are only counted.
     pub fn push(&mut self, name: &[u8], value: &[u8]) {
-        self.count += 1;
+        self.count = self.count.saturating_add(1);
         let Some(header) = Header::from_name(name) else { return };
         let (Some(slot), bit) = (self.values.get_mut(header as usize), 1_u16 << header as u16) else { return };
         if slot.is_some() {
@@ -168,6 +176,27 @@ impl Headers {
         let (Ok(start), Ok(length)) = (u32::try_from(self.text.len()), u32::try_from(kept.len())) else { return };
         self.text.extend_from_slice(kept);
         *slot = Some((start, length));
+    }
+
+    /// Whether a signature came with the request. Then every line must be handed to [`Headers::keep`] too, in wire order,
+    /// and the query to [`Headers::keep_query`].
+    pub fn are_signed(&self) -> bool {
+        self.bytes(Header::SignatureInput).is_some()
+    }
+
+    /// Keeps one line of a signed request, whatever its name: the signature may cover it.
+    pub fn keep(&mut self, name: &[u8], value: &[u8]) {
+        self.fields.get_or_insert_default().push(name, value);
+    }
+
+    /// Keeps the query of a signed request's target, without its `?`.
+    pub fn keep_query(&mut self, query: &str) {
+        self.fields.get_or_insert_default().query = Some(query.into());
+    }
+
+    /// The lines of a signed request; none of others.
+    pub(super) fn fields(&self) -> Option<&Fields> {
+        self.fields.as_deref()
     }
 
     /// Whether one of them says something of the client's certificate.
@@ -183,13 +212,13 @@ impl Headers {
     }
 
     /// How many headers there were.
-    pub const fn count(&self) -> usize {
+    pub const fn count(&self) -> u32 {
         self.count
     }
 
     /// Refuses what two parsers could read in two ways (decision 9).
     pub(super) fn check(&self) -> Result<(), Denial> {
-        if self.count > MAX_HEADERS {
+        if self.count as usize > MAX_HEADERS {
             return Err(Denial::HeadersTooMany);
         }
         if self.repeated == 0 {
@@ -197,8 +226,8 @@ impl Headers {
         }
         for header in Header::ALL {
             // What proxies add is read only when a declared one sent it. The room of bindings refuses a second proof, with the
-            // challenge that RFC 9449 §7.1 wants, and a second certificate.
-            if header.is_of_proxies() || header == Header::Dpop {
+            // challenge that RFC 9449 §7.1 wants, and a second certificate; signatures may come in several lines (RFC 9421 §4.1).
+            if header.is_of_proxies() || matches!(header, Header::Dpop | Header::SignatureInput) {
                 continue;
             }
             if self.is_repeated(header) {

@@ -4,6 +4,7 @@
 //! reads the path and the headers, [`Received::target`] the body.
 
 mod body;
+mod fields;
 mod forwarded;
 mod headers;
 mod target;
@@ -17,6 +18,7 @@ use crate::config::{CertificateSource, Config, DpopMode, Network};
 use crate::denial::{Challenger, Denial};
 use crate::jose::Algorithm;
 
+pub use fields::Fields;
 pub use headers::{CertificateHeader, Header, Headers, ProofHeader, Scheme};
 pub use target::{Kind, Target};
 
@@ -293,6 +295,22 @@ impl<'a> Received<'a> {
         match &self.request.source {
             Source::Http { headers, .. } => headers.proof(),
             _ => ProofHeader::Missing,
+        }
+    }
+
+    /// Every field line of a request that came with a signature.
+    pub fn fields(&self) -> Option<&'a Fields> {
+        match &self.request.source {
+            Source::Http { headers, .. } => headers.fields(),
+            _ => None,
+        }
+    }
+
+    /// The body's bytes, where they were seen.
+    pub fn body(&self) -> Option<&'a [u8]> {
+        match &self.request.source {
+            Source::Http { body, .. } => body.as_deref(),
+            _ => None,
         }
     }
 
