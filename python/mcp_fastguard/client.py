@@ -1,4 +1,4 @@
-"""For clients of guarded servers: tokens that are bound to a key (RFC 9449), as an auth of httpx2.
+"""For clients of guarded servers: tokens that are bound to a key (RFC 9449) and signed requests (RFC 9421), as auths of httpx2.
 
 The MCP SDK's client takes it: ``streamable_http_client(url, http_client=httpx2.AsyncClient(auth=DPoPAuth(...)))``. Needs
 ``joserfc`` (extra ``client``).
@@ -16,12 +16,12 @@ from urllib.parse import quote_plus
 
 import httpx2
 from joserfc import jws
-from joserfc.jwk import ECKey
+from joserfc.jwk import ECKey, import_key
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Generator, Sequence
 
-__all__ = ["ClientCredentials", "DPoPAuth"]
+__all__ = ["ClientCredentials", "DPoPAuth", "RequestSigner"]
 
 #: A token is renewed so many seconds before it expires.
 _EARLY: Final = 30.0
@@ -182,6 +182,131 @@ class DPoPAuth(httpx2.Auth):
         nonce = response.headers.get("dpop-nonce")
         if nonce is not None and (len(self._nonces) < _MAX_ORIGINS or _origin(response.request.url) in self._nonces):
             self._nonces[_origin(response.request.url)] = nonce
+
+
+#: The algorithm of each kind of key, as RFC 9421 section 3.3 has it, by its name in JOSE.
+_ALGORITHMS: Final = {"P-256": "ES256", "P-384": "ES384", "Ed25519": "Ed25519", "RSA": "PS512"}
+
+
+class RequestSigner(httpx2.Auth):
+    """Signs every request (RFC 9421), after another auth has put the token into it.
+
+    ``httpx2.AsyncClient(auth=RequestSigner(key, inner=DPoPAuth(...)))``, or without ``inner`` and with the token among the
+    client's headers. A request is signed anew each time that it is sent: its nonce passes once.
+
+    Args:
+        key: a private key as a JWK: P-256, P-384, Ed25519 or RSA, which signs by RSA-PSS.
+        key_id: the name by which the server knows the key; default: its thumbprint (RFC 7638).
+        components: what is covered. ``content-digest`` is added to requests with a body, and left out of others.
+        tag: tells this signature apart from those of proxies.
+        inner: an auth that brings the token. Requests of its own, for a token, are not signed.
+
+    Raises:
+        ValueError: the key cannot sign, or a text cannot stand in a header.
+    """
+
+    def __init__(
+        self,
+        key: dict[str, Any],
+        *,
+        key_id: str | None = None,
+        components: Sequence[str] = ("@method", "@target-uri", "content-digest", "authorization"),
+        tag: str | None = None,
+        inner: httpx2.Auth | None = None,
+    ) -> None:
+        self._key = import_key(key)
+        public = self._key.as_dict(private=False)
+        algorithm = _ALGORITHMS.get(str(public.get("crv", public["kty"])))
+        if algorithm is None or not self._key.is_private:
+            message = "a request is signed by a private key of P-256, P-384, Ed25519 or RSA"
+            raise ValueError(message)
+        self._algorithm = jws.JWSRegistry.algorithms[algorithm]
+        self.key_id = str(self._key.thumbprint()) if key_id is None else key_id
+        self._parameters = f";keyid={_quoted(self.key_id)}" + (f";tag={_quoted(tag)}" if tag is not None else "")
+        self._components = tuple(components)
+        self._inner = inner
+
+    def __repr__(self) -> str:
+        return f"<RequestSigner {self.key_id}>"
+
+    def sign(self, request: httpx2.Request) -> None:
+        """Signs one request, whose body has been read: ``Content-Digest``, ``Signature-Input`` and ``Signature``.
+
+        Raises:
+            ValueError: a covered header is not there.
+        """
+        components = self._components
+        if request.content:
+            digest = base64.b64encode(hashlib.sha256(request.content).digest()).decode()
+            request.headers["content-digest"] = f"sha-256=:{digest}:"
+        else:
+            components = tuple(name for name in components if name != "content-digest")
+        covered = " ".join(f'"{name}"' for name in components)
+        nonce = secrets.token_urlsafe(16)
+        parameters = f'({covered});created={int(time.time())};nonce="{nonce}"{self._parameters}'
+        lines = [f'"{name}": {_component(request, name)}' for name in components]
+        base = "\n".join([*lines, f'"@signature-params": {parameters}'])
+        signature = base64.b64encode(self._algorithm.sign(base.encode(), self._key)).decode()
+        request.headers["signature-input"] = f"sig={parameters}"
+        request.headers["signature"] = f"sig=:{signature}:"
+
+    def sync_auth_flow(self, request: httpx2.Request) -> Generator[httpx2.Request, httpx2.Response, None]:
+        """Of a blocking client."""
+        request.read()
+        flow = (self._inner or httpx2.Auth()).sync_auth_flow(request)
+        outgoing = next(flow)
+        while True:
+            if outgoing is request:
+                self.sign(request)
+            response = yield outgoing
+            try:
+                outgoing = flow.send(response)
+            except StopIteration:
+                return
+
+    async def async_auth_flow(self, request: httpx2.Request) -> AsyncGenerator[httpx2.Request, httpx2.Response]:
+        """Of an asynchronous client."""
+        await request.aread()
+        flow = (self._inner or httpx2.Auth()).async_auth_flow(request)
+        outgoing = await anext(flow)
+        while True:
+            if outgoing is request:
+                self.sign(request)
+            response = yield outgoing
+            try:
+                outgoing = await flow.asend(response)
+            except StopAsyncIteration:
+                return
+
+
+def _component(request: httpx2.Request, name: str) -> str:
+    """The value of a covered component (RFC 9421 section 2)."""
+    url = request.url
+    derived = {
+        "@method": request.method,
+        "@target-uri": str(url.copy_with(fragment=None)),
+        "@authority": url.netloc.decode("ascii"),
+        "@scheme": url.scheme,
+        "@request-target": url.raw_path.decode("ascii"),
+        "@path": url.raw_path.decode("ascii").partition("?")[0],
+        "@query": f"?{url.query.decode('ascii')}",
+    }
+    if name.startswith("@"):
+        return derived[name]
+    values = [value.strip() for found, value in request.headers.multi_items() if found == name]
+    if not values:
+        message = f"the request has no `{name}` to sign"
+        raise ValueError(message)
+    return ", ".join(values)
+
+
+def _quoted(text: str) -> str:
+    """A string of structured fields (RFC 9651 section 4.1.6)."""
+    if not text.isascii() or not text.isprintable():
+        message = "the name of a key and a tag are visible ASCII"
+        raise ValueError(message)
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'
 
 
 def _origin(url: httpx2.URL) -> str:
