@@ -18,11 +18,12 @@ DAY = dt.timedelta(days=1)
 class Holder:
     """A client with a certificate that it has signed itself."""
 
-    def __init__(self, *, days=1):
+    def __init__(self, *, days=1, names=(), uris=()):
         key = ec.generate_private_key(ec.SECP256R1())
         name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, 'agent, of; "acme"')])
         now = datetime.now(UTC)
-        self.certificate = (
+        alternative = [*map(x509.DNSName, names), *map(x509.UniformResourceIdentifier, uris)]
+        builder = (
             x509.CertificateBuilder()
             .subject_name(name)
             .issuer_name(name)
@@ -30,8 +31,11 @@ class Holder:
             .serial_number(x509.random_serial_number())
             .not_valid_before(now - timedelta(days=10))
             .not_valid_after(now + timedelta(days=days))
-            .sign(key, hashes.SHA256())
+            .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         )
+        if alternative:
+            builder = builder.add_extension(x509.SubjectAlternativeName(alternative), critical=False)
+        self.certificate = builder.sign(key, hashes.SHA256())
 
     @property
     def confirmation(self):
@@ -43,9 +47,13 @@ class Holder:
         """The certificate in DER, as RFC 9440 has it between colons."""
         return base64.b64encode(self.certificate.public_bytes(serialization.Encoding.DER)).decode()
 
+    @property
+    def pem(self):
+        return self.certificate.public_bytes(serialization.Encoding.PEM).decode()
+
     def header(self, source):
         """Name and value, as the proxy of this source writes them."""
-        pem = self.certificate.public_bytes(serialization.Encoding.PEM).decode()
+        pem = self.pem
         if source == "nginx":
             return "ssl-client-cert", urllib.parse.quote(pem, safe="")
         if source == "envoy":

@@ -125,6 +125,17 @@ def test_sample_of_the_documentation_is_right():
             '[signatures]\nmode = "optional"\n[[signatures.clients]]\nclient_id = "a"\njwks_file = "a"\nissuer = "x"\n[dpop]',
             "signatures.clients[0].issuer: `x` is none of the issuers",
         ),
+        ("[dpop]", "[certificates]\nrequired = true\n[dpop]", 'contradicts `certificates.source = "off"`'),
+        (
+            "[dpop]",
+            '[certificates]\nsource = "tls"\n[[certificates.clients]]\nclient_id = "a"\nsubject_alt_names = ["*.a"]\n[dpop]',
+            "`*.a` is no URI and no name of the DNS",
+        ),
+        (
+            "[dpop]",
+            '[certificates]\nsource = "tls"\n[[certificates.clients]]\nclient_id = "a"\nsubject_alt_names = []\n[dpop]',
+            "certificates.clients[0].subject_alt_names: must not be empty",
+        ),
         ('tier = "log"', 'binding = "mtls"', "`mtls` is none of `dpop`"),
         ('["10.0.0.0/8"]', '["10.0.0.1/8"]', "has bits set behind its prefix"),
         ("version = 1", "version = 2", "reads version 1, not 2"),

@@ -59,6 +59,7 @@ class ToolRequest:
         body: bytes | None = None,
         peer: str | None = None,
         query: bytes | None = None,
+        certificate: str | None = None,
     ) -> ToolRequest:
         """A raw HTTP request.
 
@@ -69,6 +70,7 @@ class ToolRequest:
             body: the whole body; None means unseen, and fails closed where the body decides.
             peer: the IP address of the connection, or None.
             query: the query without its ``?``, as ASGI's ``scope["query_string"]``. Only signatures cover it.
+            certificate: the client's, in PEM, as the server that ended TLS has verified it. Counts with ``certificates.source = "tls"``.
 
         Raises:
             TypeError: a header is not a pair of bytes.

@@ -219,6 +219,7 @@ class GuardASGI:
             body=body,
             peer=_peer(scope),
             query=scope.get("query_string"),
+            certificate=_certificate(scope),
         )
 
     def _without_proofs(self, scope: Scope, request: ToolRequest, verified: VerifiedToken | None) -> Headers:
@@ -458,6 +459,14 @@ def _peer(scope: Scope) -> str | None:
         _say_rewritten()
         return None
     return host
+
+
+def _certificate(scope: Scope) -> str | None:
+    """The client's certificate, where the server itself has ended TLS and verified it (the ``tls`` extension of ASGI)."""
+    tls = (scope.get("extensions") or {}).get("tls")
+    if not tls or tls.get("client_cert_error"):
+        return None
+    return next(iter(tls.get("client_cert_chain") or ()), None)
 
 
 @lru_cache(maxsize=1_024)

@@ -177,8 +177,11 @@ impl Draft {
     fn signature(&self, signer: &Signer) -> (String, String) {
         let input = format!("({}){}", self.covered, self.parameters);
         let identifiers = self.covered.split(' ').filter(|identifier| !identifier.is_empty());
-        let lines: String =
-            identifiers.map(|identifier| format!("{identifier}: {}\n", self.value(identifier))).collect();
+        let lines: String = identifiers
+            .flat_map(|identifier| {
+                [identifier, ": ", &*self.value(identifier), "\n"].concat().chars().collect::<Vec<_>>()
+            })
+            .collect();
         let signature = signer.sign(format!("{lines}\"@signature-params\": {input}").as_bytes());
         (format!("{}={input}", self.label), format!("{}=:{}:", self.label, STANDARD.encode(signature)))
     }
@@ -644,8 +647,8 @@ fn refused_signature_does_not_ask_for_another_token() {
 fn processes_claim_proof_and_signature_and_say_which_was_used() {
     let (issuer, client) = (Signer::elliptic(), Signer::edwards());
     let mut config = configuration(&issuer, &client, REQUIRED);
-    let state = "[limits]\nmode = \"local\"\n[state]\nurl = \"redis://localhost\"\nprocesses = 2";
-    let shared = Config::from_toml(&format!("version = 1\n[resource]\nurl = \"{URL}\"\n{state}"), None).unwrap();
+    let tables = "[limits]\nmode = \"local\"\n[state]\nurl = \"redis://localhost\"\nprocesses = 2";
+    let shared = Config::from_toml(&format!("version = 1\n[resource]\nurl = \"{URL}\"\n{tables}"), None).unwrap();
     (config.state, config.limits) = (shared.state, shared.limits);
     config.set_state_secret("test", &[7; 32]).unwrap();
     let stage = Stage { issuer, client, gate: Gate::new(config, None).unwrap() };

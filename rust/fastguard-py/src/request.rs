@@ -15,7 +15,7 @@ pub(crate) struct ToolRequest {
 #[pymethods]
 impl ToolRequest {
     #[staticmethod]
-    #[pyo3(signature = (*, method, path, headers, body = None, peer = None, query = None))]
+    #[pyo3(signature = (*, method, path, headers, body = None, peer = None, query = None, certificate = None))]
     fn http(
         method: &str,
         path: &str,
@@ -23,6 +23,7 @@ impl ToolRequest {
         body: Option<&Bound<'_, PyBytes>>,
         peer: Option<&str>,
         query: Option<&[u8]>,
+        certificate: Option<&str>,
     ) -> PyResult<Self> {
         let mut found = match headers.cast::<PyList>() {
             Ok(list) => read(list)?,
@@ -33,7 +34,7 @@ impl ToolRequest {
         }
         let body = body.map(|body| body.as_bytes().into());
         let core = Core::http(HttpMethod::from_name(method), path, found, body, address(peer)?);
-        Ok(Self { core })
+        Ok(Self { core: if let Some(pem) = certificate { core.with_certificate(pem) } else { core } })
     }
 
     #[staticmethod]

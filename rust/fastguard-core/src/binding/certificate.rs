@@ -14,6 +14,8 @@ pub struct ClientCertificate {
     thumbprint: String,
     /// From and until when it is valid; not known where the proxy hands on the hash alone.
     validity: Option<(UnixTime, UnixTime)>,
+    /// Its subject alternative names (RFC 5280 §4.2.1.6) that are URIs or names of the DNS.
+    names: Vec<String>,
 }
 
 const fn malformed(what: &'static str) -> Denial {
@@ -27,6 +29,7 @@ impl ClientCertificate {
             CertificateSource::Off => Err(Denial::CertificateMissing),
             CertificateSource::ClientCert => Self::from_der(&binary_item(value)?),
             CertificateSource::Nginx => Self::from_der(&escaped_pem(value)?),
+            CertificateSource::Tls => Self::from_der(&pem(value)?),
             CertificateSource::Envoy => Self::from_envoy(value),
         }
     }
@@ -37,6 +40,22 @@ impl ClientCertificate {
         if !is_same(self.thumbprint.as_bytes(), thumbprint.as_bytes()) {
             return Err(Denial::CertificateMismatch);
         }
+        self.confirm_time(now)
+    }
+
+    /// Confirms that the certificate has one of these names, and is valid now.
+    pub fn confirm_name(&self, names: &[String], now: UnixTime) -> Result<(), Denial> {
+        // Names of the DNS count in any case. URIs are compared letter by letter, as SPIFFE has it.
+        let is_same = |one: &String, other: &String| {
+            if is_uri(other) { one == other } else { one.eq_ignore_ascii_case(other) }
+        };
+        if !self.names.iter().any(|name| names.iter().any(|expected| is_same(name, expected))) {
+            return Err(Denial::CertificateNameMismatch);
+        }
+        self.confirm_time(now)
+    }
+
+    fn confirm_time(&self, now: UnixTime) -> Result<(), Denial> {
         match self.validity {
             // RFC 5280 §4.1.2.5: valid from the first to the last moment, both inclusive.
             Some((from, until)) if now < from || now > until => Err(Denial::CertificateExpired),
@@ -45,13 +64,14 @@ impl ClientCertificate {
     }
 
     fn from_der(der: &[u8]) -> Result<Self, Denial> {
-        let validity = validity(der).ok_or(malformed("no X.509 certificate in DER"))?;
-        Ok(Self { thumbprint: encode_segment(&sha256(der)), validity: Some(validity) })
+        let (validity, names) = read_der(der).ok_or(malformed("no X.509 certificate in DER"))?;
+        Ok(Self { thumbprint: encode_segment(&sha256(der)), validity: Some(validity), names })
     }
 
     /// One element of `x-forwarded-client-cert`. Several would leave open which proxy saw which client.
     fn from_envoy(value: &str) -> Result<Self, Denial> {
         let mut found: [Option<&str>; 2] = [None; 2];
+        let mut names = Vec::new();
         for pair in split_unquoted(value)? {
             let (key, value) = pair.split_once('=').ok_or(malformed("a part has no `=`"))?;
             let [hash, certificate] = &mut found;
@@ -60,6 +80,11 @@ impl ClientCertificate {
             } else if key.eq_ignore_ascii_case("Cert") {
                 certificate
             } else {
+                // Of the client's certificate too, one part for each; `By` and `Subject` are not.
+                let is_name = if is_uri(unquoted(value)) { "URI" } else { "DNS" };
+                if key.eq_ignore_ascii_case(is_name) {
+                    names.push(unquoted(value).to_owned());
+                }
                 continue;
             };
             if slot.replace(unquoted(value)).is_some() {
@@ -76,10 +101,15 @@ impl ClientCertificate {
                 }
             }
             [None, Some(certificate)] => Self::from_der(&escaped_pem(certificate)?),
-            [Some(hash), None] => Ok(Self { thumbprint: hash_of(hash)?, validity: None }),
+            [Some(hash), None] => Ok(Self { thumbprint: hash_of(hash)?, validity: None, names }),
             [None, None] => Err(malformed("neither `Hash` nor `Cert`")),
         }
     }
+}
+
+/// Whether a name is a URI with an authority, as SPIFFE's are; no name of the DNS has a colon.
+fn is_uri(name: &str) -> bool {
+    name.contains("://")
 }
 
 /// Splits at semicolons outside of quotes; a comma outside of them begins another element, which is refused.
@@ -134,8 +164,12 @@ fn binary_item(value: &str) -> Result<Vec<u8>, Denial> {
 
 /// One certificate as PEM (RFC 7468), percent-encoded.
 fn escaped_pem(value: &str) -> Result<Vec<u8>, Denial> {
-    let wrong = || malformed("no percent-encoded PEM of one certificate");
-    let text = percent_decoded(value).ok_or_else(wrong)?;
+    pem(&percent_decoded(value).ok_or(malformed("no percent-encoded PEM of one certificate"))?)
+}
+
+/// One certificate as PEM (RFC 7468).
+fn pem(text: &str) -> Result<Vec<u8>, Denial> {
+    let wrong = || malformed("no PEM of one certificate");
     let body = text.trim_ascii().strip_prefix("-----BEGIN CERTIFICATE-----").ok_or_else(wrong)?;
     let body = body.strip_suffix("-----END CERTIFICATE-----").ok_or_else(wrong)?;
     let digits: String = body.split_ascii_whitespace().collect();
@@ -160,9 +194,9 @@ const SEQUENCE: u8 = 0x30;
 const UTC_TIME: u8 = 0x17;
 const GENERALIZED_TIME: u8 = 0x18;
 
-/// `notBefore` and `notAfter` of a certificate (RFC 5280 §4.1). The DER must end where the certificate does, so that no two
+/// `notBefore` and `notAfter` of a certificate and its names (RFC 5280 §4.1). The DER must end where the certificate does, so that no two
 /// texts have one certificate.
-fn validity(der: &[u8]) -> Option<(UnixTime, UnixTime)> {
+fn read_der(der: &[u8]) -> Option<((UnixTime, UnixTime), Vec<String>)> {
     let (certificate, rest) = element(der, SEQUENCE)?;
     if !rest.is_empty() {
         return None;
@@ -176,10 +210,62 @@ fn validity(der: &[u8]) -> Option<(UnixTime, UnixTime)> {
     let (_, after_serial) = element(after_version, 0x02)?;
     let (_, after_algorithm) = element(after_serial, SEQUENCE)?;
     let (_, after_issuer) = element(after_algorithm, SEQUENCE)?;
-    let (validity, _) = element(after_issuer, SEQUENCE)?;
+    let (validity, after_validity) = element(after_issuer, SEQUENCE)?;
     let (from, rest) = time(validity)?;
     let (until, rest) = time(rest)?;
-    rest.is_empty().then_some((from, until))
+    if !rest.is_empty() {
+        return None;
+    }
+    let (_, after_subject) = element(after_validity, SEQUENCE)?;
+    let (_, mut rest) = element(after_subject, SEQUENCE)?;
+    // The two unique identifiers that nobody writes, then the extensions.
+    for tag in [0x81, 0x82] {
+        rest = element(rest, tag).map_or(rest, |(_, after)| after);
+    }
+    if rest.is_empty() {
+        return Some(((from, until), Vec::new()));
+    }
+    let (extensions, rest) = element(rest, 0xa3)?;
+    let names = names(element(extensions, SEQUENCE)?.0)?;
+    rest.is_empty().then_some(((from, until), names))
+}
+
+/// The URIs and names of the DNS among the subject alternative names; an extension must not come twice (RFC 5280 §4.2).
+fn names(mut extensions: &[u8]) -> Option<Vec<String>> {
+    /// 2.5.29.17
+    const SUBJECT_ALT_NAME: &[u8] = &[0x55, 0x1d, 0x11];
+    let mut found: Option<Vec<String>> = None;
+    while !extensions.is_empty() {
+        let (extension, after) = element(extensions, SEQUENCE)?;
+        extensions = after;
+        let (id, rest) = element(extension, 0x06)?;
+        if id != SUBJECT_ALT_NAME {
+            continue;
+        }
+        // Critical or not.
+        let rest = element(rest, 0x01).map_or(rest, |(_, after)| after);
+        let (value, _) = element(rest, 0x04)?;
+        let (mut list, rest) = element(value, SEQUENCE)?;
+        let mut names = Vec::new();
+        while let Some(tag) = list.first() {
+            let (name, after) = element(list, *tag)?;
+            list = after;
+            // [2] is a name of the DNS, [6] a URI; both are ASCII.
+            let Some(text) =
+                std::str::from_utf8(name).ok().filter(|text| text.bytes().all(|byte| byte.is_ascii_graphic()))
+            else {
+                continue;
+            };
+            // One kind must not pass for the other.
+            if *tag == if is_uri(text) { 0x86 } else { 0x82 } {
+                names.push(text.to_owned());
+            }
+        }
+        if !rest.is_empty() || found.replace(names).is_some() {
+            return None;
+        }
+    }
+    Some(found.unwrap_or_default())
 }
 
 /// The content of the first element, which must have this tag, and what follows it. Lengths in their shortest form (X.690 §10.1).
@@ -262,14 +348,23 @@ mod tests {
     #[test]
     fn example_of_rfc_8705_is_read_from_every_source() {
         let pem = escaped(EXAMPLE);
-        let whole = ClientCertificate { thumbprint: THUMBPRINT.to_owned(), validity: Some((at(FROM), at(UNTIL))) };
-        let hash_alone = ClientCertificate { thumbprint: THUMBPRINT.to_owned(), validity: None };
+        let whole = ClientCertificate {
+            thumbprint: THUMBPRINT.to_owned(),
+            validity: Some((at(FROM), at(UNTIL))),
+            names: vec![],
+        };
+        let hash_alone = |names: &[&str]| {
+            let names = names.iter().map(|name| (*name).to_owned()).collect();
+            ClientCertificate { thumbprint: THUMBPRINT.to_owned(), validity: None, names }
+        };
+        let (bare, named) = (hash_alone(&[]), hash_alone(&["spiffe://a/c"]));
         let (hash, by) = (hex(), "By=spiffe://a/b;");
         for (source, value, expected) in [
             (CertificateSource::ClientCert, format!(":{EXAMPLE}:"), &whole),
             (CertificateSource::Nginx, pem.clone(), &whole),
-            (CertificateSource::Envoy, format!("Hash={hash}"), &hash_alone),
-            (CertificateSource::Envoy, format!("{by}Hash={hash};Subject=\"CN=a,O=b;c\";URI=spiffe://a/c"), &hash_alone),
+            (CertificateSource::Tls, percent_decoded(&pem).unwrap(), &whole),
+            (CertificateSource::Envoy, format!("Hash={hash}"), &bare),
+            (CertificateSource::Envoy, format!("{by}Hash={hash};Subject=\"CN=a,O=b;c\";URI=spiffe://a/c"), &named),
             (CertificateSource::Envoy, format!("{by}Cert=\"{pem}\""), &whole),
             (CertificateSource::Envoy, format!("Hash={};Cert=\"{pem}\"", hash.to_uppercase()), &whole),
         ] {

@@ -1,6 +1,7 @@
 //! Room 2: confirms that whoever presents a token is its holder.
 
 mod certificate;
+mod certified;
 mod dpop;
 mod nonce;
 mod replay;
@@ -25,6 +26,7 @@ use crate::hashing::KeyHasher;
 use crate::jose::random;
 use crate::request::{CertificateHeader, Fields, ProofHeader, Scheme};
 use crate::token::{Confirmation, Detach};
+use certified::Certified;
 use signature::Signatures;
 
 /// Proof that a token is used by its holder, as far as the token is bound to one.
@@ -227,6 +229,7 @@ pub struct Bindings {
     mode: DpopMode,
     url: RequestUrl,
     dpop: DpopVerifier,
+    certified: Certified,
     signatures: Signatures,
     /// Makes nonces where the configuration brings no secret; drawn once a process, so that a reload changes none.
     own_secret: [u8; 32],
@@ -272,7 +275,8 @@ impl Bindings {
         let nonces = (config.dpop.nonce == NonceMode::Required).then(|| Nonces::new(secret));
         let shared = config.shares_proofs().then(|| hasher.clone());
         let dpop = DpopVerifier { options, nonces, replays, shared };
-        Ok(Self { mode: config.dpop.mode, url, dpop, signatures, own_secret, hasher })
+        let certified = Certified::new(config)?;
+        Ok(Self { mode: config.dpop.mode, url, dpop, certified, signatures, own_secret, hasher })
     }
 
     /// A bound token never passes as a bearer token (RFC 9449 §7.2), nor an unbound one under the DPoP scheme.
@@ -289,9 +293,7 @@ impl Bindings {
         if is_bound && self.mode == DpopMode::Off {
             return Err(Denial::BindingUnknown { member: "jkt".to_owned() });
         }
-        if let Some(thumbprint) = members.certificate {
-            read_certificate(presented.certificate)?.confirm(thumbprint, now.unix)?;
-        }
+        self.certified.confirm(&token, members.certificate, presented.certificate, now.unix)?;
         let bound = match presented.scheme {
             Scheme::Bearer if is_bound => Err(Denial::BoundAsBearer),
             Scheme::Bearer if self.mode == DpopMode::Required => {
@@ -347,16 +349,6 @@ fn options(config: &Config) -> ProofOptions {
     let dpop = &config.dpop;
     let options = ProofOptions::new(dpop.accepted_algorithms(), dpop.max_age.get(), config.tokens.leeway.get());
     ProofOptions { demands_digest: dpop.content_digest == DigestMode::Required, ..options }
-}
-
-fn read_certificate(header: CertificateHeader<'_>) -> Result<ClientCertificate, Denial> {
-    match header {
-        CertificateHeader::Missing => Err(Denial::CertificateMissing),
-        CertificateHeader::One(source, value) => ClientCertificate::read(source, value),
-        CertificateHeader::Unreadable => {
-            Err(Denial::CertificateMalformed { what: "the header came more than once, or is not visible ASCII" })
-        }
-    }
 }
 
 fn one_proof(header: ProofHeader<'_>) -> Result<&str, Denial> {

@@ -1,5 +1,6 @@
 //! What a type cannot say: impossible values and contradictions. All that are found are reported at once.
 
+mod certificates;
 mod dpop;
 mod issuers;
 mod limits;
@@ -54,6 +55,7 @@ pub(super) fn check(config: &Config) -> Result<(), ConfigError> {
         findings.add("tokens.leeway", "at most 5m: more is no tolerance for clocks");
     }
     dpop::check(config, &mut findings);
+    certificates::check(config, &mut findings);
     signatures::check(config, &mut findings);
     check_stdio(config, &mut findings);
     if let Some(observe) = &config.observe {

@@ -15,7 +15,7 @@ mod signatures;
 mod state;
 mod values;
 
-pub use certificates::{CertificateSource, Certificates};
+pub use certificates::{CertificateSource, Certificates, CertifiedClient};
 pub use cost::Cost;
 pub use dpop::{DigestMode, Dpop, DpopMode, NonceMode, ReplayStore};
 pub use error::{ConfigError, Problem, Warning};

@@ -73,6 +73,17 @@ pub struct SigningClient {
     pub jwks_file: Option<String>,
 }
 
+impl super::schema::Config {
+    /// The issuer of a client that a table names: the one that stands there, or the one there is.
+    pub(crate) fn issuer_of_client<'a>(&'a self, named: Option<&'a str>) -> Option<&'a str> {
+        let sole = match self.issuers.as_slice() {
+            [issuer] => Some(issuer.issuer.as_str()),
+            _ => None,
+        };
+        named.or(sole)
+    }
+}
+
 impl SigningClient {
     /// Its keys, where they are inline or were read already.
     pub(crate) fn keys(&self) -> Result<KeySet, String> {

@@ -272,7 +272,7 @@ impl Headers {
     /// The client's certificate, where the source hands one on. Whether the peer is believed, the caller knows.
     pub(super) fn certificate(&self, source: CertificateSource) -> CertificateHeader<'_> {
         let header = match source {
-            CertificateSource::Off => return CertificateHeader::Missing,
+            CertificateSource::Off | CertificateSource::Tls => return CertificateHeader::Missing,
             CertificateSource::ClientCert => Header::ClientCert,
             CertificateSource::Envoy => Header::XForwardedClientCert,
             CertificateSource::Nginx => Header::SslClientCert,

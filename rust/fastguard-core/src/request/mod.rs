@@ -29,6 +29,8 @@ pub struct ToolRequest {
     credentials: Option<(Scheme, Box<str>)>,
     session: Option<Box<str>>,
     peer: Option<IpAddr>,
+    /// Of the client, in PEM, as the server itself has seen it.
+    certificate: Option<Box<str>>,
 }
 
 #[derive(Debug)]
@@ -98,7 +100,7 @@ impl ToolRequest {
         peer: Option<IpAddr>,
     ) -> Self {
         let source = Source::Http { method, path: path.into(), headers, body };
-        Self { source, credentials: None, session: None, peer }
+        Self { source, credentials: None, session: None, peer, certificate: None }
     }
 
     /// A call of a tool that the caller of the guard has parsed already; `arguments` is the JSON text of an object.
@@ -109,7 +111,7 @@ impl ToolRequest {
         session: Option<Box<str>>,
     ) -> Self {
         let source = Source::Tool { name: name.into(), arguments };
-        Self { source, credentials: token.map(|token| (Scheme::Bearer, token)), session, peer: None }
+        Self { source, credentials: token.map(|token| (Scheme::Bearer, token)), session, peer: None, certificate: None }
     }
 
     /// Any message that an SDK has parsed; `params` is the JSON text of an object, `id` that of the request's id.
@@ -121,7 +123,14 @@ impl ToolRequest {
         session: Option<Box<str>>,
     ) -> Self {
         let source = Source::Message { method: method.into(), params, id };
-        Self { source, credentials: token.map(|token| (Scheme::Bearer, token)), session, peer: None }
+        Self { source, credentials: token.map(|token| (Scheme::Bearer, token)), session, peer: None, certificate: None }
+    }
+
+    /// This request with the client's certificate, in PEM, as the server that ended TLS has seen it.
+    #[must_use]
+    pub fn with_certificate(mut self, pem: impl Into<Box<str>>) -> Self {
+        self.certificate = Some(pem.into());
+        self
     }
 
     /// This request with the address that it came from.
@@ -240,6 +249,10 @@ impl Receiver {
         let session = headers.text(Header::SessionId)?;
         let peer = forwarded::client_address(request.peer, headers, &self.proxies)?;
         let certificate = match request.peer {
+            _ if self.certificates == CertificateSource::Tls => match request.certificate.as_deref() {
+                Some(pem) => CertificateHeader::One(CertificateSource::Tls, pem),
+                None => CertificateHeader::Missing,
+            },
             Some(direct) if self.is_proxy(direct) => headers.certificate(self.certificates),
             _ => CertificateHeader::Missing,
         };

@@ -56,11 +56,7 @@ impl Signatures {
         for (index, client) in table.clients.iter().enumerate() {
             let at = |key: &str| format!("signatures.clients[{index}].{key}");
             let keys = client.keys().map_err(|message| ConfigError::at(at("jwks"), message))?;
-            let sole = match config.issuers.as_slice() {
-                [issuer] => Some(issuer.issuer.as_str()),
-                _ => None,
-            };
-            let issuer = client.issuer.as_deref().or(sole);
+            let issuer = config.issuer_of_client(client.issuer.as_deref());
             let issuer = issuer.ok_or_else(|| ConfigError::at(at("issuer"), "needed: there is not one issuer"))?;
             clients.entry(issuer.into()).or_default().insert(client.client_id.as_str().into(), keys);
         }

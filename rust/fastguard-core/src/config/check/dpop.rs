@@ -61,7 +61,8 @@ fn check_nonce(config: &Config, findings: &mut Findings) {
 
 pub(super) fn warnings(config: &Config) -> Vec<Warning> {
     let mut warnings = nonce_warnings(config);
-    if config.certificates.source != CertificateSource::Off && config.proxies.addresses.is_empty() {
+    let is_of_proxies = !matches!(config.certificates.source, CertificateSource::Off | CertificateSource::Tls);
+    if is_of_proxies && config.proxies.addresses.is_empty() {
         let message = "no certificate will be believed: name the proxies in `proxies.addresses`".to_owned();
         warnings.push(Warning { key: "certificates.source".to_owned(), message });
     }
