@@ -22,6 +22,7 @@ from mcp_fastguard.client import ClientCredentials, DPoPAuth
 from mcp_fastguard.dev.serving import interrupted
 from mcp_fastguard.dev.serving import run as run_on_loop
 from mcp_fastguard.dev.shared_quota import CALLS, QUOTA, WORKERS, can_be_shown, show_shared_quota
+from mcp_fastguard.dev.signed_requests import SigningClient, show_signed_requests
 from mcp_fastguard.dev.stage import ALL_SCOPES, ERAS, NARROW, QUERYING, Bearer, Trail, guarded, issuing, outcome
 
 if TYPE_CHECKING:
@@ -305,6 +306,11 @@ async def walk_through() -> int:
             await played(walk, rotation, found)
             for era in ERAS:
                 await played(walk, nonces, found, era)
+        signing = SigningClient("engineer")
+        async with guarded(issuer, secrets, signatures=signing.table) as found:
+            folders.append(found.guard.audit_folder)
+            for era in ERAS:
+                await played(walk, show_signed_requests, found, era, signing)
     await played(walk, shared)
     noted = [record for folder in folders if folder for record in records(folder)]
     codes = sorted(walk.refusals())

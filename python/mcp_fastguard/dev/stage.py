@@ -21,7 +21,7 @@ from mcp_fastguard.guard import Guard
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import AsyncIterator, Iterator, Mapping
+    from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 
     from mcp.shared.auth import OAuthClientInformationFull, OAuthToken
 
@@ -85,8 +85,15 @@ class Stage:
         *,
         scheme: str = "Bearer",
         proof: str | None = None,
+        auth: httpx2.Auth | None = None,
+        on_the_way: Callable[[httpx2.Request], None] | None = None,
     ) -> httpx2.Response:
-        """One message by hand, for tokens and proofs that no client would send."""
+        """One message by hand, for tokens and proofs that no client would send. ``on_the_way`` changes what goes out."""
+
+        async def meddle(request: httpx2.Request) -> None:
+            if on_the_way is not None:
+                on_the_way(request)
+
         params = dict(params or {})
         headers = {"accept": "application/json, text/event-stream", "mcp-protocol-version": era}
         if ERAS[era] != "legacy":
@@ -100,7 +107,9 @@ class Stage:
             headers["authorization"] = f"{scheme} {token}"
         if proof is not None:
             headers["dpop"] = proof
-        async with httpx2.AsyncClient(trust_env=False, timeout=10) as client:
+        async with httpx2.AsyncClient(
+            auth=auth, trust_env=False, timeout=10, event_hooks={"request": [meddle]}
+        ) as client:
             message = {"jsonrpc": "2.0", "id": 1, "method": method, "params": params}
             return await client.post(self.resource, json=message, headers=headers)
 
