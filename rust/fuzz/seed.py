@@ -98,6 +98,13 @@ def of_project() -> Iterator[tuple[str, bytes]]:
         yield "headers", lines.encode()
         for line in lines.splitlines():
             yield "certificate", line.partition(":")[2].encode()
+    components = (
+        '"@method" "@target-uri" "content-digest" "authorization" "@query-param";name="a" "x-own";sf "x-own";bs'
+    )
+    for covered in [components, '"x-own";key="a"', '"x-own";tr "@status";req', ""]:
+        parameters = f'({covered});created=1618884473;keyid="k";nonce="n";alg="ed25519";expires=1618884540;tag="t"'
+        for value in ["a=1, b=(1 2);c, d=:AAAA:", "sha-256=:RBNvo1WzZ4oRRq0W9+hknpT7T8If536DEMBg9hyq/4o=:"]:
+            yield "signature", f"sig={parameters}\nsig=:AAAA:\n{value}\na=1&b=%20".encode()
     for url in ["https://mcp.example.com:443/%7Ea/../b?c#d", "http://[::1]:8080/", "HTTPS://EXAMPLE.com"]:
         yield "certificate", url.encode()
 
