@@ -10,13 +10,16 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 
+import httpx2
 import pytest
+from joserfc.jwk import OKPKey
 
 from mcp_fastguard import Guard, ToolRequest
+from mcp_fastguard.client import RequestSigner
 from mcp_fastguard.errors import BindingDenied, GuardConfigError, GuardFault, LimitDenied
 from proof_support import Holder
 from shared_limits_support import run
-from support import records
+from support import RESOURCE, records
 
 SECRET = b"thirty-two bytes that all of them know"
 BODY = b'{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"add","arguments":{}}}'
@@ -257,3 +260,49 @@ def test_two_processes_given_the_same_proofs_take_each_once(tables, server, hold
         one, two = pool.map(work, range(2))
 
     assert sorted([*one, *two]) == list(range(count))
+
+
+# --- signed requests (RFC 9421) -------------------------------------------------------------------
+
+
+def signed(issuer, signer, proof_of=None):
+    """A request as httpx would send it, signed; with `proof_of` under `DPoP`, with a proof of that key."""
+    token = issuer.token(cnf=proof_of.confirmation) if proof_of else issuer.token()
+    sent = httpx2.Request(
+        "POST", RESOURCE, content=BODY, headers={"authorization": f"{'DPoP' if proof_of else 'Bearer'} {token}"}
+    )
+    signer.sign(sent)
+
+    def request():
+        lines = [(name.encode(), value.encode()) for name, value in sent.headers.multi_items()]
+        if proof_of:
+            lines.append((b"dpop", proof_of.proof(token).encode()))
+        return ToolRequest.http(method="POST", path="/mcp", headers=lines, body=BODY)
+
+    return request
+
+
+def test_signature_passes_once_in_all_processes(server, make_process, issuer):
+    key = OKPKey.generate_key("Ed25519")
+    client = {"client_id": "agent", "jwks": key.as_dict(private=False)}
+    signatures = {"mode": "required", "clients": [client]}
+    one, two = make_process(server, signatures=signatures), make_process(server, signatures=signatures)
+    signer = RequestSigner(key.as_dict(private=True))
+    request, other = signed(issuer, signer), signed(issuer, signer)
+
+    async def walk():
+        return [await outcome(guard, made()) for guard, made in ((one, request), (two, request), (two, other))]
+
+    assert run(walk(), one, two) == ["allowed", "signature_replayed", "allowed"]
+
+
+def test_signature_does_not_pass_in_another_process_with_a_new_proof(server, make_process, issuer):
+    holder = Holder()
+    one = make_process(server, signatures={"mode": "required"})
+    two = make_process(server, signatures={"mode": "required"})
+    request = signed(issuer, RequestSigner(holder.key.as_dict(private=True)), holder)
+
+    async def walk():
+        return [await outcome(guard, request()) for guard in (one, two)]
+
+    assert run(walk(), one, two) == ["allowed", "signature_replayed"]
