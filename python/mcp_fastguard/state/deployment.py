@@ -7,7 +7,6 @@ import contextlib
 import importlib.util
 import logging
 import time
-import weakref
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, cast
 
 from mcp_fastguard.errors import GuardConfigError
@@ -72,7 +71,8 @@ class Deployment:
             raise GuardConfigError("state: needs the extra `state`: pip install 'mcp-fastguard[state]'")
         self._settings = settings
         self._windows = ProcessWindows()
-        self._loops: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Here] = weakref.WeakKeyDictionary()
+        #: Not weakly, for connections hold their loop. Those of loops that have ended go when a new one comes.
+        self._loops: dict[asyncio.AbstractEventLoop, _Here] = {}
         #: How often the store was asked, and for how many seconds calls waited for it.
         self._asked, self._seconds = 0, 0.0
         #: How often it gave which answer, by what was asked.
@@ -140,8 +140,14 @@ class Deployment:
         return Answer("new", mode, answer.place, remaining=answer.remaining, retry_after=retry_after)
 
     def after_fork(self) -> None:
-        """In a child process: the parent's connections are not its own."""
-        self._loops = weakref.WeakKeyDictionary()
+        """In a child process: the parent's connections are not its own.
+
+        They are kept, for to finalise them would take them off the selector of the parent's loop, which both processes share.
+        """
+        for here in self._loops.values():
+            here.store.abandon()
+        _inherited.append(self._loops)
+        self._loops = {}
 
     async def aclose(self) -> None:
         """Closes the connections of the running loop."""
@@ -161,6 +167,7 @@ class Deployment:
         loop = asyncio.get_running_loop()
         here = self._loops.get(loop)
         if here is None:
+            self._abandon_ended()
             from mcp_fastguard.state.store import RedisStore  # noqa: PLC0415 - brings redis-py
 
             store, settings = RedisStore(self._settings), self._settings
@@ -175,6 +182,12 @@ class Deployment:
             here = self._loops[loop] = _Here(store, breaking, limits)
         return here
 
+    def _abandon_ended(self) -> None:
+        """Whoever calls by one `asyncio.run` after the other would run out of sockets otherwise."""
+        for loop in list(self._loops):
+            if loop.is_closed() and (here := self._loops.pop(loop, None)) is not None:
+                here.store.abandon()
+
     def _tell(self, what: str, *, is_away: bool) -> None:
         if is_away is (what in self._away):
             return
@@ -187,6 +200,7 @@ class Deployment:
             logger.error("the store of [state] is away: calls with proofs of possession are refused")
 
 
+_inherited: list[dict[asyncio.AbstractEventLoop, _Here]] = []
 _closing_tasks: set[asyncio.Task[Any]] = set()
 
 

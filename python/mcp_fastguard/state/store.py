@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import socket
 import time
 from typing import TYPE_CHECKING, Any, Final, cast
 
@@ -95,6 +96,19 @@ class RedisStore:
     async def aclose(self) -> None:
         """Closes the connections."""
         await self._redis.aclose()
+
+    def abandon(self) -> None:
+        """Closes the sockets behind the back of the event loop, which has ended, or is that of the parent process.
+
+        redis-py and asyncio can close only on a loop that runs. Nothing is sent, so a connection that the parent still uses is
+        none the worse. uvloop closes its sockets itself when it ends.
+        """
+        pool = self._redis.connection_pool
+        for connection in (*pool._available_connections, *pool._in_use_connections):  # noqa: SLF001 - there is no other way
+            writer = connection._writer  # noqa: SLF001
+            found = None if writer is None else getattr(writer.get_extra_info("socket"), "_sock", None)
+            if isinstance(found, socket.socket):
+                found.close()
 
     async def _look(self) -> None:
         """Whether the server may be used at all. One that forgets keys when its memory is full would forget what it counted."""
