@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import threading
 
 import pytest
 
 from mcp_fastguard import GuardFault, ToolRequest, _fastguard
+from mcp_fastguard.binding import DPoPVerifier
 from mcp_fastguard.errors import Denied
-from mcp_fastguard.token import KeySet, TokenVerifier
+from mcp_fastguard.limits import SlidingWindow
+from mcp_fastguard.token import KeySet, TokenVerifier, verify_compact
+from proof_support import Holder
 from support import ISSUER, RESOURCE, records, skip_aloud
 
 
@@ -26,7 +30,7 @@ def request(token, tool="run_query"):
     return ToolRequest.direct(tool=tool, arguments={"sql": "select 1"}, token=token)
 
 
-def test_panic_refuses_the_call_and_the_next_one_is_right(guard, issuer, panic, capfd):
+def test_f21_panic_refuses_the_call_and_the_next_one_is_right(guard, issuer, panic, capfd):
     token = issuer.token()
     guard.check(request(token))
 
@@ -43,7 +47,7 @@ def test_panic_refuses_the_call_and_the_next_one_is_right(guard, issuer, panic, 
 
 
 @pytest.mark.parametrize("listens", [False, True])
-def test_panic_while_a_call_is_authorized_refuses_it(guard, issuer, panic, listens):
+def test_f21_panic_while_a_call_is_authorized_refuses_it(guard, issuer, panic, listens):
     async def walk():
         if listens:
             guard.on_decision(lambda _: None)
@@ -56,7 +60,7 @@ def test_panic_while_a_call_is_authorized_refuses_it(guard, issuer, panic, liste
     asyncio.run(walk())
 
 
-def test_panic_in_a_token_verifier_is_a_fault(issuer, panic):
+def test_f21_panic_in_a_token_verifier_is_a_fault(issuer, panic):
     verifier = TokenVerifier(issuer=ISSUER, audience=RESOURCE, keys=KeySet.from_jwks(issuer.jwks), algorithms=["ES256"])
     panic()
     with pytest.raises(GuardFault):
@@ -64,7 +68,7 @@ def test_panic_in_a_token_verifier_is_a_fault(issuer, panic):
     assert verifier.verify(issuer.token()).subject == "alice"
 
 
-def test_panic_of_one_thread_refuses_no_other(guard, issuer, panic):
+def test_f21_panic_of_one_thread_refuses_no_other(guard, issuer, panic):
     token = issuer.token()
     faults = []
 
@@ -84,3 +88,81 @@ def test_panic_of_one_thread_refuses_no_other(guard, issuer, panic):
         thread.join()
 
     assert faults == [(True, "internal")] * 200
+
+
+# --- every entry of the core ----------------------------------------------------------------------
+
+WIRE = {"method": "POST", "path": "/mcp", "headers": [(b"authorization", b"Bearer a.b.c")], "body": b"{}"}
+
+
+class Met:
+    """What calls of the core's entries need."""
+
+    def __init__(self, make_guard, issuer, config):
+        self.config = config
+        self.guard = make_guard()
+        self.gate = self.guard.gate
+        self.token = issuer.token()
+        self.request = request(self.token)
+        self.allowed = self.guard.check(self.request)
+        self.keys = KeySet.from_jwks(issuer.jwks)
+        self.jwks = json.dumps(issuer.jwks)
+        self.verifier = TokenVerifier(issuer=ISSUER, audience=RESOURCE, keys=self.keys, algorithms=["ES256"])
+        self.verified = self.verifier.verify(self.token)
+        self.holder = Holder()
+        self.bound_text = issuer.token(cnf=self.holder.confirmation)
+        self.bound = self.verifier.verify(self.bound_text)
+        self.proofs = DPoPVerifier()
+        self.window = SlidingWindow(10, 60.0)
+
+    def confirm(self):
+        proof = self.holder.proof(self.bound_text)
+        return self.proofs.confirm(self.bound, proof, method="POST", url=RESOURCE, access_token=self.bound_text)
+
+
+#: Every way into the core that a call, a refusal, a fetch, or an operator's act takes.
+ENTRIES = {
+    "check": lambda met: met.gate.check(met.request),
+    "decide": lambda met: met.gate.decide(met.request),
+    "decide observed": lambda met: met.gate.decide(met.request, observes=True),
+    "check_head": lambda met: met.gate.check_head(met.request),
+    "check_nested": lambda met: met.gate.check_nested(met.allowed, met.request),
+    "attest": lambda met: met.gate.attest(met.token, '{"sub": "alice"}'),
+    "attest_local": lambda met: met.gate.attest_local("alice", []),
+    "introspected": lambda met: met.gate.introspected("opaque", b'{"active": false}'),
+    "introspection_failed": lambda met: met.gate.introspection_failed("opaque", is_endpoint=False),
+    "recheck": lambda met: met.gate.recheck(met.allowed),
+    "may_see with a call": lambda met: met.gate.may_see("tool", "add", met.allowed),
+    "may_see with a token": lambda met: met.gate.may_see("tool", "add", met.verified),
+    "finish": lambda met: met.gate.finish(met.allowed, status="ok", duration=0.1),
+    "revoke": lambda met: met.gate.revoke(subject="mallory"),
+    "block": lambda met: met.gate.block(tool="never"),
+    "unblock": lambda met: met.gate.unblock(tool="never"),
+    "replace_keys": lambda met: met.gate.replace_keys(ISSUER, met.jwks.encode()),
+    "keys_failed": lambda met: met.gate.keys_failed(ISSUER),
+    "revocations_known": lambda met: met.gate.revocations_known(1.0),
+    "reload": lambda met: met.gate.reload(json.dumps(met.config), is_json=True),
+    "ToolRequest.http": lambda _: ToolRequest.http(**WIRE),
+    "ToolRequest.direct": lambda met: request(met.token),
+    "ToolRequest.message": lambda met: ToolRequest.message(method="tools/list", token=met.token),
+    "ToolRequest.is_message": lambda met: met.request.is_message("tools/call", {}),
+    "KeySet.from_jwks": lambda met: KeySet.from_jwks(met.jwks),
+    "verify_compact": lambda met: verify_compact(met.token, met.keys, algorithms=["ES256"]),
+    "TokenVerifier.verify": lambda met: met.verifier.verify(met.token),
+    "DPoPVerifier.confirm": lambda met: met.confirm(),
+    "SlidingWindow.admit": lambda met: met.window.admit("key"),
+}
+
+
+@pytest.mark.parametrize("entry", ENTRIES)
+def test_f21_panic_at_any_entry_is_an_exception_and_the_next_call_is_right(make_guard, issuer, config, panic, entry):
+    met = Met(make_guard, issuer, config)
+    enter = ENTRIES[entry]
+
+    panic()
+    with pytest.raises(GuardFault) as fault:
+        enter(met)
+
+    assert (fault.value.code, isinstance(fault.value, Exception)) == ("internal", True)
+    enter(met)
+    assert met.guard.check(met.request).subject == "alice"

@@ -283,7 +283,7 @@ impl Gate {
     fn introspection_failed(&self, text: &str, is_endpoint: bool, wish: Option<f64>) -> PyResult<Attested> {
         let now = time::now(None)?;
         let wish = wish.map(Duration::try_from_secs_f64).transpose().map_err(misused)?;
-        let denial = self.core.state().tokens().introspection_failed(text, is_endpoint, wish, now);
+        let denial = caught(|| self.core.state().tokens().introspection_failed(text, is_endpoint, wish, now))?;
         Ok(Attested { core: Err(denial) })
     }
 
@@ -335,8 +335,8 @@ impl Gate {
     #[expect(clippy::needless_pass_by_value, reason = "PyO3 extracts by value")]
     fn recheck(&self, call: Proof<'_>, now: Option<f64>) -> PyResult<()> {
         let now = self.now(now)?.unix;
-        let rechecked = call.bound().map_or(Ok(()), |bound| self.core.recheck_bound(bound, Some(call.target()), now));
-        rechecked.map_err(|denial| self.denied(&denial))
+        let recheck = |bound| self.core.recheck_bound(bound, Some(call.target()), now);
+        caught(|| call.bound().map_or(Ok(()), recheck))?.map_err(|denial| self.denied(&denial))
     }
 
     /// Whether a room's refusals are only observed now.
@@ -349,9 +349,10 @@ impl Gate {
         let kind = Kind::from_name(kind).ok_or_else(|| misused(format!("unknown kind `{kind}`")))?;
         if let Ok(call) = caller.extract::<Proof<'_>>() {
             // Nobody's call sees what nobody in particular may: nothing.
-            return Ok(call.bound().is_some_and(|bound| self.core.may_see(kind, name, bound.token())));
+            return caught(|| call.bound().is_some_and(|bound| self.core.may_see(kind, name, bound.token())));
         }
-        Ok(self.core.may_see(kind, name, &caller.cast::<VerifiedToken>()?.get().core))
+        let token = caller.cast::<VerifiedToken>()?.get();
+        caught(|| self.core.may_see(kind, name, &token.core))
     }
 
     #[pyo3(signature = (call, *, status, duration, error = None, rows = None, bytes = None, items = None))]
@@ -369,10 +370,10 @@ impl Gate {
     ) -> PyResult<()> {
         let duration = Duration::try_from_secs_f64(duration).map_err(misused)?;
         let outcome = Outcome { status: status.into(), error: error.map(Box::from), duration, rows, bytes, items };
-        let finished = match &call {
+        let finished = caught(|| match &call {
             Proof::Allowed(call) => self.core.finish(&call.get().core, outcome, time::wall()),
             Proof::Observed(call) => self.core.finish_observed(&call.get().core, outcome, time::wall()),
-        };
+        })?;
         finished.map_err(|fault| faulted(&fault))
     }
 
@@ -402,7 +403,7 @@ impl Gate {
         };
         let at = wall(now)?;
         let named = revocation.clone();
-        self.core.revoke(revocation, at).map_err(misused)?;
+        caught(|| self.core.revoke(revocation, at))?.map_err(misused)?;
         let named = [
             ("issuer", named.issuer),
             ("token_id", named.token_id),
@@ -427,7 +428,7 @@ impl Gate {
     ) -> PyResult<()> {
         let (until, at) = (until.map(time::unix).transpose()?, wall(now)?);
         let block = block(tool, issuer, subject, client_id);
-        self.core.block(block.clone(), until, at).map_err(misused)?;
+        caught(|| self.core.block(block.clone(), until, at))?.map_err(misused)?;
         self.noted_block("blocked", block, until, at)
     }
 
@@ -441,7 +442,7 @@ impl Gate {
         now: Option<f64>,
     ) -> PyResult<bool> {
         let block = block(tool, issuer, subject, client_id);
-        let was_there = self.core.state().blocks().lift(&block);
+        let was_there = caught(|| self.core.state().blocks().lift(&block))?;
         if was_there {
             self.noted_block("unblocked", block, None, wall(now)?)?;
         }
@@ -462,8 +463,8 @@ impl Gate {
     /// Takes note that everything revoked elsewhere is known now, and counts as known for so many seconds.
     fn revocations_known(&self, seconds: f64) -> PyResult<()> {
         let span = Duration::try_from_secs_f64(seconds).map_err(misused)?;
-        self.core.revocations_known(time::now(None)?.own.plus(span));
-        Ok(())
+        let known_until = time::now(None)?.own.plus(span);
+        caught(|| self.core.revocations_known(known_until))
     }
 
     fn key_sources<'py>(&self, py: Python<'py>) -> PyResult<Vec<KeySourceFields<'py>>> {
@@ -480,7 +481,7 @@ impl Gate {
     #[pyo3(signature = (issuer, jwks, fresh = 600.0))]
     fn replace_keys(&self, issuer: &str, jwks: &[u8], fresh: f64) -> PyResult<()> {
         let fresh_until = time::from_now(fresh).map_err(misused)?;
-        self.core.state().tokens().replace_keys(issuer, jwks, fresh_until).map_err(misused)
+        caught(|| self.core.state().tokens().replace_keys(issuer, jwks, fresh_until))?.map_err(misused)
     }
 
     #[pyo3(signature = (issuer, reason = "", retry_after = 0.0))]
@@ -488,8 +489,7 @@ impl Gate {
         // The service has logged it.
         let _ = reason;
         let due = time::from_now(retry_after).map_err(misused)?;
-        self.core.state().tokens().keys_failed(issuer, due);
-        Ok(())
+        caught(|| self.core.state().tokens().keys_failed(issuer, due))
     }
 
     /// For each issuer: its name, how many tokens were refused because their key was not there, whether its keys can be used now.
@@ -501,7 +501,8 @@ impl Gate {
 
     #[pyo3(signature = (text, *, file = None, is_json = false))]
     fn reload(&self, text: &str, file: Option<&str>, is_json: bool) -> PyResult<()> {
-        self.core.reload(read(text, file, is_json, &self.folder)?).map_err(misconfigured)
+        let config = read(text, file, is_json, &self.folder)?;
+        caught(|| self.core.reload(config))?.map_err(misconfigured)
     }
 
     #[pyo3(signature = (kind, name, *, scopes, any_scopes, is_open, tier))]
@@ -601,7 +602,7 @@ impl Gate {
     }
 
     fn after_fork(&self) -> PyResult<()> {
-        self.core.after_fork().map_err(|fault| faulted(&fault))
+        caught(|| self.core.after_fork())?.map_err(|fault| faulted(&fault))
     }
 
     /// Figures for metrics: (name, value).

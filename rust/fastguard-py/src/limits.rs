@@ -5,7 +5,7 @@ use fastguard_core::limits::{ClockSource, SlidingWindow as Core};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyString};
 
-use crate::error::{faulted, misused};
+use crate::error::{caught, faulted, misused};
 use crate::time;
 
 /// Does nothing: what every call across the boundary costs at least. For benches.
@@ -63,10 +63,11 @@ impl SlidingWindow {
                 (tick.ok_or_else(|| misused("`now` is not a time in seconds"))?, ClockSource::Caller)
             }
         };
-        let admission = match key.cast::<PyString>() {
-            Ok(text) => self.core.admit(text.to_str()?.as_bytes(), cost, tick, source),
-            Err(_) => self.core.admit(key.cast::<PyBytes>()?.as_bytes(), cost, tick, source),
+        let key = match key.cast::<PyString>() {
+            Ok(text) => text.to_str()?.as_bytes(),
+            Err(_) => key.cast::<PyBytes>()?.as_bytes(),
         };
+        let admission = caught(|| self.core.admit(key, cost, tick, source))?;
         let admission = admission.map_err(|fault| faulted(&fault))?;
         let (allowed, remaining, retry_after) = (admission.allowed, admission.remaining, admission.retry_after);
         Ok(Admission { allowed, remaining, retry_after })

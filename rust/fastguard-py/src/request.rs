@@ -4,7 +4,7 @@ use fastguard_core::request::{Headers, HttpMethod, ToolRequest as Core};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList, PyTuple};
 
-use crate::error::misused;
+use crate::error::{caught, misused};
 use crate::json;
 
 #[pyclass(frozen, module = "mcp_fastguard")]
@@ -33,8 +33,12 @@ impl ToolRequest {
             found.keep_query(&String::from_utf8_lossy(query));
         }
         let body = body.map(|body| body.as_bytes().into());
-        let core = Core::http(HttpMethod::from_name(method), path, found, body, address(peer)?);
-        Ok(Self { core: if let Some(pem) = certificate { core.with_certificate(pem) } else { core } })
+        let peer = address(peer)?;
+        let core = caught(|| {
+            let core = Core::http(HttpMethod::from_name(method), path, found, body, peer);
+            if let Some(pem) = certificate { core.with_certificate(pem) } else { core }
+        })?;
+        Ok(Self { core })
     }
 
     #[staticmethod]
@@ -47,7 +51,7 @@ impl ToolRequest {
         peer: Option<&str>,
     ) -> PyResult<Self> {
         let arguments = arguments.map(|arguments| json::to_shared_text(arguments)).transpose()?;
-        let core = Core::tool(tool, arguments, token.map(Box::from), session.map(Box::from));
+        let core = caught(|| Core::tool(tool, arguments, token.map(Box::from), session.map(Box::from)))?;
         Ok(Self { core: if peer.is_some() { core.from_peer(address(peer)?) } else { core } })
     }
 
@@ -62,14 +66,15 @@ impl ToolRequest {
     ) -> PyResult<Self> {
         let params = params.map_or_else(|| Ok(b"{}".to_vec()), |params| json::to_text(params))?;
         let id = id.map(json::to_text).transpose()?.map(|text| String::from_utf8_lossy(&text).into_owned().into());
-        let core = Core::message(method, params.into(), id, token.map(Box::from), session.map(Box::from));
+        let (token, session) = (token.map(Box::from), session.map(Box::from));
+        let core = caught(|| Core::message(method, params.into(), id, token, session))?;
         Ok(Self { core })
     }
 
     #[pyo3(signature = (method, params = None))]
-    fn is_message(&self, method: &str, params: Option<&Bound<'_, PyDict>>) -> bool {
+    fn is_message(&self, method: &str, params: Option<&Bound<'_, PyDict>>) -> PyResult<bool> {
         let params = params.map_or_else(|| Ok(b"{}".to_vec()), |params| json::to_text(params));
-        params.is_ok_and(|params| self.core.is_message(method, &params))
+        params.map_or(Ok(false), |params| caught(|| self.core.is_message(method, &params)))
     }
 
     fn asked(&self) -> Option<(String, Option<String>)> {

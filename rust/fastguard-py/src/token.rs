@@ -38,7 +38,7 @@ impl KeySet {
         } else {
             json::to_text(jwks)?
         };
-        let core = jose::KeySet::from_jwks(&text, allow_symmetric).map_err(misused)?;
+        let core = caught(|| jose::KeySet::from_jwks(&text, allow_symmetric))?.map_err(misused)?;
         Ok(Self { core: core.into() })
     }
 
@@ -63,7 +63,8 @@ pub(crate) fn verify_compact<'py>(
     algorithms: Vec<String>,
 ) -> PyResult<(Bound<'py, PyAny>, Bound<'py, PyBytes>)> {
     let algorithms = read_algorithms(&algorithms, true)?;
-    let verified = Released(py).detached(|| jose::verify_compact(compact.as_bytes(), &keys.core, algorithms));
+    let verify = || jose::verify_compact(compact.as_bytes(), &keys.core, algorithms);
+    let verified = caught(|| Released(py).detached(verify))?;
     let (_, payload) = verified.map_err(|denial| denied(&denial, None))?;
     let segment = compact.split('.').next().unwrap_or_default();
     let text = jose::decode_segment(segment.as_bytes()).unwrap_or_default();
