@@ -40,9 +40,9 @@ def environment(**changes):
     return {**os.environ, "PYTHONPATH": os.pathsep.join(paths), **changes}
 
 
-def start(script, config, given=None, *, wrapper=(), options=(), **changes):
-    """Starts it; whoever does ends it."""
-    command = [*wrapper, sys.executable, *options, "-c", PRELUDE + textwrap.dedent(script)]
+def start(script, config, given=None, *, before="", wrapper=(), options=(), **changes):
+    """Starts it; whoever does ends it. `before`: what it does before it imports the package."""
+    command = [*wrapper, sys.executable, *options, "-c", before + PRELUDE + textwrap.dedent(script)]
     process = subprocess.Popen(
         command,
         stdin=subprocess.PIPE,

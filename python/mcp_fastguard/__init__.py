@@ -6,6 +6,10 @@
 
 from __future__ import annotations
 
+from mcp_fastguard import interpreters  # noqa: F401 - before the core is loaded
+
+# isort: split
+
 from mcp_fastguard._fastguard import __version__
 from mcp_fastguard.call import AllowedCall, Call, ToolRequest
 from mcp_fastguard.config import GuardConfig

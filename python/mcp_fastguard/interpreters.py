@@ -1,0 +1,18 @@
+"""Refuses to be imported by any interpreter of a process but the main one: types and locks of the core are the process's.
+
+From Python 3.12 on the compiled module says so itself, and Python refuses it. 3.11 does not know how to ask.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+if sys.version_info < (3, 12):
+    try:
+        _interpreters = importlib.import_module("_xxsubinterpreters")
+    except ImportError:
+        # A Python that was built without it makes no other interpreters by itself.
+        _interpreters = None
+    if _interpreters is not None and _interpreters.get_current() != _interpreters.get_main():
+        raise ImportError("mcp_fastguard does not support loading in subinterpreters")
