@@ -8,11 +8,15 @@ from __future__ import annotations
 import importlib
 import sys
 
-if sys.version_info < (3, 12):
+
+def _is_another() -> bool:
     try:
-        _interpreters = importlib.import_module("_xxsubinterpreters")
+        interpreters = importlib.import_module("_xxsubinterpreters")
     except ImportError:
         # A Python that was built without it makes no other interpreters by itself.
-        _interpreters = None
-    if _interpreters is not None and _interpreters.get_current() != _interpreters.get_main():
-        raise ImportError("mcp_fastguard does not support loading in subinterpreters")
+        return False
+    return bool(interpreters.get_current() != interpreters.get_main())
+
+
+if sys.version_info < (3, 12) and _is_another():
+    raise ImportError("mcp_fastguard does not support loading in subinterpreters")
