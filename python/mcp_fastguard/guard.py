@@ -447,6 +447,9 @@ class Guard:
     def start(self) -> None:
         """Begins to fetch the keys that the configuration does not hold, and to learn what was revoked elsewhere. Called by
         itself at the first need.
+
+        Raises:
+            GuardFault: the system gives no thread or no file (``start_failed``); the next call tries again.
         """
         self._outside.start(self._config)
 
@@ -458,8 +461,8 @@ class Guard:
             self.check = self._first_check  # type: ignore[method-assign]
 
     def _first_check(self, request: ToolRequest, now: float | None = None) -> AllowedCall:
-        self.check = self._gate.check  # type: ignore[method-assign]
         self.start()
+        self.check = self._gate.check  # type: ignore[method-assign]
         return self._gate.check(request, now)
 
     def on_decision(self, listener: Listener) -> None:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
 from typing import TYPE_CHECKING, Any, Final
 
 from mcp_fastguard.errors import GuardFault
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from mcp_fastguard._fastguard import Agreeing, Attested, Gate, Waiting
     from mcp_fastguard.config import GuardConfig
     from mcp_fastguard.keys import Introspector, Watch
@@ -19,6 +23,8 @@ __all__ = ["Outside"]
 
 #: A key set is awaited for this long, in seconds: the fetch's own total deadline.
 KEYS_WAIT: Final = 5.0
+
+logger = logging.getLogger("mcp_fastguard")
 
 
 class Outside:
@@ -64,7 +70,8 @@ class Outside:
         """Asks what other processes must agree on."""
         if self.deployment is None:
             raise GuardFault("internal", "no store is known to ask other processes by")
-        return await self.deployment.agree(agreeing.claims, agreeing.charges)
+        with _having():
+            return await self.deployment.agree(agreeing.claims, agreeing.charges)
 
     @property
     def tells_others(self) -> bool:
@@ -90,10 +97,17 @@ class Outside:
     # --- life -------------------------------------------------------------------------------------
 
     def start(self, config: GuardConfig) -> None:
-        """Begins to fetch keys and to learn what was revoked elsewhere. May come again."""
+        """Begins to fetch keys and to learn what was revoked elsewhere. May come again, and does after it has failed.
+
+        Raises:
+            GuardFault: the system gives no thread or no file (``start_failed``).
+        """
+        if not self.is_closed:
+            with _having():
+                self._start(config)
         self.is_started = True
-        if self.is_closed:
-            return
+
+    def _start(self, config: GuardConfig) -> None:
         if self.feed is None and self._gate.learns_revocations:
             self._learn(config)
         if self.watch is not None:
@@ -111,7 +125,12 @@ class Outside:
         before, self.watch = self.watch, None
         # What is new is there before the old goes, so that it is given the key sets at hand.
         if before is not None or self._gate.learns_revocations:
-            self.start(config)
+            self.is_started = False
+            try:
+                self.start(config)
+            except GuardFault as fault:
+                # The configuration is in force already; the next call tries again.
+                logger.error("%s", fault)  # noqa: TRY400 - the fault says it all
         if feed is not None:
             feed.close()
         if before is not None:
@@ -155,5 +174,16 @@ class Outside:
 
         settings = RevocationSettings.of(config)
         if settings is not None:
-            self.feed = RevocationFeed(settings, self._gate)
-            self.feed.start()
+            feed = RevocationFeed(settings, self._gate)
+            feed.start()
+            self.feed = feed
+
+
+@contextlib.contextmanager
+def _having() -> Iterator[None]:
+    """What the system does not give now, it may give to the next call."""
+    try:
+        yield
+    except (ImportError, MemoryError, OSError, RuntimeError) as error:
+        reason = f"what asks issuers and other processes could not be started: {type(error).__name__}: {error}"
+        raise GuardFault("start_failed", reason) from error

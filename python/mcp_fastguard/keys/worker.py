@@ -38,7 +38,12 @@ class Worker:
         self._feeds: dict[KeySource, Feed] = {}
         self._loop = KeyLoop()
         self._thread = threading.Thread(target=self._run, name="fastguard-keys", daemon=True)
-        self._thread.start()
+        try:
+            self._thread.start()
+        except RuntimeError:
+            # The system gives no thread now.
+            self._loop.close()
+            raise
 
     def submit(self, work: Coroutine[Any, Any, T]) -> concurrent.futures.Future[T]:
         """Runs a coroutine on the loop, from any thread."""

@@ -77,7 +77,12 @@ class RevocationFeed:
 
     def start(self) -> None:
         """Begins to follow, and waits a moment for the first look."""
-        self._thread.start()
+        try:
+            self._thread.start()
+        except RuntimeError:
+            # The system gives no thread now.
+            self._loop.close()
+            raise
         self._known.wait(FIRST_LOOK)
 
     def close(self) -> None:

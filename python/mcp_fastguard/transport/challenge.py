@@ -38,7 +38,7 @@ _MESSAGES: Final = {
 }
 
 #: Faults that pass by themselves; all others are a matter for the operator.
-_PASSING_FAULTS: Final = frozenset({"audit_queue_full", "audit_failed"})
+_PASSING_FAULTS: Final = frozenset({"audit_queue_full", "audit_failed", "start_failed"})
 
 
 def status_of(error: GuardError) -> int:
