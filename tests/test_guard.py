@@ -190,7 +190,7 @@ def test_token_without_id_is_revoked_by_its_digest(guard, issuer):
     assert code(guard, request(token)) == "token_revoked"
 
 
-def test_reload_swaps_whole_or_not_at_all(tmp_path, issuer, config):
+def test_f30_reload_swaps_whole_or_not_at_all(tmp_path, issuer, config):
     import json
 
     from mcp_fastguard import Guard

@@ -104,7 +104,7 @@ def test_file_that_was_replaced_is_read_anew(guard, file, issuer, tmp_path):
     assert code(guard, ask(issuer, sub="bob", iat=old)) == "token_revoked"
 
 
-def test_without_the_file_nothing_passes_once_it_is_too_long_ago(make_guard, tmp_path, issuer, caplog):
+def test_f29_without_the_file_nothing_passes_once_it_is_too_long_ago(make_guard, tmp_path, issuer, caplog):
     file = tmp_path / "revocations.jsonl"
     guard = make_guard(revocations={"file": str(file), "max_staleness": "2s"})
 

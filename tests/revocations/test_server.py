@@ -95,7 +95,7 @@ def on_server(config_file, work):
 
 
 @pytest.mark.usefixtures("begun")
-def test_what_one_process_revokes_is_refused_by_all_within_a_second(make_process, issuer):
+def test_f29_what_one_process_revokes_is_refused_by_all_within_a_second(make_process, issuer):
     one, two = make_process(), make_process()
     request = ask(issuer)
     assert (code(one, request), code(two, request)) == ("allowed", "allowed")
@@ -110,7 +110,7 @@ def test_what_one_process_revokes_is_refused_by_all_within_a_second(make_process
 
 
 @pytest.mark.usefixtures("begun")
-def test_block_holds_everywhere_until_it_is_lifted_anywhere(make_process, issuer):
+def test_f29_block_holds_everywhere_until_it_is_lifted_anywhere(make_process, issuer):
     one, two = make_process(), make_process()
     request = ask(issuer)
     code(two, request)
@@ -122,7 +122,7 @@ def test_block_holds_everywhere_until_it_is_lifted_anywhere(make_process, issuer
 
 
 @pytest.mark.usefixtures("begun")
-def test_process_that_comes_later_knows_what_was_said_before(make_process, issuer):
+def test_f29_process_that_comes_later_knows_what_was_said_before(make_process, issuer):
     request = ask(issuer)
     one = make_process()
     one.revoke(subject="alice")
@@ -159,7 +159,7 @@ def test_commands_say_what_is_wrong(config_file, server, tmp_path):
     assert "has no [revocations]" in command(other, "revoke", "--subject", "alice", status=1)
 
 
-def test_server_without_its_marker_lets_nothing_pass(make_process, config_file, server, issuer, caplog):
+def test_f29_server_without_its_marker_lets_nothing_pass(make_process, config_file, server, issuer, caplog):
     guard = make_process()
     assert code(guard, ask(issuer)) == "revocations_stale"
     assert "run `fastguard revocations init`" in caplog.text
@@ -175,7 +175,7 @@ def test_server_without_its_marker_lets_nothing_pass(make_process, config_file, 
 
 
 @pytest.mark.usefixtures("begun")
-def test_server_that_is_away_for_a_while_is_heard_again(make_process, server, config_file, issuer, tmp_path):
+def test_f29_server_that_is_away_for_a_while_is_heard_again(make_process, server, config_file, issuer, tmp_path):
     server.kill()
     server.start("--appendonly", "yes")
     command(config_file, "revocations", "init")
@@ -198,7 +198,9 @@ def test_server_that_is_away_for_a_while_is_heard_again(make_process, server, co
 
 @pytest.mark.usefixtures("begun")
 @pytest.mark.parametrize("attack", ["added", "changed", "taken out", "other secret"])
-def test_entries_that_nobody_with_the_secret_made_let_nothing_pass(make_process, config_file, issuer, attack, caplog):
+def test_f29_entries_that_nobody_with_the_secret_made_let_nothing_pass(
+    make_process, config_file, issuer, attack, caplog
+):
     guard = make_process()
     assert code(guard, ask(issuer)) == "allowed"
     for name in ("one", "two", "three"):
@@ -234,7 +236,7 @@ def test_entries_that_nobody_with_the_secret_made_let_nothing_pass(make_process,
 
 
 @pytest.mark.usefixtures("begun")
-def test_new_epoch_keeps_what_still_counts_and_running_guards_follow(make_process, config_file, issuer):
+def test_f29_new_epoch_keeps_what_still_counts_and_running_guards_follow(make_process, config_file, issuer):
     guard = make_process()
     guard.revoke(subject="alice")
     guard.block(tool="add")
@@ -282,7 +284,7 @@ def test_stream_that_is_full_says_so(config_file, begun, monkeypatch):
 
 
 @pytest.mark.usefixtures("begun")
-def test_child_process_listens_by_itself(make_process, config_file, issuer):
+def test_f29_child_process_listens_by_itself(make_process, config_file, issuer):
     guard = make_process()
     request = ask(issuer, iat=int(time.time()) - 5)
     assert code(guard, request) == "allowed"
