@@ -140,6 +140,8 @@ def connect(settings: StateSettings) -> Redis:
         # Those who wait for a connection do so within the budget of their call.
         "timeout": None,
         "retry": Retry(NoBackoff(), 0),
+        # redis-py would read its own version from disk for each connection, on the event loop, and tell it to the server.
+        "driver_info": None,
     }
     if settings.user is not None or settings.password_file is not None:
         options["credential_provider"] = _Credentials(settings.user, settings.password_file)
