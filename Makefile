@@ -89,6 +89,7 @@ bench: $(VENV)/.peers
 	$(MAKE) build PROFILE=release
 	$(BIN)/python benches/compare.py
 	$(BIN)/python benches/served.py
+	$(BIN)/python benches/attacks.py
 
 $(VENV)/.peers: requirements/peers.txt $(VENV)/.installed
 	if command -v uv >/dev/null; then uv pip install --quiet --python $(BIN)/python --no-deps --require-hashes --requirement $<; \
@@ -97,6 +98,7 @@ $(VENV)/.peers: requirements/peers.txt $(VENV)/.installed
 
 bench-smoke: build
 	$(BIN)/python benches/compare.py --smoke
+	$(BIN)/python benches/attacks.py --smoke
 
 demo: build
 	$(BIN)/python -m mcp_fastguard.cli demo
