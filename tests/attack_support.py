@@ -42,6 +42,9 @@ def tokens(issuer: Issuer) -> dict[str, str]:
         "of 16 KiB of points": "." * 16_384,
         "with a wrong signature": token(),
         "with a wrong signature, as long as it may be": token(body=filled(12_000)),
+        "with the signature of another token": ".".join(
+            [token().rpartition(".")[0], issuer.token().rpartition(".")[2]]
+        ),
         "with many members": token(body={**claims, **many}),
         "with many scopes": token(body={**claims, "scope": " ".join(f"s:{number}" for number in range(1_000))}),
         "that nests deeply": token(body=json.dumps(claims).encode()[:-1] + b',"deep":' + deep + b"}"),

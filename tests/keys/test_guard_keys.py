@@ -34,7 +34,7 @@ def call(guard, token):
     return asyncio.run(guard.authorize(request))
 
 
-def test_thousand_first_calls_wait_for_one_fetch(guard, issuer, loopback):
+def test_f6_thousand_first_calls_wait_for_one_fetch(guard, issuer, loopback):
     def held(handler):
         loopback.released.wait()
         published(issuer)(handler)

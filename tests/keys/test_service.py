@@ -103,7 +103,7 @@ def test_set_that_is_due_is_fetched_without_being_asked_for(make_service, told):
 
 
 @pytest.mark.parametrize("run", [asyncio.run, "uvloop"], ids=["asyncio", "uvloop"])
-def test_thousand_unknown_keys_at_once_cause_one_fetch(service, told, run):
+def test_f6_thousand_unknown_keys_at_once_cause_one_fetch(service, told, run):
     if run == "uvloop":
         run = pytest.importorskip("uvloop").run
     watch = with_set(service, told, sink := Sink())
