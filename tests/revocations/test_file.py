@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
 import time
+import warnings
 
 import pytest
 
 from mcp_fastguard import Guard
 from mcp_fastguard.errors import Denied, GuardConfigError
 from mcp_fastguard.revocations import Entry, EntryError
-from mcp_fastguard.revocations.file import append
+from mcp_fastguard.revocations.file import EntryFile, append
 from revocation_support import SOON, ask, becomes, code
 from support import ISSUER, RESOURCE, records
 
@@ -214,3 +216,32 @@ def test_listener_or_a_reload_keeps_no_guard_from_learning(make_guard, file, iss
     guard.on_decision(lambda _: None)
 
     assert code(guard, ask(issuer)) == "allowed"
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+def test_f18_fork_waits_for_a_step_of_the_thread_so_that_no_lock_is_copied_held(make_guard, file, issuer, monkeypatch):
+    lock, is_held = threading.Lock(), threading.Event()
+    look = EntryFile.look
+
+    def slow(self):
+        # As an import or the reading of certificates does: all in one step, and not at once.
+        with lock:
+            is_held.set()
+            threading.Event().wait(0.2)
+        look(self)
+
+    guard = make_guard(revocations={"file": str(file)})
+    assert code(guard, ask(issuer)) == "allowed"
+    monkeypatch.setattr(EntryFile, "look", slow)
+    assert is_held.wait(10)
+    with warnings.catch_warnings():
+        # From 3.12 every fork of a process with threads warns, which is what is tested here.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        child = os.fork()
+    if child == 0:
+        os._exit(0 if lock.acquire(timeout=5) else 1)
+    _, status = os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(status) == 0
+    request = ask(issuer)
+    append(file, Entry.revoke(subject="alice", issuer=ISSUER))
+    assert becomes("token_revoked", guard, request)

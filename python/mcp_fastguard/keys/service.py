@@ -15,6 +15,7 @@ from mcp_fastguard.keys.feed import Figures, KeySink, Pace
 from mcp_fastguard.keys.fetch import fetch_keys
 from mcp_fastguard.keys.source import KeySource
 from mcp_fastguard.keys.worker import Worker
+from mcp_fastguard.parking import park_at_forks
 
 if TYPE_CHECKING:
     import concurrent.futures
@@ -53,6 +54,7 @@ class KeyService:
         self._worker: Worker | None = None
         self._is_closed = False
         _services.add(self)
+        park_at_forks(self)
 
     def watch(self, sources: Iterable[KeySource | tuple[Any, ...]], sink: KeySink) -> Watch:
         """Begins to fetch the sources in the background, for a sink that is held weakly.
@@ -197,8 +199,6 @@ def _status(figures: Figures, now: float) -> dict[str, Any]:
 
 
 _inherited: list[Worker] = []
-#: By the thread that forks, for several may at once.
-_parked: dict[int, list[Callable[[], None]]] = {}
 _services: weakref.WeakSet[KeyService] = weakref.WeakSet()
 _service = KeyService()
 
@@ -208,18 +208,7 @@ def key_service() -> KeyService:
     return _service
 
 
-def _park() -> None:
-    releases = [service.park() for service in tuple(_services)]
-    _parked[threading.get_ident()] = [release for release in releases if release is not None]
-
-
-def _resume() -> None:
-    for release in _parked.pop(threading.get_ident(), ()):
-        release()
-
-
 def _forget_parent() -> None:
-    _parked.clear()
     for service in tuple(_services):
         service.forget_parent()
 
@@ -232,4 +221,4 @@ def _close_all() -> None:
 # A thread that the end of the interpreter stops inside the core would unwind through it, and abort the process.
 atexit.register(_close_all)
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_park, after_in_parent=_resume, after_in_child=_forget_parent)
+    os.register_at_fork(after_in_child=_forget_parent)

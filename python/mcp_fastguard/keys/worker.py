@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import threading
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from mcp_fastguard.keys.feed import Feed, Figures, KeySink, Pace
 from mcp_fastguard.keys.loop import KeyLoop
+from mcp_fastguard.parking import park
 
 if TYPE_CHECKING:
     import concurrent.futures
@@ -21,9 +21,6 @@ if TYPE_CHECKING:
 __all__ = ["Worker"]
 
 T = TypeVar("T")
-
-#: Seconds that a fork waits at most. The longest step of a fetch reads the system's certificates, in 70 ms.
-PARK_WITHIN: Final = 1.0
 
 
 class Worker:
@@ -62,24 +59,8 @@ class Worker:
             self._thread.join(timeout)
 
     def park(self) -> Callable[[], None]:
-        """Holds the thread between two steps of its work, till the function that it gives is called.
-
-        A fork copies locks as they are. Within a step the thread may hold those of imports, of OpenSSL or of a gate, and no
-        thread of the child would ever release them.
-        """
-        is_parked, is_over = threading.Event(), threading.Event()
-
-        def wait() -> None:
-            is_parked.set()
-            # Bounded, so that no lost call ends the fetching for good.
-            is_over.wait(10 * PARK_WITHIN)
-
-        if self._thread is not threading.current_thread():
-            # A loop that was closed has no steps left.
-            with contextlib.suppress(RuntimeError):
-                self._loop.call_soon_threadsafe(wait)
-                is_parked.wait(PARK_WITHIN)
-        return is_over.set
+        """Holds the thread between two steps of its work, till the function that it gives is called."""
+        return park(self._loop, self._thread)
 
     async def seat(self, source: KeySource, watch: object, sink: weakref.ref[KeySink]) -> None:
         """Has a sink fed from a source."""

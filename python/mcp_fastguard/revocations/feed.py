@@ -10,10 +10,11 @@ import time
 from typing import TYPE_CHECKING, Any, Final
 
 from mcp_fastguard.errors import GuardFault
+from mcp_fastguard.parking import park, park_at_forks
 from mcp_fastguard.revocations.file import EntryFile
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
+    from collections.abc import Callable, Coroutine
 
     from mcp_fastguard._fastguard import Gate
     from mcp_fastguard.revocations.entry import Entry
@@ -83,7 +84,12 @@ class RevocationFeed:
             # The system gives no thread now.
             self._loop.close()
             raise
+        park_at_forks(self)
         self._known.wait(FIRST_LOOK)
+
+    def park(self) -> Callable[[], None] | None:
+        """Before a fork: holds the thread, till the function that it gives is called."""
+        return park(self._loop, self._thread) if self._thread.is_alive() else None
 
     def close(self) -> None:
         """Ends it."""
