@@ -1,7 +1,7 @@
 """Holds the threads of this package while their process forks.
 
-A fork copies locks as they are. Within a step a thread may hold those of imports, of OpenSSL or of a gate, and no thread of the child
-would ever release them.
+A fork copies locks as they are. Within a step a thread may hold those of imports, of OpenSSL or of a gate, and no thread of the
+child would ever release them.
 """
 
 from __future__ import annotations

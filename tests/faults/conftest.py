@@ -5,6 +5,16 @@ from __future__ import annotations
 import pytest
 
 from keys_support import Loopback
+from shared_limits_support import Server
+
+
+@pytest.fixture
+def own_server(tmp_path):
+    """A store that the test may break. Of one kind: what is tested here is this side of it, and one is as silent as the other."""
+    server = Server("valkey", tmp_path)
+    server.start()
+    yield server
+    server.kill()
 
 
 @pytest.fixture

@@ -19,9 +19,6 @@ from mcp_fastguard._fastguard import verify_log
 from servers_support import free_port, started
 from transport_support import headers, message
 
-# The one kind of store is as silent as the other.
-pytestmark = pytest.mark.parametrize("own_server", ["valkey"], indirect=True)
-
 #: What the requirements give a shutdown, and what a loaded machine may add before it is even seen.
 WITHIN, LOADED = 2.0, 3.0
 

@@ -10,9 +10,6 @@ import process_support
 from keys_support import PATIENCE
 from support import Issuer
 
-# The one kind of store is as silent as the other.
-pytestmark = pytest.mark.parametrize("own_server", ["valkey"], indirect=True)
-
 #: What a call of the system that waits is announced as (PEP 578). A socket that does not wait may connect.
 WATCHED = """
 import socket
