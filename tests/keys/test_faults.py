@@ -60,10 +60,12 @@ def status(guard):
 
 def refreshed(guard):
     """Has the keys fetched anew, and waits for the end of that."""
+    # From before, so that a fetch which has ended by now is not followed by another one.
+    began = time.monotonic()
     guard.refresh_keys()
     (source,) = guard._outside.watch.sources
     worker = guard._outside.watch.worker
-    worker.submit(worker.join(source, time.monotonic())).result(PATIENCE)
+    worker.submit(worker.join(source, began)).result(PATIENCE)
     return status(guard)
 
 
