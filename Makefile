@@ -106,6 +106,7 @@ demo: build
 # Without `--clean`, which would take the tools of `make interop-tools` away too: both keep theirs in .cache.
 docs: $(VENV)/.installed
 	$(BIN)/python .ci/reference.py
+	$(BIN)/python .ci/records.py
 	$(BIN)/python .ci/picture.py
 	rm -rf site
 	$(BIN)/zensical build --strict

@@ -111,6 +111,10 @@ def test_reference_is_what_the_code_says() -> None:
     assert not re.findall(r"^\| `\w+` \| .* \|  \|$", page, re.MULTILINE)
 
 
+def test_page_of_the_records_is_what_the_schema_says() -> None:
+    assert (DOCS / "audit-records.md").read_text(encoding="utf-8") == made_by("records").page(), "run make docs"
+
+
 def test_picture_shows_the_rooms_in_their_order() -> None:
     drawn = made_by("picture")
     assert (DOCS / "path.svg").read_text(encoding="utf-8") == drawn.picture(), "run make docs"

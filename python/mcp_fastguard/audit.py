@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
 import weakref
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from mcp_fastguard.guard import Guard
 
-__all__ = ["Summary", "keep_through_fork", "summary"]
+__all__ = ["Summary", "keep_through_fork", "record_schema", "summary"]
 
 _guards: weakref.WeakSet[Guard] = weakref.WeakSet()
 
@@ -51,6 +53,12 @@ def _size(block: Any) -> int:
         if isinstance(value, str):
             return len(value) if value.isascii() else len(value.encode())
     return 0
+
+
+def record_schema() -> dict[str, Any]:
+    """The JSON Schema (draft 2020-12) of every record of the log."""
+    schema: dict[str, Any] = json.loads(Path(__file__).with_name("audit.schema.json").read_text(encoding="utf-8"))
+    return schema
 
 
 def keep_through_fork(guard: Guard) -> None:

@@ -589,6 +589,7 @@ class Gate:
         rows: int | None = None,
         bytes: int | None = None,
         items: int | None = None,
+        summary_failed: bool = False,
     ) -> None: ...
     def revoke(
         self,

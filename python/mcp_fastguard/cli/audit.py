@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from mcp_fastguard._fastguard import check_proof, prove_record, verify_log
+from mcp_fastguard.audit import record_schema
 from mcp_fastguard.cli.records import logs, records_of, table_of
 from mcp_fastguard.cli.said import console, errors, fail
 
@@ -124,3 +126,9 @@ def audit_check_proof(
         raise fail(f"{proof}: {error}") from error
     errors.print(f"record {number} of {size} in {origin}:", markup=False, highlight=False, soft_wrap=True)
     print(line.decode())
+
+
+@audit_app.command("schema")
+def audit_schema() -> None:
+    """Prints the JSON Schema of the records, draft 2020-12."""
+    print(json.dumps(record_schema(), indent=2, ensure_ascii=False))

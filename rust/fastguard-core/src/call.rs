@@ -3,5 +3,5 @@
 pub use crate::binding::BoundToken;
 pub use crate::limits::AdmittedCall;
 pub use crate::policy::AllowedCall;
-pub use crate::request::{Received, Target, ToolRequest};
+pub use crate::request::{Received, Target, ToolRequest, Trace};
 pub use crate::token::{Caller, VerifiedToken};

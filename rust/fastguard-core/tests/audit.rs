@@ -38,6 +38,7 @@ fn decision(id: u64) -> Event {
         target: Some("run_query".into()),
         session: None,
         request_id: Some("1".into()),
+        trace: None,
         rule: Some("tools.run_query".into()),
         tier: "auto",
         log_arguments: [].into(),

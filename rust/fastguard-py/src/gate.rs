@@ -355,7 +355,7 @@ impl Gate {
         caught(|| self.core.may_see(kind, name, &token.core))
     }
 
-    #[pyo3(signature = (call, *, status, duration, error = None, rows = None, bytes = None, items = None))]
+    #[pyo3(signature = (call, *, status, duration, error = None, rows = None, bytes = None, items = None, summary_failed = false))]
     #[expect(clippy::too_many_arguments, reason = "all but the call are fields of the record by keyword")]
     #[expect(clippy::needless_pass_by_value, reason = "PyO3 extracts by value")]
     fn finish(
@@ -367,9 +367,11 @@ impl Gate {
         rows: Option<u64>,
         bytes: Option<u64>,
         items: Option<u64>,
+        summary_failed: bool,
     ) -> PyResult<()> {
         let duration = Duration::try_from_secs_f64(duration).map_err(misused)?;
-        let outcome = Outcome { status: status.into(), error: error.map(Box::from), duration, rows, bytes, items };
+        let error = error.map(Box::from);
+        let outcome = Outcome { status: status.into(), error, duration, rows, bytes, items, summary_failed };
         let finished = caught(|| match &call {
             Proof::Allowed(call) => self.core.finish(&call.get().core, outcome, time::wall()),
             Proof::Observed(call) => self.core.finish_observed(&call.get().core, outcome, time::wall()),

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::inputs::Digested;
-use crate::call::Caller;
+use crate::call::{Caller, Trace};
 use crate::clock::UnixTime;
 use crate::denial::{Denial, Fault, Room};
 
@@ -66,6 +66,8 @@ pub struct Decision {
     pub session: Option<Box<str>>,
     /// The JSON-RPC id, as its JSON text.
     pub request_id: Option<Box<str>>,
+    /// The trace that the request belongs to.
+    pub trace: Option<Trace>,
     /// The rule that decided.
     pub rule: Option<Arc<str>>,
     /// The rule's tier.
@@ -242,6 +244,8 @@ pub struct Ending {
     pub bytes: Option<u64>,
     /// Content items of the result.
     pub items: Option<u64>,
+    /// Whether the tool's own summary of its result failed.
+    pub summary_failed: bool,
     /// As in the decision.
     pub kind: &'static str,
     /// As in the decision.

@@ -48,6 +48,10 @@ impl Scribe {
             object.text("peer", &peer.to_string());
         }
         object.text_if("request_id", decision.request_id.as_deref());
+        if let Some(trace) = decision.trace {
+            object.hex("trace_id", &trace.id);
+            object.hex("parent_span_id", &trace.parent);
+        }
         self.inputs.write(&decision.arguments, &decision.log_arguments, object);
         write_outcome(&decision.result, object);
         object.flag("enforced", decision.enforced);
@@ -89,6 +93,9 @@ impl Scribe {
         summary.number_if("items", ending.items);
         summary.close();
         object.number_if("output_size_bytes", ending.bytes);
+        if ending.summary_failed {
+            object.flag("summary_failed", true);
+        }
     }
 }
 

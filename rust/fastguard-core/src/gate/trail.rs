@@ -102,6 +102,7 @@ impl Trail {
             enforced: self.is_enforced,
             // What an unverified caller sent is not kept: it would let strangers write what they like into the log.
             arguments: if self.caller.is_some() { arguments(request) } else { Arguments::None },
+            trace: if self.caller.is_some() { request.trace() } else { None },
             caller: self.caller,
             peer: self.peer,
             kind: target.map_or("http", |target| target.kind().name()),
@@ -153,6 +154,8 @@ pub struct Outcome {
     pub bytes: Option<u64>,
     /// Content items of the result.
     pub items: Option<u64>,
+    /// Whether the tool's own summary of its result failed.
+    pub summary_failed: bool,
 }
 
 /// The record of an ending.
@@ -173,6 +176,7 @@ pub(super) fn ended(
         rows: outcome.rows,
         bytes: outcome.bytes,
         items: outcome.items,
+        summary_failed: outcome.summary_failed,
         kind: target.kind().name(),
         method: target.shared_method(),
         target: target.shared_name(),

@@ -1,6 +1,7 @@
 //! The few headers that decide something, kept apart from all others.
 
 use super::fields::Fields;
+use super::trace::Trace;
 use crate::bounds::{MAX_HEADERS, MAX_TOKEN_BYTES};
 use crate::config::CertificateSource;
 use crate::denial::Denial;
@@ -32,6 +33,8 @@ pub enum Header {
     SignatureInput,
     /// By custom of nginx: the client's certificate.
     SslClientCert,
+    /// W3C Trace Context. It decides nothing, and is recorded.
+    Traceparent,
     /// Of Envoy: the client's certificate.
     XForwardedClientCert,
     /// By custom: the addresses that a request passed.
@@ -39,7 +42,7 @@ pub enum Header {
 }
 
 impl Header {
-    const ALL: [Self; 14] = [
+    const ALL: [Self; 15] = [
         Self::Authorization,
         Self::ClientCert,
         Self::ClientCertChain,
@@ -52,6 +55,7 @@ impl Header {
         Self::SessionId,
         Self::SignatureInput,
         Self::SslClientCert,
+        Self::Traceparent,
         Self::XForwardedClientCert,
         Self::XForwardedFor,
     ];
@@ -75,6 +79,7 @@ impl Header {
             Self::SessionId => "mcp-session-id",
             Self::SignatureInput => "signature-input",
             Self::SslClientCert => "ssl-client-cert",
+            Self::Traceparent => "traceparent",
             Self::XForwardedClientCert => "x-forwarded-client-cert",
             Self::XForwardedFor => "x-forwarded-for",
         }
@@ -102,6 +107,7 @@ impl Header {
             10 => Self::McpMethod,
             13 => Self::Authorization,
             14 => Self::SessionId,
+            11 if matches!(name.first(), Some(b't' | b'T')) => Self::Traceparent,
             11 => Self::ClientCert,
             15 if matches!(name.get(1), Some(b's' | b'S')) => Self::SslClientCert,
             15 if matches!(name.get(1), Some(b'i' | b'I')) => Self::SignatureInput,
@@ -227,7 +233,8 @@ impl Headers {
         for header in Header::ALL {
             // What proxies add is read only when a declared one sent it. The room of bindings refuses a second proof, with the
             // challenge that RFC 9449 §7.1 wants, and a second certificate; signatures may come in several lines (RFC 9421 §4.1).
-            if header.is_of_proxies() || matches!(header, Header::Dpop | Header::SignatureInput) {
+            // A trace that comes twice is none.
+            if header.is_of_proxies() || matches!(header, Header::Dpop | Header::SignatureInput | Header::Traceparent) {
                 continue;
             }
             if self.is_repeated(header) {
@@ -286,6 +293,12 @@ impl Headers {
             Ok(Some(value)) => CertificateHeader::One(source, value),
             Err(_) => CertificateHeader::Unreadable,
         }
+    }
+
+    /// The trace that the request belongs to, where it names one that can be read.
+    pub(super) fn trace(&self) -> Option<Trace> {
+        let text = self.text(Header::Traceparent).ok().flatten().filter(|_| !self.is_repeated(Header::Traceparent))?;
+        Trace::parse(text)
     }
 
     /// The scheme and the token68 of `Authorization` (RFC 9110 §11.4): one space between, nothing after.

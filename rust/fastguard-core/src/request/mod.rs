@@ -8,6 +8,7 @@ mod fields;
 mod forwarded;
 mod headers;
 mod target;
+mod trace;
 
 use std::borrow::Cow;
 use std::net::IpAddr;
@@ -21,6 +22,7 @@ use crate::jose::Algorithm;
 pub use fields::Fields;
 pub use headers::{CertificateHeader, Header, Headers, ProofHeader, Scheme};
 pub use target::{Kind, Target};
+pub use trace::Trace;
 
 /// One request, as it came: raw HTTP in wire order, or a message that an SDK has parsed.
 #[derive(Debug)]
@@ -91,6 +93,14 @@ pub enum Payload<'a> {
 }
 
 impl ToolRequest {
+    /// The trace that the request belongs to, by its header.
+    pub(crate) fn trace(&self) -> Option<Trace> {
+        match &self.source {
+            Source::Http { headers, .. } => headers.trace(),
+            _ => None,
+        }
+    }
+
     /// A raw HTTP request. `body: None` means unseen, and fails closed where the body decides.
     pub fn http(
         method: HttpMethod,
