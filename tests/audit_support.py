@@ -29,6 +29,23 @@ def lines_of(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for file in files for line in file.read_text(encoding="utf-8").splitlines()]
 
 
+def configuration(issuer: Issuer, path: Path) -> dict[str, Any]:
+    """The tables that `rules` adds to; the fixture of the same shape lives for one test alone."""
+    return {
+        "version": 1,
+        "resource": {"url": RESOURCE},
+        "issuers": [{"issuer": ISSUER, "jwks": issuer.jwks, "algorithms": ["ES256"]}],
+        "tools": {
+            "run_query": {"scopes": ["warehouse:query:read"], "log_arguments": ["sql"]},
+            "add": {"open": True},
+            "secret": {"scopes": ["secret:use"]},
+            "never": {"tier": "block"},
+            "ask": {"open": True, "tier": "approve"},
+        },
+        "audit": {"path": str(path)},
+    }
+
+
 def rules(config: dict[str, Any]) -> dict[str, Any]:
     """A configuration in which every room can refuse, and every member of a record has a value."""
     day = (datetime.now(UTC) + timedelta(days=30)).date().isoformat()

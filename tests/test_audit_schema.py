@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from jsonschema import Draft202012Validator
 
-from audit_support import SPAN, TRACE, broad_run, lines_of
+from audit_support import SPAN, TRACE, broad_run, configuration, lines_of
 from mcp_fastguard.audit import record_schema
 
 SCHEMA = record_schema()
@@ -29,21 +29,7 @@ UNWRITTEN = {
 
 @pytest.fixture(scope="module")
 def written(issuer, tmp_path_factory) -> list[dict[str, Any]]:
-    from support import ISSUER, RESOURCE
-
-    config = {
-        "version": 1,
-        "resource": {"url": RESOURCE},
-        "issuers": [{"issuer": ISSUER, "jwks": issuer.jwks, "algorithms": ["ES256"]}],
-        "tools": {
-            "run_query": {"scopes": ["warehouse:query:read"], "log_arguments": ["sql"]},
-            "add": {"open": True},
-            "secret": {"scopes": ["secret:use"]},
-            "never": {"tier": "block"},
-            "ask": {"open": True, "tier": "approve"},
-        },
-        "audit": {"path": str(tmp_path_factory.mktemp("written") / "audit")},
-    }
+    config = configuration(issuer, tmp_path_factory.mktemp("written") / "audit")
     return lines_of(broad_run(config, issuer))
 
 

@@ -31,6 +31,7 @@ __all__ = [
     "prove_growth",
     "prove_record",
     "revocation_settings",
+    "ship_settings",
     "verify_compact",
     "verify_log",
 ]
@@ -675,6 +676,24 @@ class Gate:
     def statistics(self) -> list[tuple[str, int]]: ...
 
 def config_json_schema() -> str: ...
+def ship_settings(
+    text: str, *, folder: str | Path, file: str | None = None, is_json: bool = False
+) -> (
+    tuple[
+        Path,
+        list[
+            tuple[
+                tuple[str, str, str],
+                tuple[str | None, bool],
+                tuple[Path | None, Path | None, Path | None, Path | None],
+                Path | None,
+                tuple[str | None, str, str | None],
+                tuple[str, float | None],
+            ]
+        ],
+    ]
+    | None
+): ...
 def revocation_settings(
     text: str, *, folder: str | Path, file: str | None = None, is_json: bool = False
 ) -> (

@@ -12,10 +12,12 @@ from mcp_fastguard._fastguard import check_proof, prove_record, verify_log
 from mcp_fastguard.audit import record_schema
 from mcp_fastguard.cli.records import logs, records_of, table_of
 from mcp_fastguard.cli.said import console, errors, fail
+from mcp_fastguard.cli.shipping import ship
 
 __all__ = ["audit_app"]
 
 audit_app = typer.Typer(no_args_is_help=True, help="Looks at audit logs.")
+audit_app.command("ship")(ship)
 
 LogsArgument = Annotated[Path, typer.Argument(help="The folder of the logs, or one log.")]
 KeyOption = Annotated[

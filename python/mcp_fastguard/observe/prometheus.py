@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
+import time
 import weakref
 from bisect import bisect_left
 from typing import TYPE_CHECKING, Final, NamedTuple
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
     from mcp_fastguard.listeners import Timing
 
 __all__ = ["BUCKETS", "FAMILIES", "Family", "GuardCollector"]
+
+logger = logging.getLogger("mcp_fastguard")
 
 #: Upper bounds of the buckets, in seconds: a decision from the cache takes a few microseconds, a signature tens of them, and
 #: what takes longer than a millisecond waits for a processor.
@@ -81,12 +85,28 @@ FAMILIES: Final = {
     "fastguard_audit_unverified_counted": Family(
         "counter", (), "Refusals before a token was verified that were counted instead of written."
     ),
+    "fastguard_ship_waiting_bytes": Family("gauge", ("place",), "Bytes of audit logs that a place does not have yet."),
+    "fastguard_ship_lag_seconds": Family(
+        "gauge", ("place",), "Age of the oldest record that a place does not have yet."
+    ),
+    "fastguard_ship_failures": Family("gauge", ("place",), "Batches to a place that failed in a row."),
+    "fastguard_ship_shipped": Family("counter", ("place",), "Records and checkpoints that a place has taken."),
+    "fastguard_ship_rejected": Family("counter", ("place",), "Of those, the ones that it could not use."),
     "fastguard_keys_age_seconds": Family("gauge", ("issuer",), "Age of the key set at hand."),
     "fastguard_keys_failures": Family("gauge", ("issuer",), "Fetches of the key set that failed in a row."),
     "fastguard_keys_fetches": Family("counter", ("issuer",), "Fetches of the key set that ended."),
     "fastguard_keys_misses": Family("counter", ("issuer",), "Tokens refused because their key was not there."),
     "fastguard_keys_stale_seconds": Family("gauge", ("issuer",), "Since when the key set should have been replaced."),
 }
+
+#: In the order of `Lag`.
+_SHIPPED: Final = (
+    "fastguard_ship_waiting_bytes",
+    "fastguard_ship_lag_seconds",
+    "fastguard_ship_shipped",
+    "fastguard_ship_rejected",
+    "fastguard_ship_failures",
+)
 
 #: Figure of the gate -> metric.
 _FIGURES: Final = {
@@ -201,6 +221,7 @@ class GuardCollector(Collector):
                 if figures.get(figure) is not None:
                     _add(families[name], [issuer], figures[figure])
         self._add_shared(families)
+        self._add_shipped(families)
         return iter(families.values())
 
     def _add_shared(self, families: dict[str, Metric]) -> None:
@@ -211,6 +232,26 @@ class GuardCollector(Collector):
             _add(families["fastguard_revocations_heard_age_seconds"], [source], age)
         _add(families["fastguard_shared_calls"], [], shared["asked"])
         _add(families["fastguard_shared_wait_seconds"], [], shared["seconds"])
+
+    def _add_shipped(self, families: dict[str, Metric]) -> None:
+        """By what is on disk, so that a shipper that does not run shows as well."""
+        config = self._guard.config
+        audit = config.tables.get("audit", {})
+        if not audit.get("ship") or not audit.get("enabled", True):
+            return
+        from mcp_fastguard.shipping import ShipError  # noqa: PLC0415 - only where something is shipped
+        from mcp_fastguard.shipping.lag import lag_of  # noqa: PLC0415
+
+        base, now = config.folder / audit.get("path", "audit"), time.time()
+        for place in audit["ship"]:
+            name = place.get("name", place["sink"])
+            try:
+                lag = lag_of(base, name, now)
+            except (ShipError, OSError) as error:
+                logger.warning("how far %s is behind is not known: %s", name, error)
+                continue
+            for metric, value in zip(_SHIPPED, lag, strict=True):
+                _add(families[metric], [name], value)
 
 
 def _families() -> dict[str, Metric]:

@@ -1,6 +1,6 @@
 use std::path::{Path, PathBuf};
 
-use fastguard_core::config::{Config, ConfigError};
+use fastguard_core::config::{Config, ConfigError, Ship};
 use fastguard_core::jose::Mac;
 use pyo3::prelude::*;
 
@@ -48,6 +48,53 @@ pub(crate) fn revocation_settings(
     let path = table.file.as_ref().map(|name| folder.join(name));
     let staleness = table.max_staleness.get().as_secs_f64();
     Ok(Some((path, table.shared, staleness, key, state_fields(&config, &folder))))
+}
+
+/// What Python's `ShipSettings` is made of, in its order.
+type ShipFields = (
+    (String, &'static str, &'static str),
+    (Option<String>, bool),
+    (Option<PathBuf>, Option<PathBuf>, Option<PathBuf>, Option<PathBuf>),
+    Option<PathBuf>,
+    (Option<String>, String, Option<String>),
+    (&'static str, Option<f64>),
+);
+
+/// What `[[audit.ship]]` of a configuration says, and the folder of the logs; none where no log is kept.
+#[pyfunction]
+#[pyo3(signature = (text, *, folder, file = None, is_json = false))]
+#[expect(clippy::needless_pass_by_value, reason = "PyO3 extracts by value")]
+pub(crate) fn ship_settings(
+    text: &str,
+    folder: PathBuf,
+    file: Option<&str>,
+    is_json: bool,
+) -> PyResult<Option<(PathBuf, Vec<ShipFields>)>> {
+    // Files of secrets that other keys name are none of its business: a shipper may run as somebody else.
+    let config = if is_json { Config::from_json(text) } else { Config::from_toml(text, file) };
+    let audit = config.map_err(misconfigured)?.audit;
+    if !audit.enabled {
+        return Ok(None);
+    }
+    for (index, ship) in audit.ship.iter().enumerate() {
+        for (key, name) in ship.files() {
+            let at = || format!("audit.ship[{index}].{key}");
+            std::fs::File::open(folder.join(name))
+                .map_err(|error| misconfigured(ConfigError::at(at(), format!("`{name}`: {error}"))))?;
+        }
+    }
+    let path = |name: &Option<String>| name.as_ref().map(|name| folder.join(name));
+    let fields = |ship: &Ship| {
+        (
+            (ship.own_name().to_owned(), ship.sink.name(), ship.format.name()),
+            (ship.url.clone(), ship.allow_http_loopback),
+            (path(&ship.ca_file), path(&ship.client_certificate), path(&ship.client_key), path(&ship.bearer_file)),
+            path(&ship.path),
+            (ship.bucket.clone(), ship.prefix.clone().unwrap_or_default(), ship.region.clone()),
+            (ship.object_lock.unwrap_or_default().name(), ship.retention.map(|span| span.get().as_secs_f64())),
+        )
+    };
+    Ok(Some((folder.join(&audit.path), audit.ship.iter().map(fields).collect())))
 }
 
 /// What Python's `StateSettings` is made of, in its order.

@@ -30,7 +30,7 @@ mod _fastguard {
     #[pymodule_export]
     use super::call::{AllowedCall, ObservedCall};
     #[pymodule_export]
-    use super::config::{config_json_schema, config_warnings, revocation_settings};
+    use super::config::{config_json_schema, config_warnings, revocation_settings, ship_settings};
     #[cfg(debug_assertions)]
     #[pymodule_export]
     use super::error::provoked::panic_next;

@@ -5,6 +5,7 @@ mod dpop;
 mod issuers;
 mod limits;
 mod rules;
+mod ship;
 mod signatures;
 mod state;
 mod url;
@@ -51,6 +52,7 @@ pub(super) fn check(config: &Config) -> Result<(), ConfigError> {
     limits::check(config, &mut findings);
     state::check(config, &mut findings);
     check_audit(config, &mut findings);
+    ship::check(config, &mut findings);
     if config.tokens.leeway.get() > Duration::from_secs(300) {
         findings.add("tokens.leeway", "at most 5m: more is no tolerance for clocks");
     }

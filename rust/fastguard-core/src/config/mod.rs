@@ -11,6 +11,7 @@ mod read;
 mod revocations;
 mod schema;
 mod secret;
+mod ship;
 mod signatures;
 mod state;
 mod values;
@@ -28,6 +29,7 @@ pub use schema::{
     Tokens,
 };
 pub use secret::Secret;
+pub use ship::{ObjectLock, Ship, ShipFormat, Sink};
 pub use signatures::{SignatureMode, Signatures, SigningClient};
 pub use state::State;
 pub use values::{Date, Network, Quota, Required, Span};

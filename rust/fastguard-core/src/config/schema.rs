@@ -10,6 +10,7 @@ use super::dpop::Dpop;
 use super::error::ConfigError;
 use super::limits::Limits;
 use super::revocations::Revocations;
+use super::ship::Ship;
 use super::signatures::Signatures;
 use super::state::State;
 use super::values::{Date, Network, Quota, Required, Span};
@@ -394,6 +395,9 @@ pub struct Audit {
     pub origin: String,
     /// The file of the key that signs checkpoints, relative to this file. Default: checkpoint.key in `path`.
     pub key_file: Option<String>,
+    /// Places that `fastguard audit ship` copies records and checkpoints to.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub ship: Vec<Ship>,
 }
 
 impl Issuer {
@@ -441,6 +445,7 @@ impl Default for Audit {
             checkpoint_interval: Span::from_millis(10_000),
             origin: "mcp-fastguard/audit".to_owned(),
             key_file: None,
+            ship: Vec::new(),
         }
     }
 }
