@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import weakref
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
     from mcp_fastguard.guard import Guard
 
+    #: What a tool says of its own result: ``rows``, ``bytes``, ``items``, or some of them.
+    ResultSummary = Callable[[Any], Mapping[str, int]]
+
 __all__ = ["Summary", "keep_through_fork", "record_schema", "summary"]
+
+logger = logging.getLogger("mcp_fastguard")
 
 _guards: weakref.WeakSet[Guard] = weakref.WeakSet()
 
@@ -22,10 +30,36 @@ class Summary(NamedTuple):
     items: int | None = None
     bytes: int | None = None
     is_error: bool = False
+    rows: int | None = None
+    #: The tool's own summary failed; what stands here is the default one.
+    has_failed: bool = False
 
 
-def summary(result: Any) -> Summary:
-    """Sums up the result of a tool, prompt or resource: the wire's dict, or an object with ``content``."""
+def summary(result: Any, own: ResultSummary | None = None, name: str = "") -> Summary:
+    """Sums up the result of a tool, prompt or resource: the wire's dict, or an object with ``content``.
+
+    Args:
+        result: what came out.
+        own: the tool's own summary of it, whose counts come before the default ones.
+        name: the tool's name, for messages.
+    """
+    found = _default(result)
+    if own is None or found.is_error:
+        return found
+    try:
+        counts = _counts(own(result))
+    except Exception as error:  # noqa: BLE001 - a summary never changes what a call gives
+        # Its class alone: the text may hold data of the result.
+        logger.error("the summary of %r failed: %s", name, type(error).__name__)  # noqa: TRY400 - so would its traceback
+        return found._replace(has_failed=True)
+    return found._replace(
+        rows=counts.get("rows", found.rows),
+        bytes=counts.get("bytes", found.bytes),
+        items=counts.get("items", found.items),
+    )
+
+
+def _default(result: Any) -> Summary:
     if result is None:
         return Summary()
     members = result if isinstance(result, dict) else _Attributes(result)
@@ -33,7 +67,36 @@ def summary(result: Any) -> Summary:
     is_error = bool(members.get("isError") or members.get("is_error"))
     if not isinstance(content, list | tuple):
         return Summary(is_error=is_error)
-    return Summary(items=len(content), bytes=sum(map(_size, content)), is_error=is_error)
+    rows = None if is_error else _rows(members.get("structuredContent") or members.get("structured_content"))
+    return Summary(items=len(content), bytes=sum(map(_size, content)), is_error=is_error, rows=rows)
+
+
+def _rows(structured: Any) -> int | None:
+    """How many rows there are, where the structured content is such: ``rows``, or the list that SDKs put under ``result``."""
+    if not isinstance(structured, dict):
+        return None
+    for name in ("rows", "result"):
+        if isinstance(structured.get(name), list):
+            return len(structured[name])
+    return None
+
+
+def _counts(given: Mapping[str, int]) -> dict[str, int]:
+    """The counts of a tool's own summary.
+
+    Raises:
+        TypeError: it is none.
+        ValueError: a count is negative.
+    """
+    counts = dict(given)
+    unknown = counts.keys() - {"rows", "bytes", "items"}
+    if unknown or not all(type(count) is int for count in counts.values()):
+        message = "a summary has `rows`, `bytes` and `items`, each a number"
+        raise TypeError(message)
+    if min(counts.values(), default=0) < 0:
+        message = "a count is negative"
+        raise ValueError(message)
+    return counts
 
 
 class _Attributes:

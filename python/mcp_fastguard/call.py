@@ -46,6 +46,7 @@ class Call:
         "_rows",
         "_started",
         "_status",
+        "_summary_failed",
         "is_closed",
         "is_taken",
         "request",
@@ -72,6 +73,7 @@ class Call:
         self._rows: int | None = None
         self._bytes: int | None = None
         self._items: int | None = None
+        self._summary_failed = False
         #: Whether the message layer has taken this call; it can be taken once.
         self.is_taken = False
         #: Whether the ending is recorded.
@@ -160,10 +162,15 @@ class Call:
 
     def finish(self, result: Any = None, *, status: str | None = None, error: str | None = None) -> None:
         """Takes note of how the call ended: counts and sizes of the result, never its data."""
-        summary = audit.summary(result)
+        tool = self._proof.target if self._proof is not None and self._proof.method == "tools/call" else ""
+        summary = audit.summary(result, self._guard.summaries.get(tool), tool)
         self._items = summary.items
+        # What the tool has noted itself while it ran comes first.
         if self._bytes is None:
             self._bytes = summary.bytes
+        if self._rows is None:
+            self._rows = summary.rows
+        self._summary_failed = summary.has_failed
         if status is not None:
             self._status = status
         elif summary.is_error:
@@ -196,6 +203,7 @@ class Call:
                 rows=self._rows,
                 bytes=self._bytes,
                 items=self._items,
+                summary_failed=self._summary_failed,
             )
 
     async def nested(self, request: ToolRequest) -> Call:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from mcp_fastguard._fastguard import Attested, ToolRequest, VerifiedToken
+    from mcp_fastguard.audit import ResultSummary
     from mcp_fastguard.listeners import Listener, Telling, TimedListener
     from mcp_fastguard.revocations.entry import Entry
     from mcp_fastguard.transport.asgi import ASGIApp, GuardASGI
@@ -82,6 +83,8 @@ class Guard:
         self.listeners = Listeners()
         #: Tools that have a rule beside their code.
         self.ruled_tools: set[str] = set()
+        #: What tools say of their own results.
+        self.summaries: dict[str, ResultSummary] = {}
         #: Kinds of targets whose rules were held against what the server offers; for transports.
         self.compared: set[str] = set()
         self.attached: set[str] = set()
@@ -259,7 +262,7 @@ class Guard:
 
     # --- rules and keys -------------------------------------------------------------------------
 
-    def tool(
+    def tool(  # noqa: PLR0913 - all are options, given by name
         self,
         *,
         scopes: Sequence[str] = (),
@@ -267,6 +270,7 @@ class Guard:
         open: bool = False,
         tier: str | None = None,
         name: str | None = None,
+        result_summary: ResultSummary | None = None,
     ) -> Callable[[Decorated], Decorated]:
         """A rule beside the tool. It holds in addition to the configuration's: the stricter wins.
 
@@ -276,6 +280,7 @@ class Guard:
             open: any verified caller may; only without scopes.
             tier: ``"auto"`` (default), ``"log"``, ``"approve"`` or ``"block"``.
             name: the tool's name; default: the function's.
+            result_summary: what the records of its calls say of the result, as of :meth:`summarise`. Default: the usual counts.
 
         Raises:
             ValueError: neither scopes nor ``open``, or both; an unknown tier.
@@ -287,9 +292,25 @@ class Guard:
                 "tool", tool, scopes=list(scopes), any_scopes=list(any_scopes), is_open=open, tier=tier or "auto"
             )
             self.ruled_tools.add(tool)
+            if result_summary is not None:
+                self.summaries[tool] = result_summary
             return function
 
         return decorate
+
+    def summarise(self, tool: str, result_summary: ResultSummary) -> None:
+        """Has the records of a tool's calls say of the result what ``result_summary`` counts.
+
+        By default they count items and bytes of the content, and rows where the structured content has a list under ``rows`` or
+        ``result``. What the tool counts itself by ``current_call().record`` comes before both.
+
+        Args:
+            tool: its name.
+            result_summary: takes the result as the server sends it, and gives a mapping of ``rows``, ``bytes`` and ``items``, or
+                of some. It runs on the call's thread, so it must be quick. What it raises is logged by its class and changes
+                nothing for the caller; the record then has ``summary_failed``.
+        """
+        self.summaries[tool] = result_summary
 
     def revoke(  # noqa: PLR0913 - what a token can be named by
         self,
