@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from mcp_fastguard._fastguard import check_proof, prove_record, verify_log
 from mcp_fastguard.audit import record_schema
-from mcp_fastguard.cli.records import logs, records_of, table_of
+from mcp_fastguard.cli.records import logs, records_of
 from mcp_fastguard.cli.said import console, errors, fail
 from mcp_fastguard.cli.shipping import ship
+from mcp_fastguard.cli.show import show
 
 __all__ = ["audit_app"]
 
 audit_app = typer.Typer(no_args_is_help=True, help="Looks at audit logs.")
+audit_app.command("show")(show)
 audit_app.command("ship")(ship)
 
 LogsArgument = Annotated[Path, typer.Argument(help="The folder of the logs, or one log.")]
@@ -41,27 +43,6 @@ def _key(given: str | None) -> str | None:
     if given is None or not Path(given).is_file():
         return given
     return Path(given).read_text(encoding="ascii").strip()
-
-
-@audit_app.command("show")
-def audit_show(
-    path: LogsArgument = Path("audit"),
-    who: Annotated[str | None, typer.Option(help="Only this subject or client.")] = None,
-    tool: Annotated[str | None, typer.Option(help="Only this tool.")] = None,
-    result: Annotated[str | None, typer.Option(help="Only allowed, denied or faulted.")] = None,
-) -> None:
-    """Shows the records of decisions and endings."""
-    found = [record for log in _logs(path) for record in records_of(log) if _fits(record, who, tool, result)]
-    console.print(table_of(found))
-
-
-def _fits(record: dict[str, Any], who: str | None, tool: str | None, result: str | None) -> bool:
-    names = {record.get("client_id"), (record.get("authenticated_identity") or {}).get("subject")}
-    return (
-        (who is None or who in names)
-        and (tool is None or record.get("tool_name") == tool)
-        and (result is None or record.get("result") == result)
-    )
 
 
 @audit_app.command("verify")
