@@ -14,7 +14,7 @@ import pytest
 from mcp_fastguard import Guard, GuardError, ToolRequest
 from mcp_fastguard.observe import JSONFormatter, log_decisions
 from mcp_fastguard.observe.logs import FIELDS, MAX_VALUE
-from support import ISSUER, Issuer
+from support import ISSUER, Issuer, records
 
 pytestmark = pytest.mark.anyio
 
@@ -120,6 +120,21 @@ async def test_fields_are_attributes_of_the_record(
     with caplog.at_level(logging.INFO, "mcp_fastguard"):
         await call(guard, "add", issuer.token())
     assert {name for name in FIELDS if name in vars(caplog.records[0])} == set(FIELDS)
+
+
+async def test_line_has_the_id_of_its_record(guard: Guard, issuer: Issuer, lines: Lines) -> None:
+    guard.on_decision(log_decisions(guard=guard))
+    await call(guard, "add", issuer.token())
+    [decision] = records(guard, "decision")
+    assert lines.read()[0]["record_id"] == decision["id"]
+
+
+async def test_line_without_its_guard_has_the_number_alone(guard: Guard, issuer: Issuer, lines: Lines) -> None:
+    guard.on_decision(log_decisions())
+    await call(guard, "add", issuer.token())
+    [line] = lines.read()
+    assert "record" in line
+    assert "record_id" not in line
 
 
 async def test_name_of_a_tool_cannot_begin_a_line(guard: Guard, issuer: Issuer, lines: Lines) -> None:

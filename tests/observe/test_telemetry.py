@@ -18,7 +18,7 @@ from opentelemetry.trace import StatusCode
 from mcp_fastguard import Guard, GuardError, ToolRequest
 from mcp_fastguard.listeners import Timing
 from mcp_fastguard.observe.telemetry import INSTRUMENTS, GuardTelemetry
-from support import ISSUER, Issuer
+from support import ISSUER, Issuer, records
 
 ROOT = Path(__file__).parents[2]
 
@@ -84,6 +84,8 @@ async def test_decision_is_a_span_under_the_current_one(guard: Guard, issuer: Is
     assert span.start_time < span.end_time
     attributes = dict(span.attributes or {})
     assert isinstance(attributes.pop("mcp_fastguard.record"), int)
+    [decision] = records(guard, "decision")
+    assert attributes.pop("mcp_fastguard.record_id") == decision["id"]
     assert attributes == {
         "mcp_fastguard.outcome": "allowed",
         "mcp.method.name": "tools/call",

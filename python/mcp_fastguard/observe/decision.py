@@ -18,8 +18,9 @@ from mcp_fastguard.errors import (
 
 if TYPE_CHECKING:
     from mcp_fastguard._fastguard import AllowedCall
+    from mcp_fastguard.guard import Guard
 
-__all__ = ["Decision", "described"]
+__all__ = ["Decision", "described", "record_id"]
 
 _ROOMS: Final[dict[type[GuardError], str]] = {
     RequestDenied: "request",
@@ -90,3 +91,9 @@ def described(decided: AllowedCall | ObservedCall | GuardError) -> Decision:
         decided.record,
         retry_after,
     )
+
+
+def record_id(guard: Guard, decision: Decision) -> str | None:
+    """The ``id`` of a decision's record in this process's log; None where it is not known."""
+    folder = guard.audit_folder
+    return f"{folder.name}-{decision.record}" if folder is not None and decision.record is not None else None

@@ -7,13 +7,14 @@ import logging
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
-from mcp_fastguard.observe.decision import described
+from mcp_fastguard.observe.decision import described, record_id
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from mcp_fastguard._fastguard import AllowedCall, ObservedCall
     from mcp_fastguard.errors import GuardError
+    from mcp_fastguard.guard import Guard
     from mcp_fastguard.observe.decision import Decision
 
 __all__ = ["FIELDS", "JSONFormatter", "log_decisions"]
@@ -29,6 +30,7 @@ FIELDS: Final = (
     "client_id",
     "issuer",
     "record",
+    "record_id",
     "retry_after",
 )
 
@@ -38,13 +40,14 @@ MAX_VALUE: Final = 256
 _CALLERS: Final = frozenset({"subject", "client_id", "issuer"})
 
 
-def log_decisions(
+def log_decisions(  # noqa: PLR0913 - all are options, given by name
     *,
     logger: logging.Logger | None = None,
     allowed: int = logging.INFO,
     denied: int = logging.WARNING,
     fault: int = logging.ERROR,
     callers: bool = True,
+    guard: Guard | None = None,
 ) -> Callable[[AllowedCall | ObservedCall | GuardError], None]:
     """A listener that writes a line about each decision: ``guard.on_decision(log_decisions())``.
 
@@ -57,6 +60,7 @@ def log_decisions(
         denied: level of refusals, those too that are only observed.
         fault: level of calls that could not be decided.
         callers: whether subject, client and issuer are told. They are personal data where a subject is a person.
+        guard: whose decisions these are; lines then have ``record_id``, as the audit log has it. Default: None.
     """
     log = logger or logging.getLogger("mcp_fastguard.decisions")
     levels = {"allowed": allowed, "denied": denied, "fault": fault, "observed": denied}
@@ -65,7 +69,8 @@ def log_decisions(
         decision = described(decided)
         level = levels[decision.outcome]
         if log.isEnabledFor(level):
-            fields = {name: _cut(getattr(decision, name)) for name in FIELDS if callers or name not in _CALLERS}
+            told = {**decision._asdict(), "tool": decision.tool, "record_id": guard and record_id(guard, decision)}
+            fields = {name: _cut(told[name]) for name in FIELDS if callers or name not in _CALLERS}
             log.log(level, "%s", _line(decision), extra=fields)
 
     return listen

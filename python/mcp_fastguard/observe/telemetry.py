@@ -12,7 +12,7 @@ from opentelemetry.metrics import Observation
 from opentelemetry.trace import SpanKind, StatusCode
 
 from mcp_fastguard._fastguard import __version__
-from mcp_fastguard.observe.decision import described
+from mcp_fastguard.observe.decision import described, record_id
 from mcp_fastguard.observe.labels import MAX_TOOLS, ToolLabels
 
 if TYPE_CHECKING:
@@ -59,8 +59,8 @@ class GuardTelemetry:
 
     Each decision becomes a span ``fastguard.decide`` under the current one, and counts in the metrics. Attributes have the names
     of OpenTelemetry's conventions for MCP and GenAI (``mcp.method.name``, ``gen_ai.tool.name``, ``gen_ai.prompt.name``) and
-    ``error.type`` where the guard could not decide; ``mcp_fastguard.outcome``, ``.room``, ``.code``, ``.record`` and
-    ``.waited`` are ours. Neither holds tokens, arguments, URIs of resources or callers.
+    ``error.type`` where the guard could not decide; ``mcp_fastguard.outcome``, ``.room``, ``.code``, ``.record``, ``.record_id``
+    (as the audit log has it) and ``.waited`` are ours. Neither holds tokens, arguments, URIs of resources or callers.
 
     Args:
         guard: what is watched.
@@ -120,6 +120,9 @@ class GuardTelemetry:
         attributes = _attributes(decision, _target(decision))
         if decision.record is not None:
             attributes["mcp_fastguard.record"] = decision.record
+        record = record_id(self._guard, decision)
+        if record is not None:
+            attributes["mcp_fastguard.record_id"] = record
         if timing.waited:
             attributes["mcp_fastguard.waited"] = timing.waited
         span = self._tracer.start_span(
