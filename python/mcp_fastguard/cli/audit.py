@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated
 
@@ -14,6 +15,7 @@ from mcp_fastguard.cli.records import logs, records_of
 from mcp_fastguard.cli.said import console, errors, fail
 from mcp_fastguard.cli.shipping import ship
 from mcp_fastguard.cli.show import show
+from mcp_fastguard.cli.summaries import forget, summarise
 
 __all__ = ["audit_app"]
 
@@ -115,3 +117,16 @@ def audit_check_proof(
 def audit_schema() -> None:
     """Prints the JSON Schema of the records, draft 2020-12."""
     print(json.dumps(record_schema(), indent=2, ensure_ascii=False))
+
+
+@audit_app.command("summarise")
+def audit_summarise(
+    path: Annotated[Path, typer.Argument(help="The folder of the logs.")] = Path("audit"),
+    keep: Annotated[int, typer.Option(help="Removes summaries of days that are longer ago, in days.", min=1)] = 365,
+) -> None:
+    """Sums up each day that is over and has no summary yet: counts by tool, caller and code. For a timer, once a day."""
+    _logs(path)
+    now = datetime.now(UTC)
+    first = now.date() - timedelta(days=keep)
+    written, removed = summarise(path, now, first), forget(path, first)
+    console.print(f"{len(written)} days summed up, {len(removed)} summaries removed", highlight=False)
