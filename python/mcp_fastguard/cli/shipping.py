@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import signal
 import threading
+import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 __all__ = ["ship"]
+
+#: Seconds that batches on their way get when the process is told to end.
+FAREWELL: Final = 20.0
 
 ConfigOption = Annotated[Path, typer.Option("--config", "-c", envvar="FASTGUARD_CONFIG", help="The configuration.")]
 
@@ -90,12 +94,16 @@ def _run(shippers: Sequence[Shipper], stop: threading.Event) -> list[str]:
             stop.set()
 
     threads = [
-        threading.Thread(target=run, args=(shipper,), name=f"ship-{shipper.settings.name}") for shipper in shippers
+        # Daemons, so that a place that answers byte by byte cannot keep the process from ending.
+        threading.Thread(target=run, args=(shipper,), name=f"ship-{shipper.settings.name}", daemon=True)
+        for shipper in shippers
     ]
     for thread in threads:
         thread.start()
+    # In short pieces: on some systems a thread that waits hears no signal.
+    while not stop.wait(0.5):
+        pass
+    until = time.monotonic() + FAREWELL
     for thread in threads:
-        # In short pieces: on some systems a thread that is joined hears no signal.
-        while thread.is_alive():
-            thread.join(0.5)
+        thread.join(max(0.0, until - time.monotonic()))
     return reasons

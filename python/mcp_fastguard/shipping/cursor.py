@@ -37,6 +37,11 @@ class Cursor:
     #: When it last took something, in seconds since the epoch.
     shipped_at: float | None = None
 
+    @property
+    def done(self) -> set[str]:
+        """The logs of which nothing more can come."""
+        return {name for name, place in self.places.items() if place.is_done}
+
     @classmethod
     def read(cls, file: Path) -> Cursor:
         """The cursor in a file; a new one where there is no file.

@@ -33,13 +33,12 @@ class FileSink:
 
     def send(self, items: Sequence[Item]) -> int:
         """Appends, and returns once all is on disk."""
-        lines: dict[Path, list[str]] = {}
+        lines: dict[tuple[str, str], list[str]] = {}
         for item in items:
-            file = self._folder / item.log / f"{item.timestamp[:10]}.{self._suffix}"
-            lines.setdefault(file, []).append(self._format(item))
+            lines.setdefault((item.log, item.timestamp[:10]), []).append(self._format(item))
         try:
-            for file, texts in lines.items():
-                _append(file, "".join(f"{text}\n" for text in texts).encode())
+            for (log, day), texts in lines.items():
+                _append(self._folder / log / f"{day}.{self._suffix}", "".join(f"{text}\n" for text in texts).encode())
         except OSError as error:
             raise ShipError(f"{self._folder}: {error.strerror or type(error).__name__}") from error
         return 0

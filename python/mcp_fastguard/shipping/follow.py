@@ -8,6 +8,7 @@ import re
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 if TYPE_CHECKING:
+    from collections.abc import Container
     from pathlib import Path
 
 __all__ = ["Checkpoint", "Line", "Place", "checkpoint_of", "log_folders", "read_on", "waiting"]
@@ -61,10 +62,10 @@ class Checkpoint(NamedTuple):
     note: str
 
 
-def log_folders(base: Path) -> list[Path]:
-    """The folders of the logs, oldest first."""
+def log_folders(base: Path, done: Container[str] = ()) -> list[Path]:
+    """The folders of the logs, oldest first; without those that are ``done``, which are not looked into."""
     try:
-        return sorted(found for found in base.iterdir() if found.is_dir() and _files(found))
+        return sorted(found for found in base.iterdir() if found.name not in done and _files(found))
     except FileNotFoundError:
         return []
 

@@ -36,11 +36,8 @@ def lag_of(base: Path, name: str, now: float) -> Lag:
     """
     cursor = Cursor.read(cursor_file(base, name))
     total, oldest = 0, now
-    for log in log_folders(base):
-        place = cursor.places.get(log.name, Place())
-        if place.is_done:
-            continue
-        size, first = waiting(log, place)
+    for log in log_folders(base, cursor.done):
+        size, first = waiting(log, cursor.places.get(log.name, Place()))
         total += size
         if size:
             oldest = min(oldest, _time_of(first, now))

@@ -142,7 +142,7 @@ class Shipper:
 
     def _batch(self) -> tuple[list[Item], dict[str, Place]]:
         """What follows the cursor, and the places after it. Checkpoints come first: they say the most in the fewest bytes."""
-        folders = log_folders(self._base)
+        folders = log_folders(self._base, self._cursor.done)
         # Each time another log begins, so that one that is written quickly keeps no other waiting.
         self._turn += 1
         turn = self._turn % max(1, len(folders))
@@ -152,8 +152,6 @@ class Shipper:
         size = 0
         for log in folders[turn:] + folders[:turn]:
             place = before = self._cursor.places.get(log.name, Place())
-            if place.is_done:
-                continue
             checkpoint = checkpoint_of(log)
             if checkpoint is not None and checkpoint.records > place.checkpoint and len(checkpoints) < self._limit:
                 checkpoints.append(Item.of_checkpoint(checkpoint, self._clock()))
@@ -198,7 +196,7 @@ class Shipper:
 
     def _forget(self) -> None:
         """Lets go of the places of logs that are no longer there."""
-        names = {log.name for log in log_folders(self._base)}
+        names = {found.name for found in self._base.iterdir()}
         gone = [name for name in self._cursor.places if name not in names]
         for name in gone:
             del self._cursor.places[name]

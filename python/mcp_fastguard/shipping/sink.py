@@ -29,7 +29,7 @@ class ShipError(Exception):
 
 
 class Sink(Protocol):
-    """Sends batches to one place. Bounded in time: no send takes longer than a minute."""
+    """Sends batches to one place. Each read and write is bounded in time, so that one that hangs is a failure."""
 
     #: How many seconds pass before an idle shipper looks for new records.
     pause: float
