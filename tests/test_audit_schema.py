@@ -11,7 +11,10 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from audit_support import SPAN, TRACE, broad_run, configuration, lines_of
+from mcp_fastguard import ToolRequest
 from mcp_fastguard.audit import record_schema
+from support import records
+from transport_support import headers, message
 
 SCHEMA = record_schema()
 
@@ -130,6 +133,55 @@ def test_trace_of_a_request_is_recorded_once_its_caller_is_known(written):
 
     assert {(record["trace_id"], record["parent_span_id"]) for record in traced} == {(TRACE, SPAN)}
     assert all("authenticated_identity" in record for record in traced)
+
+
+META_TRACE, META_SPAN = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
+
+
+@pytest.mark.parametrize(
+    ("header", "meta", "expected"),
+    [
+        (f"00-{TRACE}-{SPAN}-01", None, (TRACE, SPAN)),
+        (None, f"00-{META_TRACE}-{META_SPAN}-00", (META_TRACE, META_SPAN)),
+        # A proxy's span is nearer than the client's.
+        (f"00-{TRACE}-{SPAN}-01", f"00-{META_TRACE}-{META_SPAN}-00", (TRACE, SPAN)),
+        ("nonsense", f"00-{META_TRACE}-{META_SPAN}-00", (META_TRACE, META_SPAN)),
+        ("nonsense", 7, (None, None)),
+        (f"00-{'0' * 32}-{SPAN}-01", f"00-{META_TRACE}-{META_SPAN}", (None, None)),
+    ],
+)
+def test_trace_is_that_of_the_header_or_of_the_message(guard, issuer, header, meta, expected):
+    body = message("tools/call", {"name": "add", "arguments": {}})
+    if meta is not None:
+        body["params"]["_meta"]["traceparent"] = meta
+    sent = {**headers(issuer.token(), "tools/call", "add"), **({} if header is None else {"traceparent": header})}
+    encoded = [(name.encode(), value.encode()) for name, value in sent.items()]
+
+    guard.check(ToolRequest.http(method="POST", path="/mcp", headers=encoded, body=json.dumps(body).encode()))
+
+    [record] = records(guard, "decision")
+    assert (record.get("trace_id"), record.get("parent_span_id")) == expected
+
+
+def test_trace_that_comes_twice_is_none_and_refuses_nothing(guard, issuer):
+    sent = headers(issuer.token(), "tools/call", "add")
+    encoded = [(name.encode(), value.encode()) for name, value in sent.items()]
+    encoded += [(b"traceparent", f"00-{TRACE}-{SPAN}-01".encode())] * 2
+    body = json.dumps(message("tools/call", {"name": "add", "arguments": {}})).encode()
+
+    guard.check(ToolRequest.http(method="POST", path="/mcp", headers=encoded, body=body))
+
+    [record] = records(guard, "decision")
+    assert "trace_id" not in record
+
+
+def test_trace_of_a_message_that_an_sdk_has_parsed_is_recorded(guard, issuer):
+    params = {"name": "add", "arguments": {}, "_meta": {"traceparent": f"00-{META_TRACE}-{META_SPAN}-00"}}
+
+    guard.check(ToolRequest.message(method="tools/call", params=params, id=1, token=issuer.token()))
+
+    [record] = records(guard, "decision")
+    assert (record["trace_id"], record["parent_span_id"]) == (META_TRACE, META_SPAN)
 
 
 def test_command_prints_the_schema():

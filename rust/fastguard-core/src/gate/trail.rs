@@ -102,7 +102,8 @@ impl Trail {
             enforced: self.is_enforced,
             // What an unverified caller sent is not kept: it would let strangers write what they like into the log.
             arguments: if self.caller.is_some() { arguments(request) } else { Arguments::None },
-            trace: if self.caller.is_some() { request.trace() } else { None },
+            // What proxies on the way have made of it comes first: its span is the nearest.
+            trace: self.caller.as_ref().and_then(|_| request.trace().or_else(|| target.and_then(Target::trace))),
             caller: self.caller,
             peer: self.peer,
             kind: target.map_or("http", |target| target.kind().name()),

@@ -7,6 +7,7 @@ use base64::engine::general_purpose::STANDARD;
 
 use super::headers::{Header, Headers};
 use super::target::{Kind, RESPONSE, Target, known_method};
+use super::trace::Trace;
 use crate::bounds::{MAX_BODY_BYTES, MAX_MESSAGE_DEPTH, MAX_NAME_BYTES};
 use crate::denial::Denial;
 use crate::json::{Json, JsonError};
@@ -32,7 +33,7 @@ pub(super) fn target(headers: &Headers, body: Option<&[u8]>) -> Result<Target, D
 /// What a message that an SDK has parsed is about.
 pub(super) fn target_of_params(method: &str, params: &[u8], id: Option<Box<str>>) -> Result<Target, Denial> {
     let params = parse(params)?;
-    Ok(target_of_method(method, Some(&params))?.with_id(id))
+    Ok(target_of_method(method, Some(&params))?.with_id(id).with_trace(trace_of(Some(&params))))
 }
 
 /// Compares what decides: SDKs may add to `_meta` and to nothing else. An absent member is the same as an empty one.
@@ -103,7 +104,10 @@ fn target_of_message(message: &Json<'_>) -> Result<Target, Denial> {
     match message.member("method") {
         None if is_answer && id.is_some() => Ok(Target::method(Cow::Borrowed(RESPONSE))),
         None => Err(Denial::MessageInvalid { what: "neither a method nor an answer" }),
-        Some(Json::String(method)) if !is_answer => Ok(target_of_method(method, message.member("params"))?.with_id(id)),
+        Some(Json::String(method)) if !is_answer => {
+            let params = message.member("params");
+            Ok(target_of_method(method, params)?.with_id(id).with_trace(trace_of(params)))
+        }
         Some(_) => Err(Denial::MessageInvalid { what: "`method` is not a string, or stands beside an answer" }),
     }
 }
@@ -162,6 +166,11 @@ fn subscribed(filter: Option<&Json<'_>>) -> Result<Vec<Box<str>>, Denial> {
         }
         Some(_) => Err(invalid),
     }
+}
+
+/// The trace that a message names in `_meta`, as W3C Trace Context has it. It decides nothing, so what cannot be read is none.
+fn trace_of(params: Option<&Json<'_>>) -> Option<Trace> {
+    Trace::parse(params?.member("_meta")?.member("traceparent")?.as_str()?)
 }
 
 /// `FastMCP` runs another version of a tool where `_meta.fastmcp.version` names one; rules know tools by name alone.

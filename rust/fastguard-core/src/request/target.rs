@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
+use super::trace::Trace;
 use crate::bounds::MAX_NAME_BYTES;
 use crate::denial::Denial;
 
@@ -52,12 +53,13 @@ pub struct Target {
     /// Further resources, of `subscriptions/listen`.
     also: Vec<Box<str>>,
     id: Option<Box<str>>,
+    trace: Option<Trace>,
     is_body_seen: bool,
 }
 
 impl Target {
     pub(super) const fn method(method: Cow<'static, str>) -> Self {
-        Self { kind: Kind::Method, method, name: None, also: Vec::new(), id: None, is_body_seen: true }
+        Self { kind: Kind::Method, method, name: None, also: Vec::new(), id: None, trace: None, is_body_seen: true }
     }
 
     pub(super) fn tool(name: &str, has_arguments: bool) -> Result<Self, Denial> {
@@ -67,6 +69,7 @@ impl Target {
             name: Some(checked_name(name)?),
             also: Vec::new(),
             id: None,
+            trace: None,
             is_body_seen: has_arguments,
         })
     }
@@ -82,6 +85,11 @@ impl Target {
 
     pub(super) fn with_id(mut self, id: Option<Box<str>>) -> Self {
         self.id = id;
+        self
+    }
+
+    pub(super) const fn with_trace(mut self, trace: Option<Trace>) -> Self {
+        self.trace = trace;
         self
     }
 
@@ -123,6 +131,11 @@ impl Target {
     /// The JSON text of the request's id; `None` for notifications, answers and streams.
     pub fn id(&self) -> Option<&str> {
         self.id.as_deref()
+    }
+
+    /// The trace that the message says it belongs to.
+    pub const fn trace(&self) -> Option<Trace> {
+        self.trace
     }
 
     /// Whether the body was there to be read.
