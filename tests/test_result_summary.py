@@ -7,6 +7,7 @@ import asyncio
 import pytest
 from mcp.server.mcpserver import MCPServer
 from mcp.server.transport_security import TransportSecuritySettings
+from mcp_types import InputRequiredResult
 
 from mcp_fastguard import ToolRequest, current_call
 from support import records
@@ -151,3 +152,21 @@ def test_summary_beside_a_tool_gets_the_result_that_the_server_sends(make_guard,
         ("letters", 2),
     ]
     assert len(seen) == 1
+
+
+@pytest.mark.parametrize(
+    "result",
+    [
+        {"resultType": "input_required", "requestState": "hidden"},
+        InputRequiredResult(request_state="hidden"),
+    ],
+    ids=["wire", "typed"],
+)
+def test_call_whose_server_asks_for_something_first_says_so(guard, issuer, result):
+    guard.summarise("run_query", raises)
+
+    ending = ending_of(guard, issuer, result)
+
+    assert ending["status"] == "input_required"
+    assert "summary_failed" not in ending
+    assert "hidden" not in str(ending)

@@ -31,6 +31,8 @@ class Summary(NamedTuple):
     bytes: int | None = None
     is_error: bool = False
     rows: int | None = None
+    #: The server asks for something, and the client will call again (MCP 2026-07-28, multi round-trip requests).
+    needs_input: bool = False
     #: The tool's own summary failed; what stands here is the default one.
     has_failed: bool = False
 
@@ -44,7 +46,7 @@ def summary(result: Any, own: ResultSummary | None = None, name: str = "") -> Su
         name: the tool's name, for messages.
     """
     found = _default(result)
-    if own is None or found.is_error:
+    if own is None or found.is_error or found.needs_input:
         return found
     try:
         counts = _counts(own(result))
@@ -66,9 +68,14 @@ def _default(result: Any) -> Summary:
     content = members.get("content") or members.get("contents") or members.get("messages")
     is_error = bool(members.get("isError") or members.get("is_error"))
     if not isinstance(content, list | tuple):
-        return Summary(is_error=is_error)
+        needs_input = "input_required" in {_word(members.get("resultType")), _word(members.get("result_type"))}
+        return Summary(is_error=is_error, needs_input=needs_input)
     rows = None if is_error else _rows(members.get("structuredContent") or members.get("structured_content"))
     return Summary(items=len(content), bytes=sum(map(_size, content)), is_error=is_error, rows=rows)
+
+
+def _word(value: Any) -> str | None:
+    return value if isinstance(value, str) else None
 
 
 def _rows(structured: Any) -> int | None:

@@ -175,6 +175,8 @@ class Call:
             self._status = status
         elif summary.is_error:
             self._status = "error"
+        elif summary.needs_input:
+            self._status = "input_required"
         elif self._status == "unused":
             self._status = "ok"
         if error is not None:

@@ -146,7 +146,7 @@ def _cells(record: dict[str, Any]) -> list[str]:
 
 
 def _style(result: str) -> str:
-    return "green" if result in {"allowed", "ok"} else "red"
+    return "green" if result in {"allowed", "ok", "input_required"} else "red"
 
 
 def _summary(record: dict[str, Any]) -> str:

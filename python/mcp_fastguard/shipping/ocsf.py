@@ -126,7 +126,7 @@ def _api_activity(item: Item) -> dict[str, Any]:
 def _status(item: Item) -> dict[str, Any]:
     record = item.record
     return {
-        "status_id": _SUCCESS if item.outcome in {"allowed", "ok"} else _FAILURE,
+        "status_id": _SUCCESS if item.outcome in {"allowed", "ok", "input_required"} else _FAILURE,
         "status": item.outcome,
         "status_code": record.get("code"),
         "status_detail": record.get("detail") or record.get("error"),
