@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -132,7 +133,7 @@ def test_folder_that_cannot_be_made_stops_the_start(config, tmp_path):
     assert fault.value.code == "audit_failed"
 
 
-def test_killed_process_leaves_a_log_that_verifies(issuer, config):
+def test_log_of_a_killed_process_verifies_and_is_sealed_by_the_next_guard(issuer, config, caplog):
     script = textwrap.dedent("""
         import json, sys
         from mcp_fastguard import Guard, GuardFault, ToolRequest
@@ -162,6 +163,65 @@ def test_killed_process_leaves_a_log_that_verifies(issuer, config):
     count, _, is_sealed, problem = verify_log(log)
     assert count > 50
     assert (is_sealed, problem) == (False, None)
+
+    with caplog.at_level("WARNING", logger="mcp_fastguard"):
+        Guard.from_dict(config).close()
+
+    assert f"audit log {log.name}: its process ended without a seal: repaired" in caplog.text
+    assert verify_log(log)[2:] == (True, None)
+    assert verify_log(log)[0] > count
+
+
+def test_edited_log_without_a_seal_is_left_and_said(issuer, config, make_guard, tmp_path, caplog):
+    guard = make_guard(audit={**config["audit"], "checkpoint_records": 1})
+    guard.check(request(issuer.token(), sql="select 1"))
+    guard.flush()
+    other = tmp_path / "other"
+    log = other / guard.audit_folder.name
+    until = time.monotonic() + 10
+    while not (guard.audit_folder / "checkpoint").is_file():
+        assert time.monotonic() < until
+        time.sleep(0.01)
+    shutil.copytree(guard.audit_folder.parent, other)
+    file = log / "000001.jsonl"
+    file.write_bytes(file.read_bytes().replace(b"select 1", b"select 2"))
+    edited = file.read_bytes()
+
+    with caplog.at_level("WARNING", logger="mcp_fastguard"):
+        make_guard(audit={**config["audit"], "path": str(other)})
+
+    assert f"audit log {log.name}: not repaired" in caplog.text
+    assert [record.levelname for record in caplog.records if log.name in record.message] == ["ERROR"]
+    assert file.read_bytes() == edited
+    assert fastguard("repair", "--config", _file(tmp_path, config, other)).returncode == 1
+
+
+def _file(tmp_path, config, audit):
+    """A configuration whose logs lie in ``audit``, as a file."""
+    file = tmp_path / "fastguard.toml"
+    file.write_text(
+        f'version = 1\n[resource]\nurl = "{config["resource"]["url"]}"\n[[issuers]]\nissuer = "https://auth.example.com"\n'
+        f'algorithms = ["ES256"]\n[tools.run_query]\nopen = true\n[audit]\npath = "{audit}"\n'
+    )
+    return file
+
+
+def test_command_repairs_a_log_whose_process_is_gone(issuer, config, make_guard, tmp_path):
+    guard = make_guard()
+    guard.check(request(issuer.token()))
+    guard.flush()
+    other = tmp_path / "other"
+    shutil.copytree(guard.audit_folder.parent, other)
+    file = _file(tmp_path, config, other)
+
+    done = fastguard("repair", "--config", file)
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert (
+        f"{guard.audit_folder.name}: its process ended without a seal: repaired, 5 records, 0 bytes cut" in done.stdout
+    )
+    assert verify_log(other / guard.audit_folder.name)[2:] == (True, None)
+    assert "every log has its seal" in fastguard("repair", "--config", file).stdout
 
 
 def test_refusals_of_strangers_never_stop_known_callers(make_guard, issuer, config):

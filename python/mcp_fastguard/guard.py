@@ -55,7 +55,8 @@ class Guard:
     """
 
     def __init__(self, config: GuardConfig, *, verifier: TokenVerifierProtocol | None = None) -> None:
-        """Compiles the configuration; no network, no thread is started before the first need.
+        """Compiles the configuration; no network, no thread is started before the first need. Audit logs of killed processes
+        in the same folder are repaired first.
 
         Args:
             config: what the file says.
@@ -91,6 +92,8 @@ class Guard:
         for key, message in self._gate.warnings():
             if key != "issuers" or verifier is None:
                 logger.warning("%s: %s", key, message)
+        for log, is_left, what in self._gate.repaired_logs():
+            logger.log(logging.ERROR if is_left else logging.WARNING, "audit log %s: %s", log, what)
         config.warn_of_observation()
         audit.keep_through_fork(self)
 

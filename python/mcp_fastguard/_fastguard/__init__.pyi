@@ -30,6 +30,7 @@ __all__ = [
     "panic_next",
     "prove_growth",
     "prove_record",
+    "repair_logs",
     "revocation_settings",
     "ship_settings",
     "verify_compact",
@@ -673,6 +674,7 @@ class Gate:
     def flush(self, timeout: float = 2.0) -> None: ...
     def close(self) -> None: ...
     def after_fork(self) -> None: ...
+    def repaired_logs(self) -> list[tuple[str, bool, str]]: ...
     def statistics(self) -> list[tuple[str, int]]: ...
 
 def config_json_schema() -> str: ...
@@ -718,6 +720,11 @@ def verify_log(path: Path, key: str | None = None, checkpoint: str | None = None
 
     ``key`` is the public key as signed notes name it, ``checkpoint`` an earlier note of the same log.
     """
+
+def repair_logs(
+    text: str, *, folder: str | Path, file: str | None = None, is_json: bool = False
+) -> list[tuple[str, bool, str]]:
+    """Ends the logs of killed processes where ``[audit]`` keeps them: (log, whether it was left as it is, in words)."""
 
 def prove_record(path: Path, seq: int) -> str:
     """A proof, in the format of C2SP tlog-proof, that record ``seq`` is in the log; ``ValueError`` where it has none."""

@@ -9,13 +9,15 @@ from typing import Annotated
 
 import typer
 
-from mcp_fastguard._fastguard import check_proof, prove_record, verify_log
+from mcp_fastguard._fastguard import check_proof, prove_record, repair_logs, verify_log
 from mcp_fastguard.audit import record_schema
 from mcp_fastguard.cli.records import logs, records_of
 from mcp_fastguard.cli.said import console, errors, fail
 from mcp_fastguard.cli.shipping import ship
 from mcp_fastguard.cli.show import show
 from mcp_fastguard.cli.summaries import forget, summarise
+from mcp_fastguard.config import GuardConfig
+from mcp_fastguard.errors import GuardError
 
 __all__ = ["audit_app"]
 
@@ -76,6 +78,30 @@ def audit_verify(
         state = problem or ("sealed" if is_sealed else "open: its process runs, or was killed")
         console.print(f"{log.name}: {count} records, {state}, root {root}", markup=False, soft_wrap=True)
     if not is_sound:
+        raise typer.Exit(1)
+
+
+@audit_app.command("repair")
+def audit_repair(
+    config: Annotated[
+        Path, typer.Option("--config", "-c", envvar="FASTGUARD_CONFIG", help="The configuration.")
+    ] = Path("fastguard.toml"),
+) -> None:
+    """Ends the logs of killed processes: a line that was written in part is cut, the rest is sealed and signed.
+
+    Every guard does so when it starts. A log that a living process writes, or that contradicts itself or its checkpoint, is
+    not touched; of the latter there is an exit with 1.
+    """
+    try:
+        read = GuardConfig.from_file(config)
+        found = repair_logs(read.text, folder=read.folder, file=read.file, is_json=read.is_json)
+    except GuardError as error:
+        raise fail(error) from error
+    for log, _, what in found:
+        console.print(f"{log}: {what}", markup=False, soft_wrap=True)
+    if not found:
+        console.print("every log has its seal, or its process runs")
+    if any(is_left for _, is_left, _ in found):
         raise typer.Exit(1)
 
 

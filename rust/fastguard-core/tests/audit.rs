@@ -132,7 +132,7 @@ fn a_dropped_log_is_sealed() {
 #[test]
 fn a_log_that_cannot_be_written_refuses_and_says_so_and_loses_nothing() {
     let audit = Audit::open_log(Settings::at(folder())).unwrap();
-    fs::remove_dir(audit.folder()).unwrap();
+    fs::remove_dir_all(audit.folder()).unwrap();
     audit.record(decision(1)).unwrap();
 
     assert!(matches!(audit.flush(PATIENCE), Err(Fault::AuditFailed { .. })));
@@ -150,7 +150,7 @@ fn a_log_that_cannot_be_written_refuses_and_says_so_and_loses_nothing() {
 #[test]
 fn a_failed_log_recovers_by_itself() {
     let audit = Audit::open_log(Settings::at(folder())).unwrap();
-    fs::remove_dir(audit.folder()).unwrap();
+    fs::remove_dir_all(audit.folder()).unwrap();
     audit.record(decision(1)).unwrap();
     assert!(audit.flush(PATIENCE).is_err());
     fs::create_dir(audit.folder()).unwrap();
@@ -168,7 +168,7 @@ fn a_failed_log_recovers_by_itself() {
 #[test]
 fn a_failed_log_that_stays_failed_closes_within_its_time() {
     let audit = Audit::open_log(Settings::at(folder())).unwrap();
-    fs::remove_dir(audit.folder()).unwrap();
+    fs::remove_dir_all(audit.folder()).unwrap();
     audit.record(decision(1)).unwrap();
     let began = Instant::now();
 
@@ -240,7 +240,7 @@ fn a_torn_end_is_told_and_the_lines_before_it_are_read() {
 
         let entries: Vec<Entry> = log::read(audit.folder()).unwrap().map(Result::unwrap).collect();
         assert_eq!(entries.len(), 5);
-        let torn = Entry::Torn { file: 1, offset: seal as u64, bytes: (cut - seal) as u64 };
+        let torn = Entry::Torn { file: 1, offset: seal as u64, bytes: (cut - seal) as u64, is_remains: true };
         assert_eq!(entries.last(), Some(&torn));
         let verdict = log::verify(audit.folder()).unwrap();
         assert_eq!((verdict.records, verdict.sealed, verdict.problem), (4, false, None));
@@ -431,9 +431,10 @@ fn writes_until_it_is_killed() {
     }
 }
 
-/// The files of a log and of its tiles.
+/// The files of a log and of its tiles; that of the lock is empty.
 fn all_files(folder: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let entries = entries.filter(|path| path.file_name().is_none_or(|name| name != "lock"));
     entries.flat_map(|path| if path.is_dir() { all_files(&path) } else { vec![path] }).collect()
 }
 

@@ -3,10 +3,12 @@
 use std::io;
 use std::path::PathBuf;
 
-use fastguard_core::audit::{Key, Known, log, prove};
+use fastguard_core::audit::repair::{self, Found, Outcome};
+use fastguard_core::audit::{Key, Known, Settings, log, prove};
 use pyo3::prelude::*;
 
-use crate::error::misused;
+use crate::config::read;
+use crate::error::{faulted, misused};
 
 fn key_of(text: &str) -> PyResult<Key> {
     Key::parse(text).ok_or_else(|| misused("not a public key as signed notes name them"))
@@ -31,6 +33,28 @@ pub(crate) fn verify_log(
     let problem =
         verdict.problem.map(|problem| format!("file {}, byte {}: {}", problem.file, problem.offset, problem.what));
     Ok((verdict.records, verdict.root, verdict.sealed, problem))
+}
+
+/// What became of the logs that had no seal: (log, whether it was left as it is, in words). Those of living processes are left out.
+pub(crate) fn told(found: &[Found]) -> Vec<(String, bool, String)> {
+    let found = found.iter().filter(|found| found.outcome != Outcome::Held);
+    found.map(|found| (found.log.clone(), found.outcome.is_left(), found.outcome.to_string())).collect()
+}
+
+/// Ends the logs of killed processes, in the place that `[audit]` of a configuration names.
+#[pyfunction]
+#[pyo3(signature = (text, *, folder, file = None, is_json = false))]
+pub(crate) fn repair_logs(
+    py: Python<'_>,
+    text: &str,
+    folder: PathBuf,
+    file: Option<&str>,
+    is_json: bool,
+) -> PyResult<Vec<(String, bool, String)>> {
+    let config = read(text, file, is_json, &folder)?;
+    let settings = Settings::from_config(&config.audit, &folder);
+    let found = py.detach(|| repair::repair(&settings)).map_err(|fault| faulted(&fault))?;
+    Ok(told(&found))
 }
 
 #[pyfunction]

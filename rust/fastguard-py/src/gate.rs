@@ -15,6 +15,7 @@ use fastguard_core::token::{Answered, Identity, KeyPlace, KeySource, LOCAL_AUDIE
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 
+use crate::audit::told;
 use crate::call::{AllowedCall, ObservedCall, Proof};
 use crate::config::{StateFields, read, state_fields};
 use crate::error::{caught, denied, faulted, misconfigured, misused};
@@ -152,11 +153,19 @@ fn block(tool: Option<&str>, issuer: Option<&str>, subject: Option<&str>, client
 impl Gate {
     #[new]
     #[pyo3(signature = (text, *, folder, file = None, is_json = false, has_verifier = false))]
-    fn new(text: &str, folder: PathBuf, file: Option<&str>, is_json: bool, has_verifier: bool) -> PyResult<Self> {
+    fn new(
+        py: Python<'_>,
+        text: &str,
+        folder: PathBuf,
+        file: Option<&str>,
+        is_json: bool,
+        has_verifier: bool,
+    ) -> PyResult<Self> {
         let config = read(text, file, is_json, &folder)?;
         let audit = if config.audit.enabled {
             let settings = Settings::from_config(&config.audit, &folder);
-            Some(Audit::open_log(settings).map_err(|fault| faulted(&fault))?)
+            // Logs of killed processes are read whole.
+            Some(py.detach(|| Audit::open_log(settings)).map_err(|fault| faulted(&fault))?)
         } else {
             None
         };
@@ -578,6 +587,11 @@ impl Gate {
             return Vec::new();
         }
         dpop.accepted_algorithms().iter().map(Algorithm::name).collect()
+    }
+
+    /// Logs that had no seal when this one's was opened, and what became of them.
+    fn repaired_logs(&self) -> Vec<(String, bool, String)> {
+        self.core.audit().as_ref().map_or_else(Vec::new, |audit| told(audit.repaired()))
     }
 
     /// The folder in which this process writes its log, once it does.

@@ -69,7 +69,15 @@ enum Item {
     /// Members that were formatted to know their length.
     Members(Vec<u8>),
     Counted(Box<Counted>),
+    Repaired(UnixTime, Repaired),
     Seal(UnixTime),
+}
+
+/// What was done to a log whose process ended without a seal.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Repaired {
+    /// Bytes of the last line, which was written in part.
+    pub(super) cut_bytes: u64,
 }
 
 /// A report of refusals that were not written one by one.
@@ -143,6 +151,26 @@ impl<S: Store> Journal<S> {
             sealed: false,
             publisher,
         }
+    }
+
+    /// Goes on after `number` files with the records of `tree`, in a file of its own. `sealed`: only tiles and the checkpoint
+    /// are left to write.
+    pub(super) fn resume(self, number: u32, tree: Tree, sealed: bool) -> Self {
+        Self { number, tree, sealed, ..self }
+    }
+
+    /// Has the log say that it was repaired.
+    pub(super) fn repaired(&mut self, repaired: Repaired, moment: Moment) {
+        self.waiting.push_back(Item::Repaired(moment.now.unix, repaired));
+    }
+
+    pub(super) const fn store(&self) -> &S {
+        &self.store
+    }
+
+    /// How many records are durable.
+    pub(super) const fn records(&self) -> u64 {
+        self.tree.size()
     }
 
     pub(super) const fn failure(&self) -> Option<&Failure> {
@@ -306,6 +334,7 @@ impl<S: Store> Journal<S> {
                 }
                 Item::Members(members) => draft.line(|object| object.members(members)),
                 Item::Counted(counted) => draft.line(|object| write_counted(counted, object)),
+                Item::Repaired(at, repaired) => draft.line(|object| write_repaired(*at, *repaired, object)),
                 Item::Seal(at) => {
                     draft.seal(self.scribe.log(), *at);
                     seals = true;
@@ -407,6 +436,14 @@ impl Draft<'_> {
             object.hex("root", &root);
         });
     }
+}
+
+fn write_repaired(at: UnixTime, repaired: Repaired, object: &mut Object<'_>) {
+    object.time("timestamp", at);
+    object.text("event_type", "recovered");
+    object.text("reason", "the process that wrote the log ended without a seal");
+    object.number("cut_bytes", repaired.cut_bytes);
+    object.flag("torn_end_cut", true);
 }
 
 fn write_counted(counted: &Counted, object: &mut Object<'_>) {

@@ -9,6 +9,8 @@ use serde::Deserialize;
 use super::line::in_hex;
 use super::merkle::Tree;
 use super::tree::check::{Known, Signed};
+use super::tree::note::{Checkpoint, Key};
+use super::tree::publish::CHECKPOINT;
 use super::writer;
 
 /// Longest line that is read; the longest that is written has a token's 1,024 scopes of 2 KiB each, escaped.
@@ -29,6 +31,8 @@ pub enum Entry {
         offset: u64,
         /// How long it is.
         bytes: u64,
+        /// Whether no line ends in it: a killed process leaves a part of one line, a file system zeros.
+        is_remains: bool,
     },
 }
 
@@ -80,6 +84,10 @@ struct Header {
     records: Option<u64>,
     #[serde(default)]
     root: Option<String>,
+    #[serde(default)]
+    torn_end_cut: Option<bool>,
+    #[serde(default)]
+    cut_bytes: Option<u64>,
 }
 
 impl Iterator for Reader {
@@ -136,10 +144,19 @@ impl Current {
         let (file, offset) = (self.number, self.offset);
         self.offset += bytes;
         let seq = sequence(&text);
-        if text.pop() != Some(b'\n') || seq.is_none() {
+        if text.pop_if(|byte| *byte == b'\n').is_none() || seq.is_none() {
             // What follows a damaged line cannot be told from it: file systems leave blocks of zeros as well.
-            let bytes = bytes + io::copy(&mut self.text, &mut io::sink())?;
-            return Ok(Some(Entry::Torn { file, offset, bytes }));
+            let (mut bytes, mut is_remains) = (bytes, text.len() as u64 != bytes - 1);
+            loop {
+                let rest = self.text.fill_buf()?;
+                if rest.is_empty() {
+                    return Ok(Some(Entry::Torn { file, offset, bytes, is_remains }));
+                }
+                is_remains &= !rest.contains(&b'\n');
+                let length = rest.len();
+                bytes += length as u64;
+                self.text.consume(length);
+            }
         }
         let line = Line { file, offset, text };
         let replaced = seq.zip(self.replaced_from).is_some_and(|(seq, from)| seq >= from);
@@ -182,6 +199,12 @@ pub struct Problem {
     pub what: &'static str,
 }
 
+impl std::fmt::Display for Problem {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "file {}, byte {}: {}", self.file, self.offset, self.what)
+    }
+}
+
 /// Reads the whole log in the folder `path`, and compares it with the numbers, roots, tiles and the checkpoint that
 /// it holds.
 pub fn verify(path: &Path) -> io::Result<Verdict> {
@@ -191,40 +214,116 @@ pub fn verify(path: &Path) -> io::Result<Verdict> {
 /// Like [`verify`], and compares it with what its reader knows from elsewhere: only that shows a log that was
 /// written anew, cut back or forked.
 pub fn verify_against(path: &Path, known: &Known) -> io::Result<Verdict> {
-    let mut tree = Tree::default();
-    let mut verdict =
-        Verdict { records: 0, root: String::new(), sealed: false, torn_bytes: 0, replaced: 0, problem: None };
     // Read before the lines: a log that is being written is then never behind its checkpoint.
-    let mut signed = if path.is_dir() { Some(Signed::read(path, known)?) } else { None };
-    let (mut file, mut offset) = (0, 0);
-    for entry in read(path)? {
-        match entry? {
-            Entry::Torn { file, offset, bytes } => {
-                verdict.torn_bytes += bytes;
-                if verdict.sealed {
-                    verdict.found(file, offset, Some("something follows the seal"));
+    let signed = if path.is_dir() { Some(Signed::read(path, known)?) } else { None };
+    let mut walk = Walk::new(signed);
+    walk.all(path)?;
+    Ok(walk.verdict)
+}
+
+/// A part of a line at the end of a file.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) struct Torn {
+    pub(super) file: u32,
+    pub(super) offset: u64,
+    pub(super) bytes: u64,
+    pub(super) is_remains: bool,
+}
+
+/// A log as it is read.
+pub(super) struct Walk {
+    pub(super) verdict: Verdict,
+    pub(super) tree: Tree,
+    pub(super) signed: Option<Signed>,
+    /// The end of the last file, or of one that no record has told of yet.
+    pub(super) torn: Option<Torn>,
+    /// Ends that a record says are cut, and are not: its process was killed before it cut.
+    pub(super) uncut: Vec<Torn>,
+    /// Where the last line stands.
+    at: (u32, u64),
+}
+
+impl Walk {
+    pub(super) fn new(signed: Option<Signed>) -> Self {
+        let verdict =
+            Verdict { records: 0, root: String::new(), sealed: false, torn_bytes: 0, replaced: 0, problem: None };
+        Self { verdict, tree: Tree::default(), signed, torn: None, uncut: Vec::new(), at: (0, 0) }
+    }
+
+    pub(super) fn all(&mut self, path: &Path) -> io::Result<()> {
+        let mut reader = read(path)?;
+        let last = reader.files.back().map_or(0, |(number, _)| *number);
+        for entry in &mut reader {
+            match entry? {
+                Entry::Torn { file, offset, bytes, is_remains } => {
+                    self.verdict.torn_bytes += bytes;
+                    self.untold();
+                    self.torn = Some(Torn { file, offset, bytes, is_remains });
+                    if self.verdict.sealed {
+                        self.verdict.found(file, offset, Some("something follows the seal"));
+                    }
                 }
-            }
-            Entry::Replaced(_) => verdict.replaced += 1,
-            Entry::Line(line) => {
-                (file, offset) = (line.file, line.offset);
-                let after_seal = verdict.sealed.then_some("the line follows the seal");
-                verdict.found(file, offset, after_seal.or_else(|| contradiction(&line, &tree)));
-                verdict.sealed = is_seal(&line);
-                tree.push(&line.text);
-                match &mut signed {
-                    Some(signed) => verdict.found(file, offset, signed.follow(&mut tree)?),
-                    None => drop(tree.take_completed()),
-                }
+                Entry::Replaced(_) => self.verdict.replaced += 1,
+                Entry::Line(line) => self.line(&line)?,
             }
         }
+        if self.torn.is_some_and(|torn| torn.file != last) {
+            self.untold();
+        }
+        if let Some(signed) = &mut self.signed {
+            let problem = signed.finish(&self.tree, self.verdict.sealed)?;
+            self.verdict.found(self.at.0, self.at.1, problem);
+        }
+        self.verdict.records = self.tree.size();
+        self.verdict.root = in_hex(&self.tree.root());
+        Ok(())
     }
-    if let Some(signed) = &mut signed {
-        verdict.found(file, offset, signed.finish(&tree, verdict.sealed)?);
+
+    fn line(&mut self, line: &Line) -> io::Result<()> {
+        self.at = (line.file, line.offset);
+        let header = serde_json::from_slice::<Header>(&line.text).ok();
+        let after_seal = self.verdict.sealed.then_some("the line follows the seal");
+        self.found(after_seal.or_else(|| contradiction(header.as_ref(), &self.tree)));
+        let event_type = header.as_ref().map_or("", |header| &header.event_type);
+        if let ("recovered", Some(header)) = (event_type, &header) {
+            self.told(header);
+        }
+        self.verdict.sealed = event_type == "log_sealed";
+        if self.verdict.sealed {
+            self.untold();
+        }
+        self.tree.push(&line.text);
+        match &mut self.signed {
+            Some(signed) => {
+                let problem = signed.follow(&mut self.tree)?;
+                self.found(problem);
+            }
+            None => drop(self.tree.take_completed()),
+        }
+        Ok(())
     }
-    verdict.records = tree.size();
-    verdict.root = in_hex(&tree.root());
-    Ok(verdict)
+
+    fn found(&mut self, what: Option<&'static str>) {
+        self.verdict.found(self.at.0, self.at.1, what);
+    }
+
+    /// A record tells of the end that is torn: that it stayed, or that so much was cut.
+    fn told(&mut self, header: &Header) {
+        let Some(torn) = self.torn else { return };
+        if header.torn_end_cut == Some(false) {
+            self.torn = None;
+        } else if header.cut_bytes == Some(torn.bytes) {
+            self.torn = None;
+            self.uncut.push(torn);
+        }
+    }
+
+    /// A torn end that the log goes on after without a word of it is no remains of a killed process.
+    fn untold(&mut self) {
+        if let Some(torn) = self.torn {
+            self.verdict.found(torn.file, torn.offset, Some("damaged lines stand here that no record tells of"));
+        }
+    }
 }
 
 impl Verdict {
@@ -236,24 +335,32 @@ impl Verdict {
     }
 }
 
-fn is_seal(line: &Line) -> bool {
-    serde_json::from_slice::<Header>(&line.text).is_ok_and(|header| header.event_type == "log_sealed")
+/// Whether the log in `folder` ends with a seal that its checkpoint covers; told from its last line.
+pub(super) fn is_finished(folder: &Path, key: &Key) -> io::Result<bool> {
+    /// A seal has some 200.
+    const MAX_SEAL_BYTES: u64 = 4_096;
+    let Some((_, last)) = writer::files(folder)?.pop() else { return Ok(false) };
+    let Some(note) = writer::content(&folder.join(CHECKPOINT))? else { return Ok(false) };
+    let end = writer::tail(&last, MAX_SEAL_BYTES)?;
+    let Some(end) = end.strip_suffix(b"\n") else { return Ok(false) };
+    let line = end.rsplit(|byte| *byte == b'\n').next().unwrap_or_default();
+    let Ok(header) = serde_json::from_slice::<Header>(line) else { return Ok(false) };
+    let checkpoint = std::str::from_utf8(&note).ok().and_then(|note| Checkpoint::open(note, Some(key)).ok());
+    Ok(header.event_type == "log_sealed" && checkpoint.is_some_and(|checkpoint| checkpoint.size == header.seq + 1))
 }
 
-/// What `line` says that `tree`, of the lines before it, denies.
-fn contradiction(line: &Line, tree: &Tree) -> Option<&'static str> {
-    let Ok(header) = serde_json::from_slice::<Header>(&line.text) else {
-        return Some("the line is not JSON");
-    };
+/// What the line with this `header` says that `tree`, of the lines before it, denies.
+fn contradiction(header: Option<&Header>, tree: &Tree) -> Option<&'static str> {
+    let Some(header) = header else { return Some("the line is not JSON") };
     if header.seq != tree.size() {
         return Some("lines are missing or out of order before this one");
     }
     let (records, root) = match header.event_type.as_str() {
-        "log_opened" => (header.records_before, header.previous_root),
-        "log_sealed" => (header.records, header.root),
+        "log_opened" => (header.records_before, &header.previous_root),
+        "log_sealed" => (header.records, &header.root),
         _ => return None,
     };
-    if records != Some(tree.size()) || root != Some(in_hex(&tree.root())) {
+    if records != Some(tree.size()) || *root != Some(in_hex(&tree.root())) {
         return Some("the lines before this one are not those that it was written after");
     }
     None

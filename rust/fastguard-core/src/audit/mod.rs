@@ -13,6 +13,7 @@ mod merkle;
 pub mod prove;
 mod queue;
 mod record;
+pub mod repair;
 mod scribe;
 mod tally;
 #[cfg(test)]
@@ -43,7 +44,7 @@ pub(crate) use tree::note::is_name;
 pub use tree::note::{Checkpoint, Key};
 pub use tree::proof::{is_consistent, is_included};
 use tree::{note::Signer, publish::Publisher};
-use writer::{Clock, Folder, Slot};
+use writer::{Clock, Folder, Held, Slot};
 
 /// Arguments up to this size wait in the queue as they are; [`Audit::prepare`] hashes larger ones at once, so
 /// that few calls cannot fill the queue.
@@ -116,20 +117,26 @@ pub struct Audit {
     next_id: AtomicU64,
     queue: Arc<Queue>,
     slot: Slot<Folder>,
+    held: Held,
+    repaired: Vec<repair::Found>,
     process: u32,
     clock: Clock,
 }
 
 impl Audit {
-    /// Makes a new log in its own folder, `<time>-<process>-<random>`, and makes sure that it can be written.
+    /// Makes a new log in its own folder, `<time>-<process>-<random>`, and makes sure that it can be written. Logs beside it
+    /// whose process was killed are repaired first; [`Self::repaired`] tells of them.
     pub fn open_log(settings: Settings) -> Result<Self, Fault> {
         writer::open_base(&settings.path)?;
+        let repaired = repair::repair(&settings)?;
         let key = match settings.key {
             Some(key) => key,
             None => writer::read_or_make_key(&settings.path.join("key"))?,
         };
         let seed = writer::read_or_make_key(&settings.key_file)?;
-        Self::with_keys(settings, key, seed)
+        let mut audit = Self::with_keys(settings, key, seed)?;
+        audit.repaired = repaired;
+        Ok(audit)
     }
 
     fn with_keys(settings: Settings, key: [u8; 32], seed: [u8; 32]) -> Result<Self, Fault> {
@@ -138,11 +145,8 @@ impl Audit {
         let process = std::process::id();
         let (log, folder) =
             make_folder(&settings.path, || Ok(scribe::log_name(opened_at.unix, process, digest::random()?)))?;
-        let path = folder.path().to_owned();
-        let bounds = Bounds {
-            max_file_bytes: settings.max_file_bytes,
-            unverified_bytes_per_minute: settings.unverified_bytes_per_minute,
-        };
+        let (path, held) = (folder.path().to_owned(), folder.held());
+        let bounds = bounds(&settings);
         let publisher = publisher(&settings, &log, &seed)?;
         let journal = Journal::new(folder, Scribe::new(log.clone(), &key), bounds, publisher, opened_at);
         Ok(Self {
@@ -154,6 +158,8 @@ impl Audit {
             seed,
             log,
             folder: path,
+            held,
+            repaired: Vec::new(),
             process,
             clock,
         })
@@ -162,6 +168,7 @@ impl Audit {
     /// A new log for a child process, in the same place and with the same key. Nothing of the parent's thread,
     /// queue or locks is used; dropping the parent's log in the child does nothing.
     pub fn reopen_after_fork(&self) -> Result<Self, Fault> {
+        self.held.let_go();
         Self::with_keys(self.settings.clone(), self.key, self.seed)
     }
 
@@ -169,6 +176,11 @@ impl Audit {
     /// full queue is charged once.
     pub fn ready(&self) -> Result<(), Fault> {
         if self.queue.has_room() || !self.queue.is_open() { Ok(()) } else { Err(Fault::AuditQueueFull) }
+    }
+
+    /// Logs in the same place that had no seal when this one was opened, and what became of them.
+    pub fn repaired(&self) -> &[repair::Found] {
+        &self.repaired
     }
 
     /// The log's name.
@@ -268,6 +280,7 @@ impl Audit {
         {
             journal.into_store().remove_if_empty();
         }
+        self.held.let_go();
         Ok(())
     }
 
@@ -287,6 +300,13 @@ impl Drop for Audit {
     }
 }
 
+fn bounds(settings: &Settings) -> Bounds {
+    Bounds {
+        max_file_bytes: settings.max_file_bytes,
+        unverified_bytes_per_minute: settings.unverified_bytes_per_minute,
+    }
+}
+
 fn publisher(settings: &Settings, log: &str, seed: &[u8; 32]) -> Result<Publisher, Fault> {
     let signer = Signer::new(&settings.origin, seed)
         .ok_or_else(|| Fault::AuditFailed { reason: "the key of the checkpoints is none of Ed25519".to_owned() })?;
@@ -301,7 +321,8 @@ fn make_folder(base: &Path, name: impl Fn() -> Result<String, Fault>) -> Result<
         let name = name()?;
         match Folder::make(base, &name) {
             Ok(folder) => return Ok((name.into(), folder)),
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            // Gone again: another process that starts took it for the remains of one that never began.
+            Err(error) if matches!(error.kind(), io::ErrorKind::AlreadyExists | io::ErrorKind::NotFound) => {}
             Err(error) => return Err(writer::failed(base, &error)),
         }
     }

@@ -178,6 +178,21 @@ fn write_checks(checks: Checks, object: &mut Object<'_>) {
     members.close();
 }
 
+/// Whether a folder is named as logs are; others in the same place are none of ours.
+pub(super) fn is_log_name(name: &str) -> bool {
+    let mut parts = name.split('-');
+    let (Some(time), Some(process), Some(random), None) = (parts.next(), parts.next(), parts.next(), parts.next())
+    else {
+        return false;
+    };
+    let is_time = time.len() == 15
+        && time.bytes().enumerate().all(|(at, byte)| (at == 8) == (byte == b'T') && byte.is_ascii_alphanumeric());
+    is_time
+        && process.parse::<u32>().is_ok()
+        && random.len() == 4
+        && random.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
+
 /// The name of a log: when it was opened, by which process, and random digits.
 pub(super) fn log_name(opened_at: UnixTime, process: u32, random: [u8; 2]) -> String {
     let mut time = Vec::new();

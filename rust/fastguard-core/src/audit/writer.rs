@@ -1,12 +1,16 @@
 //! The thread that writes the log: the one place of this crate with files, a thread and a clock.
 
 mod folder;
+mod held;
 
 use std::sync::{Arc, Mutex};
 use std::thread::{self, Thread};
 use std::time::{Duration, Instant, SystemTime};
 
-pub(super) use folder::{Folder, content, failed, files, folders, open, open_base, partial_tiles, read_or_make_key};
+pub(super) use folder::{
+    Folder, content, failed, files, folders, open, open_base, partial_tiles, read_or_make_key, tail,
+};
+pub(super) use held::Held;
 
 use super::journal::{Journal, Moment, Store};
 use super::queue::{Phase, Queue, lock};

@@ -3,7 +3,7 @@
 use std::io;
 use std::time::Duration;
 
-use super::note::{Checkpoint, Signer};
+use super::note::{Checkpoint, Key, Signer};
 use super::tiles::{Edge, Tile};
 use crate::audit::journal::Store;
 use crate::audit::merkle::{Hash, Tree};
@@ -32,6 +32,26 @@ impl Publisher {
     pub(in crate::audit) fn new(signer: Signer, origin: String, records: u64, interval: Duration) -> Self {
         let (edge, full) = (Edge::default(), Vec::new());
         Self { signer, origin, records, interval, edge, full, size: 0, at: Tick::default() }
+    }
+
+    pub(in crate::audit) const fn key(&self) -> &Key {
+        self.signer.key()
+    }
+
+    /// Goes on after a checkpoint of `size` records.
+    pub(in crate::audit) const fn resume(&mut self, size: u64) {
+        self.size = size;
+    }
+
+    /// Adds the hashes of records that others have written, and gives the tiles that these fill to the caller.
+    pub(in crate::audit) fn replay(&mut self, completed: &[(usize, Hash)]) -> Vec<Tile> {
+        self.add(completed);
+        std::mem::take(&mut self.full)
+    }
+
+    /// The tiles that are not full.
+    pub(in crate::audit) fn partial(&self) -> Vec<Tile> {
+        self.edge.partial().collect()
     }
 
     pub(in crate::audit) fn add(&mut self, completed: &[(usize, Hash)]) {

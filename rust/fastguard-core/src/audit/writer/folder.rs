@@ -1,26 +1,38 @@
 //! The log's folder: `audit/<log>/000001.jsonl`, and `audit/key` beside the logs.
 
 use std::fs::{self, DirBuilder, OpenOptions};
-use std::io::{self, BufRead, BufReader, Read as _, Write as _};
+use std::io::{self, BufRead, BufReader, Read as _, Seek as _, Write as _};
 use std::path::{Path, PathBuf};
 
+use super::held::{self, Held};
 use crate::audit::digest::random;
 use crate::audit::journal::{File, Store};
 use crate::audit::line::hex;
 use crate::denial::Fault;
 
-/// The folder of one log, which no other process writes to: it was made by this one.
+/// The folder of one log, which no other process writes to: this one holds it.
 pub(in crate::audit) struct Folder {
     path: PathBuf,
+    held: Held,
 }
 
 impl Folder {
-    /// Makes the folder `name` in `base`; an error where it exists.
+    /// Makes the folder `name` in `base`; an error where it exists, or where another process was quicker to hold it.
     pub(in crate::audit) fn make(base: &Path, name: &str) -> io::Result<Self> {
         let path = base.join(name);
         private_folder().create(&path)?;
         sync_folder(base)?;
-        Ok(Self { path })
+        let held = Held::take(&path)?.ok_or(io::ErrorKind::AlreadyExists)?;
+        Ok(Self { path, held })
+    }
+
+    /// The folder of a log whose process is gone.
+    pub(in crate::audit) const fn of(path: PathBuf, held: Held) -> Self {
+        Self { path, held }
+    }
+
+    pub(in crate::audit) fn held(&self) -> Held {
+        self.held.clone()
     }
 
     pub(in crate::audit) fn path(&self) -> &Path {
@@ -29,8 +41,27 @@ impl Folder {
 
     /// Removes the folder of a log that never began.
     pub(in crate::audit) fn remove_if_empty(&self) {
-        // It has files where the log began; then it stays.
-        let _ = fs::remove_dir(&self.path);
+        if files(&self.path).is_ok_and(|files| files.is_empty()) {
+            held::remove(&self.path);
+            // Where something else lies in it, it stays.
+            let _ = fs::remove_dir(&self.path);
+        }
+    }
+
+    /// Removes the folder of a log that has no record; a part of the first one may be there.
+    pub(in crate::audit) fn remove_unused(&self) {
+        for (_, file) in files(&self.path).unwrap_or_default() {
+            // Where it stays, the folder does.
+            let _ = fs::remove_file(file);
+        }
+        self.remove_if_empty();
+    }
+
+    /// Cuts file `number` to `length` bytes.
+    pub(in crate::audit) fn cut(&self, number: u32, length: u64) -> io::Result<()> {
+        let file = OpenOptions::new().write(true).open(self.file(number))?;
+        file.set_len(length)?;
+        file.sync_all()
     }
 
     fn file(&self, number: u32) -> PathBuf {
@@ -42,6 +73,7 @@ impl Store for Folder {
     type File = fs::File;
 
     fn create(&mut self, number: u32) -> io::Result<fs::File> {
+        self.held.renew(&self.path)?;
         let path = self.file(number);
         let file = private_file().append(true).create_new(true).open(&path)?;
         sync_folder(&self.path).inspect_err(|_| {
@@ -197,7 +229,7 @@ fn private_folder() -> DirBuilder {
     builder
 }
 
-fn private_file() -> OpenOptions {
+pub(super) fn private_file() -> OpenOptions {
     let options = OpenOptions::new();
     #[cfg(unix)]
     let options = {
@@ -288,4 +320,14 @@ pub(in crate::audit) fn partial_tiles(path: &Path) -> io::Result<Vec<(usize, Pat
         }
     }
     Ok(tiles)
+}
+
+/// The end of a file, at most `bytes` of it.
+pub(in crate::audit) fn tail(path: &Path, bytes: u64) -> io::Result<Vec<u8>> {
+    let mut file = fs::File::open(path)?;
+    let length = file.metadata()?.len();
+    file.seek(io::SeekFrom::Start(length.saturating_sub(bytes)))?;
+    let mut end = Vec::new();
+    file.take(bytes).read_to_end(&mut end)?;
+    Ok(end)
 }

@@ -1,0 +1,75 @@
+//! Who writes to a folder: an advisory lock on a file in it, which the kernel takes back when its process ends.
+
+use std::fs::{File, TryLockError};
+use std::io;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+
+use super::folder::private_file;
+use crate::audit::queue::lock;
+
+/// The file whose lock says that the folder has a writer.
+const LOCK: &str = "lock";
+
+/// A folder that nobody else writes to. Shared by a log and its writer's thread, so that neither outlives it.
+#[derive(Clone)]
+pub(in crate::audit) struct Held(Arc<Mutex<Option<File>>>);
+
+impl Held {
+    /// Holds the folder; `None` where a living process does.
+    pub(in crate::audit) fn take(folder: &Path) -> io::Result<Option<Self>> {
+        Ok(locked(folder)?.map(|file| Self(Arc::new(Mutex::new(Some(file))))))
+    }
+
+    /// Holds the folder again where its file was taken away: with the folder, or by somebody who removes files.
+    pub(super) fn renew(&self, folder: &Path) -> io::Result<()> {
+        let mut held = lock(&self.0);
+        if held.as_ref().is_some_and(|file| is_at(file, &folder.join(LOCK))) {
+            return Ok(());
+        }
+        *held = locked(folder)?;
+        if held.is_some() { Ok(()) } else { Err(io::Error::other("another process writes to the folder")) }
+    }
+
+    /// Lets others have it. In a child process this closes the child's copy alone; the parent holds the folder on.
+    pub(in crate::audit) fn let_go(&self) {
+        // A thread that only the parent has may have held the mutex at the fork: then the copy stays until the child ends,
+        // which keeps others from the folder longer than needed, and never the other way round.
+        if let Ok(mut held) = self.0.try_lock() {
+            *held = None;
+        }
+    }
+}
+
+fn locked(folder: &Path) -> io::Result<Option<File>> {
+    let file = private_file().write(true).create(true).truncate(false).open(folder.join(LOCK))?;
+    match file.try_lock() {
+        // Whoever found the folder empty may have removed it and its file meanwhile.
+        Ok(()) => Ok(is_at(&file, &folder.join(LOCK)).then_some(file)),
+        Err(TryLockError::WouldBlock) => Ok(None),
+        Err(TryLockError::Error(error)) => Err(error),
+    }
+}
+
+/// Whether `path` is still the name of the open file.
+#[cfg(unix)]
+pub(super) fn is_at(file: &File, path: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt as _;
+
+    let place = |metadata: std::fs::Metadata| (metadata.dev(), metadata.ino());
+    match (file.metadata(), std::fs::metadata(path)) {
+        (Ok(open), Ok(named)) => place(open) == place(named),
+        _ => false,
+    }
+}
+
+#[cfg(not(unix))]
+pub(super) fn is_at(_file: &File, path: &Path) -> bool {
+    path.exists()
+}
+
+/// Removes the file of the lock, where its folder is to go.
+pub(super) fn remove(folder: &Path) {
+    // Where it stays, the folder does.
+    let _ = std::fs::remove_file(folder.join(LOCK));
+}
