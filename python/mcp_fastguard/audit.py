@@ -1,25 +1,37 @@
-"""Room 8: audit. The log itself is the core's; here is what only Python can know: results and forks."""
+"""Room 8: audit. The log itself is the core's; here is what only Python can know: results, event loops and forks."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
+import threading
 import weakref
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from mcp_fastguard.errors import GuardFault
 
 if TYPE_CHECKING:
+    from asyncio import AbstractEventLoop, Future
     from collections.abc import Callable, Mapping
 
+    from mcp_fastguard._fastguard import Gate
     from mcp_fastguard.guard import Guard
 
     #: What a tool says of its own result: ``rows``, ``bytes``, ``items``, or some of them.
     ResultSummary = Callable[[Any], Mapping[str, int]]
 
-__all__ = ["Summary", "keep_through_fork", "record_schema", "summary"]
+    #: A call that waits, and the loop that it waits in.
+    Waiter = tuple[AbstractEventLoop, Future[None]]
+
+__all__ = ["Keeper", "Summary", "keep_through_fork", "record_schema", "summary"]
 
 logger = logging.getLogger("mcp_fastguard")
+
+#: The thread of a :class:`Keeper` ends when nobody has waited for so long, in seconds.
+IDLE: Final = 5.0
 
 _guards: weakref.WeakSet[Guard] = weakref.WeakSet()
 
@@ -129,6 +141,77 @@ def record_schema() -> dict[str, Any]:
     """The JSON Schema (draft 2020-12) of every record of the log."""
     schema: dict[str, Any] = json.loads(Path(__file__).with_name("audit.schema.json").read_text(encoding="utf-8"))
     return schema
+
+
+class Keeper:
+    """Waits until records are on disk, on a thread of its own, never on an event loop's. All who wait at once share one sync."""
+
+    def __init__(self, gate: Gate) -> None:
+        self._gate = gate
+        self.after_fork()
+
+    def after_fork(self) -> None:
+        """Nothing of the parent's thread and lock is used."""
+        self._changed = threading.Condition()
+        self._waiting: list[Waiter] = []
+        self._is_running = False
+
+    async def keep(self) -> None:
+        """Waits until all that was recorded before is on disk.
+
+        Raises:
+            GuardFault: it is not after two seconds, or the log cannot be written.
+        """
+        import asyncio  # noqa: PLC0415 - a third of the package's import; whoever awaits this has it
+
+        loop = asyncio.get_running_loop()
+        kept: Future[None] = loop.create_future()
+        with self._changed:
+            if not self._is_running:
+                thread = threading.Thread(target=self._run, name="fastguard-keeper", daemon=True)
+                try:
+                    thread.start()
+                except RuntimeError as error:
+                    raise GuardFault("audit_failed", f"no thread that waits for the disk: {error}") from error
+                self._is_running = True
+            self._waiting.append((loop, kept))
+            self._changed.notify()
+        await kept
+
+    def _run(self) -> None:
+        while waiting := self._next():
+            error: BaseException | None = None
+            try:
+                self._gate.keep()
+            except BaseException as raised:  # noqa: BLE001 - whoever waits must hear of it, whatever it is
+                error = raised
+            by_loop: dict[AbstractEventLoop, list[Future[None]]] = {}
+            for loop, kept in waiting:
+                by_loop.setdefault(loop, []).append(kept)
+            for loop, all_kept in by_loop.items():
+                # A loop that has ended has nobody who waits.
+                with contextlib.suppress(RuntimeError):
+                    loop.call_soon_threadsafe(_answer, all_kept, error)
+
+    def _next(self) -> list[Waiter]:
+        """Those who wait now; none where nobody has come for a while, and then the thread ends."""
+        with self._changed:
+            if not self._waiting:
+                self._changed.wait(IDLE)
+            waiting, self._waiting = self._waiting, []
+            self._is_running = bool(waiting)
+            return waiting
+
+
+def _answer(all_kept: list[Future[None]], error: BaseException | None) -> None:
+    for kept in all_kept:
+        if kept.done():
+            # Its call was cancelled.
+            continue
+        if error is None:
+            kept.set_result(None)
+        else:
+            kept.set_exception(error)
 
 
 def keep_through_fork(guard: Guard) -> None:

@@ -12,7 +12,7 @@ from mcp_fastguard import audit
 from mcp_fastguard._fastguard import Agreeing, AllowedCall, Gate, ObservedCall, Waiting
 from mcp_fastguard.call import Call
 from mcp_fastguard.config import GuardConfig
-from mcp_fastguard.errors import GuardFault
+from mcp_fastguard.errors import Denied, GuardFault, RequestDenied, TokenDenied
 from mcp_fastguard.listeners import Listeners
 from mcp_fastguard.outside import Outside
 
@@ -76,6 +76,7 @@ class Guard:
             has_verifier=verifier is not None,
         )
         self._outside = Outside(self._gate, config, verifier)
+        self._keeper = audit.Keeper(self._gate)
         # One crossing and not one frame of Python: this instance's `check` is the gate's own, until somebody listens.
         self.check = self._gate.check  # type: ignore[method-assign]
         if self._gate.learns_revocations:
@@ -126,6 +127,9 @@ class Guard:
     def check(self, request: ToolRequest, now: float | None = None) -> AllowedCall:
         """Decides at once: microseconds, no network, no waiting.
 
+        With ``audit.durability = "each"`` it blocks until the record is on disk, for at most two seconds. Nothing else of it
+        waits for the disk, the intent of a call that writes neither: that is :meth:`authorize`'s, or :meth:`flush`'s.
+
         Args:
             request: what came.
             now: seconds since the epoch; left out, the system's clocks are read. A guard takes one or the other, never both.
@@ -141,6 +145,8 @@ class Guard:
 
     async def authorize(self, request: ToolRequest, now: float | None = None) -> AllowedCall:
         """Decides like :meth:`check`, and waits for what it needs: keys, a verifier, or room in the queue of the audit log.
+
+        It returns once the record of a call that writes is on disk, and with ``audit.durability = "each"`` that of any other.
 
         Args:
             request: what came.
@@ -173,7 +179,7 @@ class Guard:
                 elif isinstance(decision, Waiting):
                     decide = functools.partial(look, has_waited=True, attested=await self._outside.answer(decision))
                 else:
-                    return telling.decided(decision)
+                    return telling.decided(await self._kept(decision))
             raise GuardFault("internal", "the call waited for too much")
 
     async def _nested(self, proof: Proof, request: ToolRequest, *, observes: bool) -> Proof:
@@ -185,7 +191,13 @@ class Guard:
                 decision = await self._measured(await self._agreed(decision, observes=observes), telling)
             if isinstance(decision, Agreeing | Waiting):
                 raise GuardFault("internal", "the nested call waited for too much")
-            return telling.decided(decision)
+            return telling.decided(await self._kept(decision))
+
+    async def _kept(self, proof: Proof) -> Proof:
+        """Waits until the record of a call that passed is on disk, where it must be."""
+        if self._gate.must_keep(proof):
+            await self._keeper.keep()
+        return proof
 
     async def _agreed(
         self, agreeing: Agreeing, *, observes: bool, now: float | None = None
@@ -195,13 +207,19 @@ class Guard:
         return functools.partial(self._gate.agreed, agreeing, **answer._asdict(), observes=observes, now=now)
 
     async def _measured(self, decide: Callable[[], Decision], telling: Telling) -> Decision:
-        """Decides, and waits for room in the queue of the audit log."""
+        """Decides, and waits for room in the queue of the audit log, and for a refusal that must be on disk."""
         try:
-            return telling.measured(decide)
-        except GuardFault as fault:
-            if fault.code != "audit_queue_full":
-                raise
-            return await self._decide_with_room(decide, telling)
+            try:
+                return telling.measured(decide)
+            except GuardFault as fault:
+                if fault.code != "audit_queue_full":
+                    raise
+                return await self._decide_with_room(decide, telling)
+        except Denied as denied:
+            # Strangers have a budget of records, and make nobody wait for the disk.
+            if self._gate.keeps_each and not isinstance(denied, RequestDenied | TokenDenied):
+                await self._keeper.keep()
+            raise
 
     async def _decide_with_room(self, decide: Callable[[], Decision], telling: Telling) -> Decision:
         """Decides once there is room in the queue of the audit log, which is awaited for a short while."""
@@ -265,13 +283,14 @@ class Guard:
 
     # --- rules and keys -------------------------------------------------------------------------
 
-    def tool(  # noqa: PLR0913 - all are options, given by name
+    def tool(  # noqa: PLR0913 - the keys of a rule
         self,
         *,
         scopes: Sequence[str] = (),
         any_scopes: Sequence[str] = (),
         open: bool = False,
         tier: str | None = None,
+        read_only: bool = False,
         name: str | None = None,
         result_summary: ResultSummary | None = None,
     ) -> Callable[[Decorated], Decorated]:
@@ -282,6 +301,8 @@ class Guard:
             any_scopes: the token must have one of these.
             open: any verified caller may; only without scopes.
             tier: ``"auto"`` (default), ``"log"``, ``"approve"`` or ``"block"``.
+            read_only: the tool changes nothing, so that its calls need not wait until their record is on disk. Default: False.
+                A tool that does write and says so can change something of which no record is left.
             name: the tool's name; default: the function's.
             result_summary: what the records of its calls say of the result, as of :meth:`summarise`. Default: the usual counts.
 
@@ -292,7 +313,13 @@ class Guard:
         def decorate(function: Decorated) -> Decorated:
             tool: str = name or str(getattr(function, "__name__", ""))
             self._gate.add_rule(
-                "tool", tool, scopes=list(scopes), any_scopes=list(any_scopes), is_open=open, tier=tier or "auto"
+                "tool",
+                tool,
+                scopes=list(scopes),
+                any_scopes=list(any_scopes),
+                is_open=open,
+                tier=tier or "auto",
+                is_read_only=read_only,
             )
             self.ruled_tools.add(tool)
             if result_summary is not None:
@@ -480,6 +507,7 @@ class Guard:
     def after_fork(self) -> None:
         """In a child process: a log of its own at once, a key thread of its own at its first call."""
         self._gate.after_fork()
+        self._keeper.after_fork()
         self._outside.after_fork()
         if (self._outside.watch is not None or self._gate.learns_revocations) and "check" in vars(self):
             self.check = self._first_check  # type: ignore[method-assign]

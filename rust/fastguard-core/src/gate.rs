@@ -15,7 +15,7 @@ use crate::binding::{Bindings, Use};
 use crate::blocks::{Block, Blocks};
 use crate::call::{AllowedCall, BoundToken, Target, ToolRequest, VerifiedToken};
 use crate::clock::{Now, Tick, UnixTime};
-use crate::config::{Config, ConfigError, OnStale};
+use crate::config::{Config, ConfigError, Durability, OnStale};
 use crate::denial::{Denial, Fault, GateError, Room};
 use crate::hashing::KeyHasher;
 use crate::limits::Limits;
@@ -360,6 +360,14 @@ impl Gate {
     /// Refuses from the next call on what a block names; `until` is when it ends by itself. [`Blocks::lift`] ends it.
     pub fn block(&self, block: Block, until: Option<UnixTime>, now: UnixTime) -> Result<(), &'static str> {
         self.state().blocks.add(block, until, now)
+    }
+
+    /// Whether the record of a call must be on disk before it runs: with durability `each`, or where it writes and intents are
+    /// kept. [`Audit::keep`] waits for it.
+    pub fn must_keep(&self, target: &Target) -> bool {
+        let audit = self.audit();
+        let Some(audit) = &*audit else { return false };
+        audit.durability() == Durability::Each || audit.keeps_intents() && self.state().policy.writes(target)
     }
 
     /// Has an operator's act recorded.

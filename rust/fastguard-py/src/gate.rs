@@ -5,7 +5,7 @@ use std::time::Duration;
 use fastguard_core::audit::{Audit, Notice, Settings, rfc3339};
 use fastguard_core::blocks::Block;
 use fastguard_core::clock::{Now, UnixTime};
-use fastguard_core::config::{DpopMode, Rule, Tier};
+use fastguard_core::config::{DpopMode, Durability, Rule, Tier};
 use fastguard_core::denial::{Denial, Fault, GateError, Room};
 use fastguard_core::gate::{Agreeing as AgreeingCore, Answer, ClaimAnswer, Decision, Gate as Core, Outcome};
 use fastguard_core::jose::Algorithm;
@@ -29,6 +29,8 @@ pub(crate) struct Gate {
     core: Core,
     clock: time::Clock,
     is_closed: AtomicBool,
+    /// Whether `check` answers only once its record is on disk.
+    keeps_each: bool,
     folder: PathBuf,
 }
 
@@ -132,6 +134,16 @@ impl Gate {
     }
 }
 
+/// Whether a decision has a record of its own: refusals before a token was verified have a budget instead, and nobody waits for
+/// their disk. A call that must wait has none yet.
+fn is_of_known_caller(decision: &Result<Decision, GateError>) -> bool {
+    match decision {
+        Ok(Decision::Allowed(_) | Decision::Observed(_)) => true,
+        Err(GateError::Denied(denial)) => !matches!(denial.room(), Room::Request | Room::Token),
+        Ok(Decision::Waiting(_) | Decision::Agreeing(_)) | Err(GateError::Faulted(_)) => false,
+    }
+}
+
 fn moment(time: Option<UnixTime>) -> Option<Box<str>> {
     time.map(|time| rfc3339(time).into())
 }
@@ -170,14 +182,19 @@ impl Gate {
             None
         };
         let identity = if has_verifier { Identity::Outside } else { Identity::Issuers };
+        let keeps_each = audit.as_ref().is_some_and(|audit| audit.durability() == Durability::Each);
         let core = Core::with_identity(config, audit, identity).map_err(misconfigured)?;
-        Ok(Self { core, clock: time::Clock::default(), is_closed: AtomicBool::new(false), folder })
+        Ok(Self { core, clock: time::Clock::default(), is_closed: AtomicBool::new(false), keeps_each, folder })
     }
 
     #[pyo3(signature = (request, now = None))]
     fn check(&self, py: Python<'_>, request: &ToolRequest, now: Option<f64>) -> PyResult<AllowedCall> {
         let now = self.now(now)?;
-        match caught(|| self.core.check_through(&request.core, Answered::default(), now, &Released(py)))? {
+        let decision = caught(|| self.core.check_through(&request.core, Answered::default(), now, &Released(py)))?;
+        if self.keeps_each && is_of_known_caller(&decision) {
+            self.keep(py)?;
+        }
+        match decision {
             Ok(Decision::Allowed(core)) => Ok(AllowedCall { core }),
             Ok(Decision::Observed(observed)) => Err(self.denied(observed.denial())),
             Ok(Decision::Waiting(waiting)) => Err(faulted(&Fault::NeedsAuthorize { need: waiting.need().name() })),
@@ -516,7 +533,8 @@ impl Gate {
         caught(|| self.core.reload(config))?.map_err(misconfigured)
     }
 
-    #[pyo3(signature = (kind, name, *, scopes, any_scopes, is_open, tier))]
+    #[pyo3(signature = (kind, name, *, scopes, any_scopes, is_open, tier, is_read_only = false))]
+    #[expect(clippy::too_many_arguments, reason = "the fields of a rule by keyword")]
     fn add_rule(
         &self,
         kind: &str,
@@ -525,13 +543,15 @@ impl Gate {
         any_scopes: Vec<String>,
         is_open: bool,
         tier: &str,
+        is_read_only: bool,
     ) -> PyResult<()> {
         let kind = Kind::from_name(kind).ok_or_else(|| misused(format!("unknown kind `{kind}`")))?;
         let tier = [("auto", Tier::Auto), ("log", Tier::Log), ("approve", Tier::Approve), ("block", Tier::Block)]
             .into_iter()
             .find_map(|(name, known)| (name == tier).then_some(known))
             .ok_or_else(|| misused(format!("unknown tier `{tier}`")))?;
-        let rule = Rule::beside_code(scopes, any_scopes, is_open, tier).map_err(misused)?;
+        let mut rule = Rule::beside_code(scopes, any_scopes, is_open, tier).map_err(misused)?;
+        rule.read_only = is_read_only.then_some(true);
         self.core.add_rule(CodeRule { kind, name: name.to_owned(), rule }).map_err(misconfigured)
     }
 
@@ -598,6 +618,26 @@ impl Gate {
     #[getter]
     fn audit_folder(&self) -> Option<PathBuf> {
         self.core.audit().as_ref().map(|audit| audit.folder().to_path_buf())
+    }
+
+    /// Whether every decision is on disk before it is answered.
+    #[getter]
+    fn keeps_each(&self) -> bool {
+        self.keeps_each
+    }
+
+    /// Whether the record of a call that passed must be on disk before it runs.
+    #[expect(clippy::needless_pass_by_value, reason = "PyO3 extracts by value")]
+    fn must_keep(&self, call: Proof<'_>) -> bool {
+        self.core.must_keep(call.target())
+    }
+
+    /// Waits until all that was recorded before is on disk, for at most two seconds.
+    fn keep(&self, py: Python<'_>) -> PyResult<()> {
+        match &*self.core.audit() {
+            Some(audit) => py.detach(|| audit.keep()).map_err(|fault| faulted(&fault)),
+            None => Ok(()),
+        }
     }
 
     #[pyo3(signature = (timeout = 2.0))]

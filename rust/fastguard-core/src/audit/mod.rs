@@ -34,6 +34,7 @@ pub use queue::Statistics;
 pub use record::{Arguments, Check, Checks, Decision, Ending, Event, Notice, Outcome};
 
 use crate::bounds;
+use crate::config::Durability;
 use crate::denial::Fault;
 use inputs::Inputs;
 use journal::{Bounds, Journal};
@@ -51,6 +52,9 @@ use writer::{Clock, Folder, Held, Slot};
 pub const MAX_QUEUED_ARGUMENT_BYTES: usize = bounds::MAX_BODY_BYTES_BEFORE_TOKEN;
 /// How long [`Audit::close`] waits (F34 of the requirements).
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// How long [`Audit::keep`] waits. A disk that takes longer refuses calls.
+const KEEP_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// How a log is kept.
 #[derive(Clone)]
@@ -73,6 +77,10 @@ pub struct Settings {
     pub checkpoint_records: u64,
     /// or this long after the last one, if there are new records.
     pub checkpoint_interval: Duration,
+    /// When records are on disk: for whoever calls [`Audit::keep`] and must know when.
+    pub durability: Durability,
+    /// Whether the record of a call that writes is on disk before its tool runs.
+    pub intent: bool,
     /// The name of the key that signs, and the start of each log's origin.
     pub origin: String,
     /// The seed of the key that signs, as 64 hexadecimal digits; made where there is none.
@@ -102,6 +110,8 @@ impl Settings {
             key: None,
             checkpoint_records: audit.checkpoint_records,
             checkpoint_interval: audit.checkpoint_interval.get(),
+            durability: audit.durability,
+            intent: audit.intent,
             origin: audit.origin.clone(),
         }
     }
@@ -265,6 +275,22 @@ impl Audit {
         // A parked writer is woken by every record, so an interval of nothing would only spin.
         let interval = self.settings.flush_interval.max(Duration::from_millis(1));
         self.queue.start(|| writer::spawn(&self.queue, &self.slot, self.clock, interval))
+    }
+
+    /// When records must be on disk.
+    pub const fn durability(&self) -> Durability {
+        self.settings.durability
+    }
+
+    /// Whether the record of a call that writes must be on disk before its tool runs.
+    pub fn keeps_intents(&self) -> bool {
+        self.settings.intent || self.settings.durability == Durability::Each
+    }
+
+    /// Waits until all that was recorded before is on disk, for at most two seconds: before a decision is answered where
+    /// durability is `each`, before a tool that writes runs where intents are kept. All who wait share one sync.
+    pub fn keep(&self) -> Result<(), Fault> {
+        self.queue.flush(KEEP_TIMEOUT)
     }
 
     /// Waits until all that was recorded before is durable.

@@ -12,7 +12,7 @@ mod url;
 
 use super::dpop::Dpop;
 use super::error::{ConfigError, Problem, Warning};
-use super::schema::{Config, Rule};
+use super::schema::{Config, Durability, Rule};
 use std::time::Duration;
 
 /// The problems found so far.
@@ -176,6 +176,11 @@ pub(super) fn warnings(config: &Config) -> Vec<Warning> {
     if !config.audit.enabled {
         let message = "no record is kept: nobody will be able to say who called what".to_owned();
         warnings.push(Warning { key: "audit.enabled".to_owned(), message });
+    }
+    if config.audit.enabled && !config.audit.intent && config.audit.durability == Durability::Batched {
+        let message =
+            "the record of a call that has changed something can be lost when the process is killed".to_owned();
+        warnings.push(Warning { key: "audit.intent".to_owned(), message });
     }
     if config.issuers.is_empty() {
         let message = "no issuer: every call will be refused".to_owned();

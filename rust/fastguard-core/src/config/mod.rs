@@ -25,8 +25,8 @@ pub(crate) use limits::Counted;
 pub use limits::{LimitMode, LimitRule, Limits, OnStoreFailure, Per};
 pub use revocations::{OnStale, Revocations};
 pub use schema::{
-    Audit, Binding, Config, Issuer, Observe, ObservedRoom, OnAuditFailure, Proxies, Resource, Rule, Scope, Stdio, Tier,
-    Tokens,
+    Audit, Binding, Config, Durability, Issuer, Observe, ObservedRoom, OnAuditFailure, Proxies, Resource, Rule, Scope,
+    Stdio, Tier, Tokens,
 };
 pub use secret::Secret;
 pub use ship::{ObjectLock, Ship, ShipFormat, Sink};

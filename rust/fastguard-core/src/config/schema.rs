@@ -306,6 +306,9 @@ pub struct Rule {
     /// The class that limits with `per = "class"` count a tool in.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub class: Option<String>,
+    /// Whether the tool changes nothing: then its call need not wait until its record is on disk. Default: false.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub read_only: Option<bool>,
     /// What a call of the tool costs in every limit: a number, or "`arguments.max_rows` / 1000". Default: 1.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cost: Option<Cost>,
@@ -385,6 +388,10 @@ pub struct Audit {
     pub flush_interval: Span,
     /// Bytes that refusals before a verified token may write each minute. Default: 1048576; beyond, they are counted.
     pub unverified_bytes_per_minute: u64,
+    /// When records are on disk. Default: batched.
+    pub durability: Durability,
+    /// Whether the record of a call that writes is on disk before its tool runs. Default: true.
+    pub intent: bool,
     /// What happens to calls when the log cannot be written. Default: refuse.
     pub on_failure: OnAuditFailure,
     /// A signed checkpoint is written after this many records. Default: 16384.
@@ -440,6 +447,8 @@ impl Default for Audit {
             max_file_bytes: 64 * 1024 * 1024,
             flush_interval: Span::from_millis(5),
             unverified_bytes_per_minute: 1024 * 1024,
+            durability: Durability::Batched,
+            intent: true,
             on_failure: OnAuditFailure::Refuse,
             checkpoint_records: 16_384,
             checkpoint_interval: Span::from_millis(10_000),
@@ -448,6 +457,18 @@ impl Default for Audit {
             ship: Vec::new(),
         }
     }
+}
+
+/// When records are on disk.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum Durability {
+    /// Many at once, at most `flush_interval` and one write after the decision.
+    #[default]
+    Batched,
+    /// Before the decision is answered.
+    Each,
 }
 
 /// What happens to calls when the log cannot be written.

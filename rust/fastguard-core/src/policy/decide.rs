@@ -177,6 +177,13 @@ impl Policy {
         }
     }
 
+    /// Whether a call changes something: one of a tool does, unless its rules say `read_only`.
+    pub fn writes(&self, target: &Target) -> bool {
+        let rules = found(&self.tools, target.name());
+        let is_told = rules.iter().any(|rule| rule.read_only() == Some(true));
+        target.kind() == Kind::Tool && !(is_told && rules.iter().all(|rule| rule.read_only() != Some(false)))
+    }
+
     /// The rules that speak of a target.
     pub fn rules(&self, kind: Kind, name: &str) -> &[Arc<CompiledRule>] {
         found(self.table(kind), name)

@@ -30,6 +30,7 @@ pub struct CompiledRule {
     all_names: Vec<String>,
     any_names: Vec<String>,
     tier: Tier,
+    read_only: Option<bool>,
     /// What few rules demand, behind one look for all the others.
     demands: Option<Box<Demands>>,
     log_arguments: Arc<[Box<str>]>,
@@ -51,6 +52,7 @@ impl CompiledRule {
             all_names,
             any_names,
             tier: rule.tier,
+            read_only: rule.read_only,
             demands: Demands::of(rule, leeway).map(Box::new),
             log_arguments: rule.log_arguments.iter().map(|name| name.as_str().into()).collect(),
         }
@@ -65,9 +67,15 @@ impl CompiledRule {
             all_names: Vec::new(),
             any_names: Vec::new(),
             tier: Tier::Auto,
+            read_only: None,
             demands: None,
             log_arguments: Arc::default(),
         }
+    }
+
+    /// Whether it says that the target changes nothing, or that it does.
+    pub(super) const fn read_only(&self) -> Option<bool> {
+        self.read_only
     }
 
     /// Where the rule stands in the configuration: `tools."run_query"`.

@@ -110,5 +110,8 @@ fn check_classes(config: &Config, findings: &mut Findings) {
         for (name, _) in rules.iter().filter(|(_, rule)| rule.cost.is_some()) {
             findings.add(format!("{table}.\"{name}\".cost"), "only tools have costs");
         }
+        for (name, _) in rules.iter().filter(|(_, rule)| rule.read_only.is_some()) {
+            findings.add(format!("{table}.\"{name}\".read_only"), "only tools write");
+        }
     }
 }
