@@ -81,6 +81,9 @@ FAMILIES: Final = {
     "fastguard_audit_queue_records": Family("gauge", (), "Records that are not on disk yet."),
     "fastguard_audit_written": Family("counter", (), "Lines of the audit log that are on disk."),
     "fastguard_audit_refused": Family("counter", (), "Records that the audit log did not take."),
+    "fastguard_audit_unrecorded": Family(
+        "counter", (), "Records of calls that ran without one, because the audit log could not be written."
+    ),
     "fastguard_audit_failing": Family("gauge", (), "1 while the audit log cannot be written."),
     "fastguard_audit_unverified_counted": Family(
         "counter", (), "Refusals before a token was verified that were counted instead of written."
@@ -118,6 +121,7 @@ _FIGURES: Final = {
     "audit_queued": "fastguard_audit_queue_records",
     "audit_written": "fastguard_audit_written",
     "audit_refused": "fastguard_audit_refused",
+    "audit_unrecorded": "fastguard_audit_unrecorded",
     "audit_failed": "fastguard_audit_failing",
     "unverified_counted": "fastguard_audit_unverified_counted",
 }

@@ -678,6 +678,7 @@ impl Gate {
                 ("audit_queued", audit.queued),
                 ("audit_written", audit.written),
                 ("audit_refused", audit.refused),
+                ("audit_unrecorded", audit.unrecorded),
                 ("audit_failed", u64::from(audit.failed)),
                 ("unverified_counted", audit.unverified_counted),
             ]);

@@ -54,6 +54,8 @@ pub(super) struct Moment {
     pub(super) now: Now,
     /// Records refused so far, since the log was opened.
     pub(super) refused: u64,
+    /// Records of calls that ran without one so far.
+    pub(super) unrecorded: u64,
 }
 
 /// Sizes that the owner sets.
@@ -93,6 +95,7 @@ pub(super) struct Failure {
     pub(super) reason: String,
     since: UnixTime,
     refused_before: u64,
+    unrecorded_before: u64,
     pause: Duration,
     pub(super) retry_at: Tick,
     /// Whether what was written in part is gone from the file.
@@ -376,6 +379,7 @@ impl<S: Store> Journal<S> {
             reason: error.to_string(),
             since: before.as_ref().map_or(moment.now.unix, |before| before.since),
             refused_before: before.as_ref().map_or(moment.refused, |before| before.refused_before),
+            unrecorded_before: before.as_ref().map_or(moment.unrecorded, |before| before.unrecorded_before),
             cut: cut && before.is_none_or(|before| before.cut),
             pause,
             retry_at: moment.now.tick.plus(pause),
@@ -422,6 +426,7 @@ impl Draft<'_> {
             object.time("failed_at", failure.since);
             object.number("written_later", waiting as u64);
             object.number("refused", moment.refused - failure.refused_before);
+            object.number("unrecorded", moment.unrecorded - failure.unrecorded_before);
             object.flag("torn_end_cut", failure.cut);
         });
     }

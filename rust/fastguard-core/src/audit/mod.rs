@@ -34,7 +34,7 @@ pub use queue::Statistics;
 pub use record::{Arguments, Check, Checks, Decision, Ending, Event, Notice, Outcome};
 
 use crate::bounds;
-use crate::config::Durability;
+use crate::config::{Durability, OnAuditFailure};
 use crate::denial::Fault;
 use inputs::Inputs;
 use journal::{Bounds, Journal};
@@ -81,6 +81,8 @@ pub struct Settings {
     pub durability: Durability,
     /// Whether the record of a call that writes is on disk before its tool runs.
     pub intent: bool,
+    /// What happens to calls when the log cannot be written.
+    pub on_failure: OnAuditFailure,
     /// The name of the key that signs, and the start of each log's origin.
     pub origin: String,
     /// The seed of the key that signs, as 64 hexadecimal digits; made where there is none.
@@ -112,6 +114,7 @@ impl Settings {
             checkpoint_interval: audit.checkpoint_interval.get(),
             durability: audit.durability,
             intent: audit.intent,
+            on_failure: audit.on_failure,
             origin: audit.origin.clone(),
         }
     }
@@ -240,20 +243,29 @@ impl Audit {
             match self.queue.phase() {
                 Phase::Unstarted => self.start()?,
                 Phase::Running => {}
-                Phase::Failed(reason) => return self.refuse(Fault::AuditFailed { reason }),
+                Phase::Failed(reason) => return self.without_record(reason),
                 Phase::Closing | Phase::Closed(_) => return self.refuse(Fault::Closed),
                 Phase::Dead => return self.refuse(dead()),
             }
             match self.queue.push(event) {
                 Ok(()) => return Ok(()),
                 Err((_, Refusal::Full)) => {}
-                // The phase changed again meanwhile: refused, as a moment later.
-                Err((_, Refusal::Shut)) => {
-                    return self.refuse(Fault::AuditFailed { reason: "the log takes no records".to_owned() });
-                }
+                // The phase changed again meanwhile: as a moment later.
+                Err((_, Refusal::Shut)) => return self.without_record("the log takes no records".to_owned()),
             }
         }
         self.refuse(Fault::AuditQueueFull)
+    }
+
+    /// The log cannot be written.
+    fn without_record(&self, reason: String) -> Result<(), Fault> {
+        match self.settings.on_failure {
+            OnAuditFailure::Refuse => self.refuse(Fault::AuditFailed { reason }),
+            OnAuditFailure::ContinueAndCount => {
+                self.queue.count_unrecorded();
+                Ok(())
+            }
+        }
     }
 
     fn refuse(&self, fault: Fault) -> Result<(), Fault> {
@@ -290,7 +302,10 @@ impl Audit {
     /// Waits until all that was recorded before is on disk, for at most two seconds: before a decision is answered where
     /// durability is `each`, before a tool that writes runs where intents are kept. All who wait share one sync.
     pub fn keep(&self) -> Result<(), Fault> {
-        self.queue.flush(KEEP_TIMEOUT)
+        let kept = self.queue.flush(KEEP_TIMEOUT);
+        // What cannot be written waits in memory, or was counted. A disk that is only slow has not failed.
+        let may_pass = self.settings.on_failure == OnAuditFailure::ContinueAndCount;
+        if may_pass && matches!(self.queue.phase(), Phase::Failed(_)) { Ok(()) } else { kept }
     }
 
     /// Waits until all that was recorded before is durable.

@@ -67,6 +67,7 @@ pub(super) struct Queue {
     uncounted: AtomicU64,
     written: AtomicU64,
     refused: AtomicU64,
+    unrecorded: AtomicU64,
     unverified_counted: AtomicU64,
     state: Mutex<State>,
     changed: Condvar,
@@ -81,6 +82,8 @@ pub struct Statistics {
     pub written: u64,
     /// Records that were refused because the queue was full or the log could not be written.
     pub refused: u64,
+    /// Records of calls that ran without one, because the log could not be written.
+    pub unrecorded: u64,
     /// Whether the log cannot be written at the moment.
     pub failed: bool,
     /// Refusals before a token was verified that were counted instead of written.
@@ -109,6 +112,7 @@ impl Queue {
             uncounted: AtomicU64::new(0),
             written: AtomicU64::new(0),
             refused: AtomicU64::new(0),
+            unrecorded: AtomicU64::new(0),
             unverified_counted: AtomicU64::new(0),
             state: Mutex::new(State { phase: Phase::Unstarted, flush_wanted: 0, flush_done: 0 }),
             changed: Condvar::new(),
@@ -143,7 +147,6 @@ impl Queue {
         Ok(())
     }
 
-    /// Whether the log takes anything at the moment.
     /// Whether a record would be taken, with some left for the calls that are on their way.
     pub(super) fn has_room(&self) -> bool {
         let admitted = self.admitted.load(Ordering::Relaxed);
@@ -151,6 +154,7 @@ impl Queue {
         records + self.max_records / 64 < self.max_records && bytes + self.max_bytes / 64 < self.max_bytes
     }
 
+    /// Whether the log takes anything at the moment.
     pub(super) fn is_open(&self) -> bool {
         self.admitted.load(Ordering::Relaxed) & SHUT == 0
     }
@@ -179,6 +183,10 @@ impl Queue {
 
     pub(super) fn count_refused(&self) {
         self.refused.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn count_unrecorded(&self) {
+        self.unrecorded.fetch_add(1, Ordering::Relaxed);
     }
 
     #[cold]
@@ -268,6 +276,7 @@ impl Queue {
             queued: self.pending(),
             written: self.written.load(Ordering::Relaxed),
             refused: self.refused(),
+            unrecorded: self.unrecorded(),
             failed: matches!(self.phase(), Phase::Failed(_) | Phase::Closed(Err(_)) | Phase::Dead),
             unverified_counted: self.unverified_counted.load(Ordering::Relaxed),
         }
@@ -301,6 +310,10 @@ impl Queue {
 
     pub(super) fn refused(&self) -> u64 {
         self.refused.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn unrecorded(&self) -> u64 {
+        self.unrecorded.load(Ordering::Relaxed)
     }
 
     /// Records that were admitted and are not durable.

@@ -130,7 +130,7 @@ fn repair_log(
     let number = writer::files(folder)?.last().map_or(0, |(number, _)| *number);
     let journal = Journal::new(store, scribe, bounds(settings), publisher, clock.now());
     let mut journal = journal.resume(number, walk.tree.clone(), walk.verdict.sealed);
-    let moment = Moment { now: clock.now(), refused: 0 };
+    let moment = Moment { now: clock.now(), refused: 0, unrecorded: 0 };
     let cut_bytes = walk.torn.map_or(0, |torn| torn.bytes);
     if !walk.verdict.sealed {
         // Told before it is cut: whoever is killed between the two leaves what the next one can finish.

@@ -108,6 +108,7 @@ struct Bench {
     disk: Arc<Mutex<Disk>>,
     clock: FakeClock,
     refused: u64,
+    unrecorded: u64,
 }
 
 impl Bench {
@@ -120,11 +121,11 @@ impl Bench {
         let disk = Arc::clone(&store.0);
         let clock = FakeClock::at(START);
         let journal = Journal::new(store, Scribe::new("log".into(), &[7; 32]), bounds, publisher(), clock.now());
-        Self { journal, disk, clock, refused: 0 }
+        Self { journal, disk, clock, refused: 0, unrecorded: 0 }
     }
 
     fn moment(&self) -> Moment {
-        Moment { now: self.clock.now(), refused: self.refused }
+        Moment { now: self.clock.now(), refused: self.refused, unrecorded: self.unrecorded }
     }
 
     fn commit(&mut self) -> u64 {
@@ -391,6 +392,7 @@ fn a_full_disk_loses_nothing_and_leaves_no_torn_line() {
 
     lock(&bench.disk).room = None;
     bench.refused = 12;
+    bench.unrecorded = 5;
     bench.clock.advance(Duration::from_secs(1));
     assert_eq!(bench.commit(), 5);
     assert!(bench.journal.failure().is_none());
@@ -399,6 +401,7 @@ fn a_full_disk_loses_nothing_and_leaves_no_torn_line() {
     assert_eq!(lines[5]["event_type"], "recovered");
     assert_eq!(lines[5]["written_later"], 3);
     assert_eq!(lines[5]["refused"], 12);
+    assert_eq!(lines[5]["unrecorded"], 5);
     assert_eq!(lines[5]["torn_end_cut"], true);
     assert_eq!(lines[5]["failed_at"], "2026-11-21T00:00:00.000Z");
     let sequence: Vec<u64> = lines.iter().map(|line| line["seq"].as_u64().unwrap()).collect();

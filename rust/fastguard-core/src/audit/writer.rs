@@ -104,7 +104,7 @@ impl<S: Store> Writer<'_, S> {
     }
 
     fn moment(&self) -> Moment {
-        Moment { now: self.clock.now(), refused: self.queue.refused() }
+        Moment { now: self.clock.now(), refused: self.queue.refused(), unrecorded: self.queue.unrecorded() }
     }
 
     /// Takes what waits; no more of it than the queue holds, because room is given back by commits alone.

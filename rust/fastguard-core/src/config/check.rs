@@ -12,7 +12,7 @@ mod url;
 
 use super::dpop::Dpop;
 use super::error::{ConfigError, Problem, Warning};
-use super::schema::{Config, Durability, Rule};
+use super::schema::{Config, Durability, OnAuditFailure, Rule};
 use std::time::Duration;
 
 /// The problems found so far.
@@ -176,6 +176,10 @@ pub(super) fn warnings(config: &Config) -> Vec<Warning> {
     if !config.audit.enabled {
         let message = "no record is kept: nobody will be able to say who called what".to_owned();
         warnings.push(Warning { key: "audit.enabled".to_owned(), message });
+    }
+    if config.audit.enabled && config.audit.on_failure == OnAuditFailure::ContinueAndCount {
+        let message = "calls run without a record while the log cannot be written".to_owned();
+        warnings.push(Warning { key: "audit.on_failure".to_owned(), message });
     }
     if config.audit.enabled && !config.audit.intent && config.audit.durability == Durability::Batched {
         let message =

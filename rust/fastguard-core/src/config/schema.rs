@@ -479,6 +479,8 @@ pub enum OnAuditFailure {
     /// No record, no call.
     #[default]
     Refuse,
+    /// Calls run without a record, and the log says how many once it can be written again.
+    ContinueAndCount,
 }
 
 /// `[observe]`: refusals that are recorded and not enforced by a server's layers (decision 16).

@@ -70,16 +70,16 @@ impl Folder {
 }
 
 impl Store for Folder {
-    type File = fs::File;
+    type File = LogFile;
 
-    fn create(&mut self, number: u32) -> io::Result<fs::File> {
+    fn create(&mut self, number: u32) -> io::Result<LogFile> {
         self.held.renew(&self.path)?;
         let path = self.file(number);
         let file = private_file().append(true).create_new(true).open(&path)?;
         sync_folder(&self.path).inspect_err(|_| {
             let _ = fs::remove_file(&path);
         })?;
-        Ok(file)
+        Ok(LogFile { file, path })
     }
 
     fn remove(&mut self, number: u32) -> io::Result<()> {
@@ -110,22 +110,34 @@ impl Store for Folder {
     }
 }
 
-impl File for fs::File {
+/// A file of a log, which rotates itself: others that rotate it, or write to it, are found out at the next write.
+pub(in crate::audit) struct LogFile {
+    file: fs::File,
+    path: PathBuf,
+}
+
+impl File for LogFile {
     fn append(&mut self, length: u64, bytes: &[u8]) -> io::Result<()> {
-        let metadata = self.metadata()?;
-        if metadata.len() != length || is_deleted(&metadata) {
-            return Err(io::Error::other("the file was cut, written or deleted by somebody else"));
-        }
-        self.write_all(bytes)
+        let found = self.file.metadata()?.len();
+        let what = if !held::is_at(&self.file, &self.path) {
+            "renamed, replaced or removed"
+        } else if found < length {
+            "cut"
+        } else if found > length {
+            "written"
+        } else {
+            return self.file.write_all(bytes);
+        };
+        Err(io::Error::other(format!("`{}` was {what} by somebody else", self.path.display())))
     }
 
     fn sync(&mut self) -> io::Result<()> {
-        self.sync_data()
+        self.file.sync_data()
     }
 
     fn cut(&mut self, length: u64) -> io::Result<()> {
         // Where somebody else cut it, setting the length would fill it with zeros.
-        if self.metadata()?.len() > length { self.set_len(length) } else { Ok(()) }
+        if self.file.metadata()?.len() > length { self.file.set_len(length) } else { Ok(()) }
     }
 }
 
@@ -205,16 +217,6 @@ fn refuse_if_public(file: &fs::File) -> io::Result<()> {
 #[cfg(not(unix))]
 fn refuse_if_public(_file: &fs::File) -> io::Result<()> {
     Ok(())
-}
-
-#[cfg(unix)]
-fn is_deleted(metadata: &fs::Metadata) -> bool {
-    std::os::unix::fs::MetadataExt::nlink(metadata) == 0
-}
-
-#[cfg(not(unix))]
-fn is_deleted(_metadata: &fs::Metadata) -> bool {
-    false
 }
 
 fn private_folder() -> DirBuilder {
