@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use fastguard_core::audit::log::{self, Entry};
+use fastguard_core::audit::repair::repair;
 use fastguard_core::audit::{Arguments, Audit, Checks, Decision, Event, Key, Known, Outcome, Settings, prove};
 use fastguard_core::{Denial, Fault, Room, UnixTime};
 
@@ -408,6 +409,9 @@ fn a_killed_process_loses_nothing_that_was_flushed() {
         let log = log::list(&path).unwrap().remove(0);
         let verdict = log::verify(&log).unwrap();
         assert_eq!((verdict.problem, verdict.sealed), (None, false));
+        repair(&Settings::at(&path)).unwrap();
+        let verdict = log::verify(&log).unwrap();
+        assert_eq!((verdict.problem, verdict.sealed, verdict.torn_bytes), (None, true, 0));
         let ids: HashSet<_> = lines(&log).iter().filter_map(|line| line["id"].as_str().map(str::to_owned)).collect();
         assert!(flushed.iter().all(|id| ids.contains(id)));
     }
@@ -456,22 +460,64 @@ fn is_found(log: &Path, records: u64) -> bool {
     log::verify(log).map_or(true, |verdict| verdict.problem.is_some() || verdict.records != records)
 }
 
-#[test]
-fn every_edit_and_cut_of_one_byte_of_a_small_log_is_found() {
-    let log = sealed_log(5);
-    for file in all_files(&log) {
+/// The edits of one byte at a place: changed, dropped, doubled, swapped with the next, and all from it on cut.
+fn edits(whole: &[u8], at: usize) -> Vec<(&'static str, Vec<u8>)> {
+    let (before, rest) = whole.split_at(at);
+    let (byte, after) = rest.split_first().unwrap();
+    let mut edits = vec![
+        ("changed", [before, &[byte ^ 1], after].concat()),
+        ("dropped", [before, after].concat()),
+        ("doubled", [before, &[*byte], rest].concat()),
+        ("inserted", [before, b" ", rest].concat()),
+        ("cut", before.to_vec()),
+    ];
+    if let Some((next, after)) = after.split_first().filter(|(next, _)| *next != byte) {
+        edits.push(("swapped", [before, &[*next, *byte], after].concat()));
+    }
+    edits
+}
+
+/// Tries the edits of every `step`th byte of every file.
+fn assert_found(log: &Path, records: u64, step: impl Fn(usize) -> usize) {
+    for file in all_files(log) {
         let whole = fs::read(&file).unwrap();
-        for at in 0..whole.len() {
-            let mut edited = whole.clone();
-            edited[at] ^= 1;
-            fs::write(&file, &edited).unwrap();
-            assert!(is_found(&log, 7), "{}: byte {at} edited", file.display());
-            fs::write(&file, &whole[..at]).unwrap();
-            assert!(is_found(&log, 7), "{}: cut at {at}", file.display());
+        for at in (0..whole.len()).step_by(step(whole.len())) {
+            for (kind, edited) in edits(&whole, at) {
+                fs::write(&file, edited).unwrap();
+                assert!(is_found(log, records), "{}: byte {at} {kind}", file.display());
+            }
         }
         fs::write(&file, &whole).unwrap();
     }
-    assert_eq!(log::verify(&log).unwrap().problem, None);
+    assert_eq!(log::verify(log).unwrap().problem, None);
+}
+
+#[test]
+fn every_edit_of_one_byte_of_a_small_log_is_found() {
+    assert_found(&sealed_log(5), 7, |_| 1);
+}
+
+#[test]
+#[ignore = "a soak: minutes"]
+fn edits_of_sampled_bytes_of_ten_thousand_records_are_found() {
+    assert_found(&sealed_log(10_000), 10_002, |bytes| (bytes / 100).max(1) | 1);
+}
+
+#[test]
+#[ignore = "a soak: minutes"]
+fn lines_of_ten_thousand_that_are_dropped_doubled_or_swapped_are_found() {
+    let log = sealed_log(10_000);
+    let file = log.join("000001.jsonl");
+    let whole = fs::read(&file).unwrap();
+    let lines: Vec<&[u8]> = whole.split_inclusive(|byte| *byte == b'\n').collect();
+    for at in (0..lines.len() - 1).step_by(25) {
+        let (before, after) = (lines[..at].concat(), lines[at + 2..].concat());
+        let (this, next) = (lines[at], lines[at + 1]);
+        for middle in [vec![next], vec![this, this, next], vec![next, this]] {
+            fs::write(&file, [&*before, &middle.concat(), &*after].concat()).unwrap();
+            assert!(is_found(&log, 10_002), "line {at}");
+        }
+    }
 }
 
 #[test]
