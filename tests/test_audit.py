@@ -337,3 +337,42 @@ def test_folder_without_a_log_is_said(tmp_path, command):
 
     assert done.returncode == 1
     assert "no log there" in done.stderr
+
+
+def test_logs_are_merged_by_time_each_record_with_its_log(make_guard, config, issuer):
+    guards = [make_guard(), make_guard(), make_guard()]
+    for number in range(12):
+        guards[number % 3].check(request(issuer.token(), sql=str(number)))
+        time.sleep(0.002)
+    for guard in guards:
+        guard.close()
+
+    done = fastguard("merge", config["audit"]["path"])
+
+    merged = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [record["input_params"]["sql"] for record in merged if record["event_type"] == "decision"] == [
+        str(number) for number in range(12)
+    ]
+    assert len(merged) == 12 + 3 * 2
+    times = [record["timestamp"] for record in merged if record["event_type"] == "decision"]
+    assert times == sorted(times)
+    logs = {guard.audit_folder.name for guard in guards}
+    assert {record["log"] for record in merged} == logs
+    for log in logs:
+        sequence = [record["seq"] for record in merged if record["log"] == log]
+        assert sequence == list(range(6))
+
+
+def test_log_that_is_not_whole_is_merged_only_when_asked(written):
+    log, _, _ = written
+    [file] = log.glob("*.jsonl")
+    file.chmod(0o600)
+    file.write_bytes(file.read_bytes().replace(b"select 2", b"select 7"))
+
+    refused = fastguard("merge", log)
+    asked = fastguard("merge", log, "--unverified")
+
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert "not whole" in refused.stderr
+    assert (asked.returncode, len(asked.stdout.splitlines())) == (0, 5)
+    assert "are not those that it was written after" in asked.stderr

@@ -726,6 +726,14 @@ def verify_log(path: Path, key: str | None = None, checkpoint: str | None = None
     ``key`` is the public key as signed notes name it, ``checkpoint`` an earlier note of the same log.
     """
 
+@final
+class MergedLogs:
+    """The records of several logs, ordered by time: lines with the name of their log as a member, ``log``."""
+
+    def __new__(cls, logs: Sequence[Path]) -> MergedLogs: ...
+    def __iter__(self) -> MergedLogs: ...
+    def __next__(self) -> bytes: ...
+
 def repair_logs(
     text: str, *, folder: str | Path, file: str | None = None, is_json: bool = False
 ) -> list[tuple[str, bool, str]]:

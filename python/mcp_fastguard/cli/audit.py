@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from mcp_fastguard._fastguard import check_proof, prove_record, repair_logs, verify_log
+from mcp_fastguard._fastguard import MergedLogs, check_proof, prove_record, repair_logs, verify_log
 from mcp_fastguard.audit import record_schema
 from mcp_fastguard.cli.records import logs, records_of
 from mcp_fastguard.cli.said import console, errors, fail
@@ -79,6 +80,35 @@ def audit_verify(
         console.print(f"{log.name}: {count} records, {state}, root {root}", markup=False, soft_wrap=True)
     if not is_sound:
         raise typer.Exit(1)
+
+
+@audit_app.command("merge")
+def audit_merge(
+    path: LogsArgument = Path("audit"),
+    key: KeyOption = None,
+    *,
+    unverified: Annotated[bool, typer.Option("--unverified", help="Also where a log does not verify.")] = False,
+) -> None:
+    """Prints the records of all logs as one stream, ordered by time, a line of JSON each, with the name of its log in `log`.
+
+    The logs are verified first; where one does not, nothing is printed.
+    """
+    found = _logs(path)
+    for log in found:
+        try:
+            problem = verify_log(log, _key(key))[3]
+        except (OSError, ValueError) as error:
+            raise fail(f"{log.name}: {error}") from error
+        if problem is not None:
+            errors.print(f"{log.name}: {problem}", style="red", markup=False, highlight=False, soft_wrap=True)
+            if not unverified:
+                raise fail("a log is not whole: nothing is merged without --unverified")
+    try:
+        for line in MergedLogs(found):
+            sys.stdout.buffer.write(line + b"\n")
+        sys.stdout.flush()
+    except OSError as error:
+        raise fail(error) from error
 
 
 @audit_app.command("repair")

@@ -2,7 +2,9 @@
 
 use std::io;
 use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
 
+use fastguard_core::audit::merge::{Merged, merge};
 use fastguard_core::audit::repair::{self, Found, Outcome};
 use fastguard_core::audit::{Key, Known, Settings, log, prove};
 use pyo3::prelude::*;
@@ -33,6 +35,28 @@ pub(crate) fn verify_log(
     let problem =
         verdict.problem.map(|problem| format!("file {}, byte {}: {}", problem.file, problem.offset, problem.what));
     Ok((verdict.records, verdict.root, verdict.sealed, problem))
+}
+
+/// The records of several logs, ordered by time: an iterator of lines.
+#[pyclass(frozen, module = "mcp_fastguard")]
+pub(crate) struct MergedLogs {
+    records: Mutex<Merged>,
+}
+
+#[pymethods]
+impl MergedLogs {
+    #[new]
+    fn new(logs: Vec<PathBuf>) -> Self {
+        Self { records: Mutex::new(merge(logs)) }
+    }
+
+    fn __iter__(this: PyRef<'_, Self>) -> PyRef<'_, Self> {
+        this
+    }
+
+    fn __next__(&self) -> PyResult<Option<Vec<u8>>> {
+        Ok(self.records.lock().unwrap_or_else(PoisonError::into_inner).next().transpose()?)
+    }
 }
 
 /// What became of the logs that had no seal: (log, whether it was left as it is, in words). Those of living processes are left out.

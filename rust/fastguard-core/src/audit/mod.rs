@@ -9,6 +9,7 @@ mod inputs;
 mod journal;
 mod line;
 pub mod log;
+pub mod merge;
 mod merkle;
 pub mod prove;
 mod queue;

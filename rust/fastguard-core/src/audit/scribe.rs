@@ -193,6 +193,17 @@ pub(super) fn is_log_name(name: &str) -> bool {
         && random.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
+/// When a log was opened, by its name, as timestamps are written.
+pub(super) fn opened_at(name: &str) -> Option<String> {
+    if !is_log_name(name) {
+        return None;
+    }
+    let part = |from: usize, to: usize| name.get(from..to);
+    let (year, month, day) = (part(0, 4)?, part(4, 6)?, part(6, 8)?);
+    let (hour, minute, second) = (part(9, 11)?, part(11, 13)?, part(13, 15)?);
+    Some(format!("{year}-{month}-{day}T{hour}:{minute}:{second}.000Z"))
+}
+
 /// The name of a log: when it was opened, by which process, and random digits.
 pub(super) fn log_name(opened_at: UnixTime, process: u32, random: [u8; 2]) -> String {
     let mut time = Vec::new();
