@@ -16,6 +16,7 @@ __all__ = [
     "DPoPVerifier",
     "Gate",
     "KeySet",
+    "MergedLogs",
     "ObservedCall",
     "SlidingWindow",
     "TokenVerifier",

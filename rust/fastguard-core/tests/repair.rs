@@ -294,3 +294,26 @@ fn folders_of_others_in_the_same_place_are_not_touched() {
     assert_eq!(outcome(&place), None);
     assert_eq!(content(&other).len(), 1);
 }
+
+#[test]
+fn tile_of_records_that_no_checkpoint_covers_may_be_missing() {
+    let (living, dead) = (place(), place());
+    let audit = Audit::open_log(settings(&living)).unwrap();
+    (0..10).for_each(|number| audit.record(notice(number)).unwrap());
+    audit.flush(PATIENCE).unwrap();
+    let began = Instant::now();
+    while !audit.folder().join("checkpoint").exists() {
+        assert!(began.elapsed() < PATIENCE);
+        std::thread::yield_now();
+    }
+    copy(&living, &dead);
+    (10..300).for_each(|number| audit.record(notice(number)).unwrap());
+    audit.flush(PATIENCE).unwrap();
+    // As a process leaves it that is killed after its write and before the tiles.
+    let log = dead.join(audit.log());
+    fs::copy(audit.folder().join("000001.jsonl"), log.join("000001.jsonl")).unwrap();
+
+    assert_eq!(log::verify(&log).unwrap().problem, None);
+    assert_eq!(outcome(&dead), Some(Outcome::Repaired { records: 301 + ADDED, cut_bytes: 0 }));
+    assert_whole(&log, 301 + ADDED);
+}
