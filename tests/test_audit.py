@@ -14,9 +14,11 @@ import time
 from pathlib import Path
 
 import pytest
+from jsonschema import Draft202012Validator
 
 from mcp_fastguard import Denied, Guard, GuardFault, ToolRequest
 from mcp_fastguard._fastguard import verify_log
+from mcp_fastguard.audit import record_schema
 from support import records
 
 
@@ -212,16 +214,20 @@ def test_command_repairs_a_log_whose_process_is_gone(issuer, config, make_guard,
     guard.flush()
     other = tmp_path / "other"
     shutil.copytree(guard.audit_folder.parent, other)
-    file = _file(tmp_path, config, other)
+    table = _file(tmp_path, config, other)
 
-    done = fastguard("repair", "--config", file)
+    done = fastguard("repair", "--config", table)
 
     assert (done.returncode, done.stderr) == (0, "")
     assert (
         f"{guard.audit_folder.name}: its process ended without a seal: repaired, 5 records, 0 bytes cut" in done.stdout
     )
     assert verify_log(other / guard.audit_folder.name)[2:] == (True, None)
-    assert "every log has its seal" in fastguard("repair", "--config", file).stdout
+    files = sorted((other / guard.audit_folder.name).glob("*.jsonl"))
+    lines = [line for file in files for line in file.read_text().splitlines()]
+    assert [line["event_type"] for line in map(json.loads, lines[-2:])] == ["recovered", "log_sealed"]
+    assert not list(Draft202012Validator(record_schema()).iter_errors(json.loads(lines[-2])))
+    assert "every log has its seal" in fastguard("repair", "--config", table).stdout
 
 
 def test_refusals_of_strangers_never_stop_known_callers(make_guard, issuer, config):

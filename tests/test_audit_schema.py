@@ -26,6 +26,7 @@ UNWRITTEN = {
     "ending.session": "the gate does not repeat the decision's; users of the core may",
     "ending.execution_time_ms": "the gate is not told; users of the core may record it: an_ending_names_its_decision, in Rust",
     "ending.summary_failed": "only where a tool has a summary of its own: tests/test_result_summary.py",
+    "recovered.cut_bytes": "only where the log of a killed process was repaired: tests/test_audit.py",
     "checkpoint": "no line of a log: tests/shipping",
 }
 
