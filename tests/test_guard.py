@@ -397,3 +397,34 @@ def test_closed_guard_refuses_without_a_log_too(make_guard, issuer):
 
 def test_default_limit_stands_where_none_is_written(guard, issuer):
     assert guard.check(request(issuer.token())).limit == "principal 1000/60s"
+
+
+async def _walked(call):
+    """What a server's layer does with a call whose decision may have to wait for the disk."""
+    return call.proof if call.authorize_at_once() else await call.authorize()
+
+
+@pytest.mark.parametrize("read_only", [True, False])
+def test_call_that_waits_after_its_decision_is_decided_and_charged_once(make_guard, issuer, config, read_only):
+    rule = {**config["tools"]["run_query"], "read_only": read_only}
+    limits = {"rules": [{"per": "principal", "quota": "2/minute"}]}
+    guard = make_guard(tools={"run_query": rule}, limits=limits)
+    guard.start()
+
+    proofs = [
+        asyncio.run(_walked(guard.call(ToolRequest.direct(tool="run_query", token=issuer.token())))) for _ in range(2)
+    ]
+
+    assert [proof.remaining for proof in proofs] == [1, 0]
+    guard.flush()
+    assert len([record for record in records(guard) if record["event_type"] == "decision"]) == 2
+
+
+def test_authorized_call_is_not_decided_again(make_guard, issuer, config):
+    guard = make_guard(limits={"rules": [{"per": "principal", "quota": "1/minute"}]})
+
+    async def twice():
+        call = guard.call(ToolRequest.direct(tool="run_query", token=issuer.token()))
+        return await call.authorize() is await call.authorize()
+
+    assert asyncio.run(twice())

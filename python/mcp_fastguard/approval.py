@@ -13,7 +13,12 @@ from mcp_fastguard.errors import ApprovalDenied
 if TYPE_CHECKING:
     from mcp_fastguard._fastguard import AllowedCall
 
-__all__ = ["settle"]
+__all__ = ["is_needed", "settle"]
+
+
+def is_needed(call: AllowedCall) -> bool:
+    """Whether somebody must consent before the call may run."""
+    return call.tier not in {"auto", "log"}
 
 
 async def settle(call: AllowedCall) -> None:
@@ -22,5 +27,5 @@ async def settle(call: AllowedCall) -> None:
     Raises:
         ApprovalDenied: the rule demands an approval.
     """
-    if call.tier not in {"auto", "log"}:
+    if is_needed(call):
         raise ApprovalDenied("approval_required", f"`{call.rule}` needs an approval")

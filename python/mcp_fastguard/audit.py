@@ -11,6 +11,7 @@ import weakref
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from mcp_fastguard._fastguard import result_counts
 from mcp_fastguard.errors import GuardFault
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ def summary(result: Any, own: ResultSummary | None = None, name: str = "") -> Su
         own: the tool's own summary of it, whose counts come before the default ones.
         name: the tool's name, for messages.
     """
-    found = _default(result)
+    found = Summary(*result_counts(result))
     if own is None or found.is_error or found.needs_input:
         return found
     try:
@@ -71,33 +72,6 @@ def summary(result: Any, own: ResultSummary | None = None, name: str = "") -> Su
         bytes=counts.get("bytes", found.bytes),
         items=counts.get("items", found.items),
     )
-
-
-def _default(result: Any) -> Summary:
-    if result is None:
-        return Summary()
-    members = result if isinstance(result, dict) else _Attributes(result)
-    content = members.get("content") or members.get("contents") or members.get("messages")
-    is_error = bool(members.get("isError") or members.get("is_error"))
-    if not isinstance(content, list | tuple):
-        needs_input = "input_required" in {_word(members.get("resultType")), _word(members.get("result_type"))}
-        return Summary(is_error=is_error, needs_input=needs_input)
-    rows = None if is_error else _rows(members.get("structuredContent") or members.get("structured_content"))
-    return Summary(items=len(content), bytes=sum(map(_size, content)), is_error=is_error, rows=rows)
-
-
-def _word(value: Any) -> str | None:
-    return value if isinstance(value, str) else None
-
-
-def _rows(structured: Any) -> int | None:
-    """How many rows there are, where the structured content is such: ``rows``, or the list that SDKs put under ``result``."""
-    if not isinstance(structured, dict):
-        return None
-    for name in ("rows", "result"):
-        if isinstance(structured.get(name), list):
-            return len(structured[name])
-    return None
 
 
 def _counts(given: Mapping[str, int]) -> dict[str, int]:
@@ -116,25 +90,6 @@ def _counts(given: Mapping[str, int]) -> dict[str, int]:
         message = "a count is negative"
         raise ValueError(message)
     return counts
-
-
-class _Attributes:
-    """Attributes, read as a dict is."""
-
-    def __init__(self, value: object) -> None:
-        self._value = value
-
-    def get(self, name: str) -> Any:
-        return getattr(self._value, name, None)
-
-
-def _size(block: Any) -> int:
-    members = block if isinstance(block, dict) else _Attributes(block)
-    for name in ("text", "data", "blob"):
-        value = members.get(name)
-        if isinstance(value, str):
-            return len(value) if value.isascii() else len(value.encode())
-    return 0
 
 
 def record_schema() -> dict[str, Any]:

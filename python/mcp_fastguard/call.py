@@ -22,9 +22,11 @@ from mcp_fastguard.errors import GuardFault
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
+    from contextvars import Token
 
     from mcp_fastguard._fastguard import Attested, ObservedCall
-    from mcp_fastguard.guard import Guard
+    from mcp_fastguard.audit import ResultSummary
+    from mcp_fastguard.guard import Decision, Guard
 
 __all__ = ["AllowedCall", "Call", "ToolRequest"]
 
@@ -37,6 +39,7 @@ class Call:
     __slots__ = (
         "_attested",
         "_bytes",
+        "_decision",
         "_error",
         "_guard",
         "_is_settled",
@@ -66,6 +69,7 @@ class Call:
         self._proof = proof
         self._observes = observes
         self._attested = attested
+        self._decision: Decision | None = None
         self._started = time.monotonic()
         self._is_settled = False
         self._status = "unused"
@@ -100,10 +104,25 @@ class Call:
         """A notification is answered before it is handled, so its ending may stand in the log already."""
         return self._proof is not None and self._proof.method.startswith("notifications/")
 
+    def authorize_at_once(self) -> bool:
+        """The part of :meth:`authorize` that waits for nothing. False where that must go on."""
+        guard = self._guard
+        decision = guard._at_once(self.request, observes=self._observes, attested=self._attested)  # noqa: SLF001 - one corridor
+        if isinstance(decision, AllowedCall) and not guard.gate.must_keep(decision):
+            self._proof = decision
+            self._started = time.monotonic()
+            return True
+        self._decision = decision
+        return False
+
     async def authorize(self) -> AllowedCall | ObservedCall:
         """Rooms request, token, binding, limits and policy, and the record of the decision."""
+        if self._proof is not None or (self._decision is None and self.authorize_at_once()):
+            return self.proof
+        # It goes on with what was decided already: charges and proofs count once.
+        decision, self._decision = self._decision, None
         self._proof = await self._guard._authorized(  # noqa: SLF001 - one corridor
-            self.request, observes=self._observes, attested=self._attested
+            self.request, observes=self._observes, attested=self._attested, decision=decision
         )
         self._started = time.monotonic()
         return self._proof
@@ -113,12 +132,20 @@ class Call:
         """Whether :meth:`settle` has passed."""
         return self._is_settled
 
+    def settle_at_once(self) -> bool:
+        """The part of :meth:`settle` that waits for nobody. False where that must go on."""
+        if not self._is_settled:
+            proof = self.proof
+            self._is_settled = isinstance(proof, AllowedCall) and not approval.is_needed(proof)
+        return self._is_settled
+
     async def settle(self) -> AllowedCall | ObservedCall:
         """Room approval: waits for a human where the rule's tier demands one."""
-        if isinstance(self.proof, AllowedCall):
-            with self._guard.listeners.telling(proof=self.proof):
-                await approval.settle(self.proof)
-        self._is_settled = True
+        if not self.settle_at_once():
+            if isinstance(self.proof, AllowedCall):
+                with self._guard.listeners.telling(proof=self.proof):
+                    await approval.settle(self.proof)
+            self._is_settled = True
         return self.proof
 
     async def run(self, tool: Callable[[], Awaitable[T]]) -> T:
@@ -128,24 +155,51 @@ class Call:
             GuardFault: the call was not settled, or has ended.
             Denied: the token expired or was revoked while the call waited.
         """
-        proof, guard = self.proof, self._guard
-        if not self._is_settled or (self.is_closed and not self._is_notification):
-            raise GuardFault("internal", "the call was not settled, or has ended")
-        with guard.listeners.telling(proof=proof):
-            guard.gate.recheck(proof)
-        token = running.set(self)
+        token = self._enter()
         try:
             result = await execute.run(tool)
         except BaseException as error:
-            if _is_cancellation(error):
-                self._status = "cancelled"
-            else:
-                self._status, self._error = "error", type(error).__name__
+            self.fail(error)
             raise
         finally:
             running.reset(token)
         self._status = "ok"
         return mask.apply(result)
+
+    async def run_to_end(self, tool: Callable[[], Awaitable[T]]) -> T:
+        """:meth:`run`, :meth:`finish` and :meth:`close`, for the layers of servers.
+
+        Raises:
+            GuardFault: as of them.
+            Denied: as of :meth:`run`.
+        """
+        try:
+            token = self._enter()
+            try:
+                result = mask.apply(await execute.run(tool))
+            finally:
+                running.reset(token)
+            if not self.is_closed:
+                self.finish(result)
+        except BaseException as error:
+            if not self.is_closed:
+                self.fail(error)
+            raise
+        finally:
+            self.close()
+        return result
+
+    def _enter(self) -> Token[Call | None]:
+        """The last look before room execute: the token may have died while the call waited."""
+        proof, guard = self.proof, self._guard
+        if not self._is_settled or (self.is_closed and not self._is_notification):
+            raise GuardFault("internal", "the call was not settled, or has ended")
+        if guard.listeners.are_there:
+            with guard.listeners.telling(proof=proof):
+                guard.gate.recheck(proof)
+        else:
+            guard.gate.recheck(proof)
+        return running.set(self)
 
     def note(self, *, rows: int | None = None, bytes_scanned: int | None = None) -> None:
         """Adds counts to the ending's record."""
@@ -162,8 +216,7 @@ class Call:
 
     def finish(self, result: Any = None, *, status: str | None = None, error: str | None = None) -> None:
         """Takes note of how the call ended: counts and sizes of the result, never its data."""
-        tool = self._proof.target if self._proof is not None and self._proof.method == "tools/call" else ""
-        summary = audit.summary(result, self._guard.summaries.get(tool), tool)
+        summary = audit.summary(result, *self._own_summary())
         self._items = summary.items
         # What the tool has noted itself while it ran comes first.
         if self._bytes is None:
@@ -182,6 +235,13 @@ class Call:
         if error is not None:
             self._error = error
 
+    def _own_summary(self) -> tuple[ResultSummary | None, str]:
+        """The tool's own summary of its results, if it has one, and its name."""
+        summaries, proof = self._guard.summaries, self._proof
+        if not summaries or proof is None or proof.method != "tools/call":
+            return None, ""
+        return summaries.get(proof.target), proof.target
+
     def fail(self, error: BaseException) -> None:
         """Takes note that the call ended with an error; its class is recorded, its text is not."""
         self._status = "cancelled" if _is_cancellation(error) else "error"
@@ -199,13 +259,13 @@ class Call:
         if self._proof is not None:
             self._guard.gate.finish(
                 self._proof,
-                status=self._status,
-                duration=time.monotonic() - self._started,
-                error=self._error,
-                rows=self._rows,
-                bytes=self._bytes,
-                items=self._items,
-                summary_failed=self._summary_failed,
+                self._status,
+                time.monotonic() - self._started,
+                self._error,
+                self._rows,
+                self._bytes,
+                self._items,
+                self._summary_failed,
             )
 
     async def nested(self, request: ToolRequest) -> Call:

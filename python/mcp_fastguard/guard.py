@@ -76,6 +76,7 @@ class Guard:
             has_verifier=verifier is not None,
         )
         self._outside = Outside(self._gate, config, verifier)
+        self._keeps_each = self._gate.keeps_each
         self._keeper = audit.Keeper(self._gate)
         # One crossing and not one frame of Python: this instance's `check` is the gate's own, until somebody listens.
         self.check = self._gate.check  # type: ignore[method-assign]
@@ -164,8 +165,11 @@ class Guard:
         *,
         observes: bool = False,
         attested: Attested | None = None,
+        decision: Decision | None = None,
     ) -> AllowedCall | ObservedCall:
-        """``observes``: a server's layer asks, which lets pass what observed rooms refuse. ``attested``: who calls on stdio."""
+        """``observes``: a server's layer asks, which lets pass what observed rooms refuse. ``attested``: who calls on stdio.
+        ``decision``: what :meth:`_at_once` gave.
+        """
         if not self._outside.is_started:
             self.start()
         agreed = functools.partial(self._agreed, observes=observes, now=now)
@@ -173,14 +177,28 @@ class Guard:
         decide: Callable[[], Decision] = functools.partial(look, attested=attested)
         with self.listeners.telling(request) as telling:
             for _ in range(MAX_WAITS):
-                decision = await self._measured(decide, telling)
-                if isinstance(decision, Agreeing):
-                    decide = await agreed(decision)
-                elif isinstance(decision, Waiting):
-                    decide = functools.partial(look, has_waited=True, attested=await self._outside.answer(decision))
+                found = decision or await self._measured(decide, telling)
+                decision = None
+                if isinstance(found, Agreeing):
+                    decide = await agreed(found)
+                elif isinstance(found, Waiting):
+                    decide = functools.partial(look, has_waited=True, attested=await self._outside.answer(found))
                 else:
-                    return telling.decided(await self._kept(decision))
+                    return telling.decided(await self._kept(found))
             raise GuardFault("internal", "the call waited for too much")
+
+    def _at_once(self, request: ToolRequest, *, observes: bool, attested: Attested | None) -> Decision | None:
+        """The decision, where nobody must be told of it and nothing be waited for before; :meth:`_authorized` goes on with it.
+        None where that must do all of it; nothing was charged then.
+        """
+        if self.listeners.are_there or self._keeps_each or not self._outside.is_started:
+            return None
+        try:
+            return self._gate.decide(request, attested=attested, observes=observes)
+        except GuardFault as fault:
+            if fault.code != "audit_queue_full":
+                raise
+            return None
 
     async def _nested(self, proof: Proof, request: ToolRequest, *, observes: bool) -> Proof:
         """Another message of a caller whose token and binding are proved: it waits for other processes alone."""
@@ -217,7 +235,7 @@ class Guard:
                 return await self._decide_with_room(decide, telling)
         except Denied as denied:
             # Strangers have a budget of records, and make nobody wait for the disk.
-            if self._gate.keeps_each and not isinstance(denied, RequestDenied | TokenDenied):
+            if self._keeps_each and not isinstance(denied, RequestDenied | TokenDenied):
                 await self._keeper.keep()
             raise
 
@@ -524,12 +542,12 @@ class Guard:
         A call that passed and is refused later, for instance because its token died, is told twice. The listener runs on
         the thread of the call, so it must be quick; what it raises is logged.
         """
-        self.listeners.plain.append(listener)
+        self.listeners.add(listener)
         vars(self).pop("check", None)
 
     def on_timed_decision(self, listener: TimedListener) -> None:
         """Like :meth:`on_decision`; ``listener`` gets the decision and its :class:`~mcp_fastguard.listeners.Timing`."""
-        self.listeners.timed.append(listener)
+        self.listeners.add_timed(listener)
         vars(self).pop("check", None)
 
     # --- servers --------------------------------------------------------------------------------

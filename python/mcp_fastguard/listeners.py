@@ -48,9 +48,18 @@ class Listeners:
     def __init__(self) -> None:
         self.plain: list[Listener] = []
         self.timed: list[TimedListener] = []
+        #: Whether anybody listens.
+        self.are_there = False
 
-    def __bool__(self) -> bool:
-        return bool(self.plain or self.timed)
+    def add(self, listener: Listener) -> None:
+        """Has it told of every decision."""
+        self.plain.append(listener)
+        self.are_there = True
+
+    def add_timed(self, listener: TimedListener) -> None:
+        """The same with how long each took."""
+        self.timed.append(listener)
+        self.are_there = True
 
     def telling(
         self,
@@ -66,7 +75,7 @@ class Listeners:
             caller: an earlier call by the same caller.
             proof: the decision of this very call, where it was allowed before.
         """
-        return Telling(self, request, caller or proof, proof) if self.plain or self.timed else _NOBODY
+        return Telling(self, request, caller or proof, proof) if self.are_there else _NOBODY
 
 
 class Telling:

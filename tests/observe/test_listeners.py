@@ -204,7 +204,7 @@ def test_time_between_two_looks_of_the_gate_was_waited(monkeypatch: pytest.Monke
     monkeypatch.setattr("mcp_fastguard.listeners.perf_counter_ns", lambda: next(times))
     told: list[Timing] = []
     listeners = Listeners()
-    listeners.timed.append(lambda _, timing: told.append(timing))
+    listeners.add_timed(lambda _, timing: told.append(timing))
     telling = listeners.telling()
     telling.measured(lambda: None)
     telling.measured(lambda: None)

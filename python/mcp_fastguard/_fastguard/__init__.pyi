@@ -32,6 +32,7 @@ __all__ = [
     "prove_growth",
     "prove_record",
     "repair_logs",
+    "result_counts",
     "revocation_settings",
     "ship_settings",
     "verify_compact",
@@ -113,6 +114,10 @@ class ToolRequest:
     @property
     def speaks_of_certificates(self) -> bool:
         """Whether a header says something of the client's certificate, be it true or not."""
+    @property
+    def has_proofs(self) -> bool:
+        """Whether the app must not see the headers as they came: a certificate, or a token under ``DPoP``."""
+
     @property
     def is_under_dpop(self) -> bool:
         """Whether the token came under the scheme ``DPoP`` (RFC 9449 section 7.1)."""
@@ -585,7 +590,6 @@ class Gate:
     def finish(
         self,
         call: AllowedCall | ObservedCall,
-        *,
         status: str,
         duration: float,
         error: str | None = None,
@@ -725,6 +729,12 @@ def verify_log(path: Path, key: str | None = None, checkpoint: str | None = None
     """Whether the files of a log are whole: (records, root, sealed, problem).
 
     ``key`` is the public key as signed notes name it, ``checkpoint`` an earlier note of the same log.
+    """
+
+def result_counts(result: object) -> tuple[int | None, int | None, bool, int | None, bool]:
+    """Counts of a result, as the wire's dict or an object of an SDK has it; never its data.
+
+    Gives the items, their bytes, whether it is an error, the rows, and whether the server asks for something.
     """
 
 @final

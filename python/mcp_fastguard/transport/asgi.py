@@ -106,9 +106,9 @@ class GuardASGI:
             if path != self.guard.gate.path:
                 await self._elsewhere(path, scope, receive, send)
             elif self._origins is not None or scope["method"] == "OPTIONS":
-                await self._for_browsers(scope, receive, send)
+                await self._for_browsers(path, scope, receive, send)
             else:
-                await self._guarded(scope, receive, send)
+                await self._guarded(path, scope, receive, send)
         elif kind == "lifespan":
             await self._lifespan(scope, receive, send)
         elif kind == "websocket":
@@ -128,7 +128,7 @@ class GuardASGI:
             await drain(receive)
             await _answer(denied, None, scope, send)
 
-    async def _for_browsers(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _for_browsers(self, path: str, scope: Scope, receive: Receive, send: Send) -> None:
         """What pages of browsers may do is settled before anything else, since a preflight carries no token by design."""
         is_preflight = _is_preflight(scope)
         if self._origins is None:
@@ -136,7 +136,7 @@ class GuardASGI:
             if is_preflight:
                 await self.app(scope, replay(b"", receive), send)
             else:
-                await self._guarded(scope, receive, send)
+                await self._guarded(path, scope, receive, send)
             return
         try:
             if is_preflight:
@@ -150,33 +150,22 @@ class GuardASGI:
             await drain(receive)
             await _answer(denied, None, scope, send)
             return
-        await self._guarded(scope, receive, Origins.adding(added, send) if added else send)
+        await self._guarded(path, scope, receive, Origins.adding(added, send) if added else send)
 
-    async def _guarded(self, scope: Scope, receive: Receive, send: Send) -> None:
-        body: bytes | None = None
-        call: Call | None = None
-        try:
-            body = await self._read(scope, receive)
-            call = Call(self.guard, request := self._request(scope, body), observes=True)
-            proof = await call.authorize()
-            if proof.method in _LISTS:
-                self._require_layer(proof)
-        except _ClientGoneError:
+    async def _guarded(self, path: str, scope: Scope, receive: Receive, send: Send) -> None:
+        authorized = await self._authorized(path, scope, receive, send)
+        if authorized is None:
             return
-        except GuardError as error:
-            if call is not None:
-                call.fail(error)
-                call.close()
-            _log(error)
-            await _answer(error, body, scope, send)
-            return
-        scope.setdefault(CALLS, {})[self.guard] = call
+        call, body = authorized
+        proof = call.proof
         verified = proof.token
-        if request.speaks_of_certificates or request.is_under_dpop:
-            scope["headers"] = self._without_proofs(scope, request, verified)
+        scope.setdefault(CALLS, {})[self.guard] = call
+        if call.request.has_proofs:
+            scope["headers"] = self._without_proofs(scope, call.request, verified)
+            if proof.dpop_nonce is not None:
+                send = _with_nonce(send, proof.dpop_nonce)
         token = proved.set(Proved(call, scope["headers"]))
-        nonce = proof.dpop_nonce
-        found = self._watch.enter(call, send if nonce is None else _with_nonce(send, nonce))
+        found = self._watch.enter(call, send)
         identity = _identity()
         user = identity.as_user(scope, verified) if identity is not None and verified is not None else None
         try:
@@ -192,35 +181,48 @@ class GuardASGI:
             if not call.is_taken:
                 call.close()
 
-    async def _read(self, scope: Scope, receive: Receive) -> bytes:
+    async def _authorized(self, path: str, scope: Scope, receive: Receive, send: Send) -> tuple[Call, bytes] | None:
+        """The call that a request carries, with its body; None where it was refused, and answered."""
+        body: bytes | None = None
+        call: Call | None = None
+        try:
+            message = await receive()
+            body = _whole(message)
+            if body is None:
+                body = await self._read(message, path, scope, receive)
+            call = Call(self.guard, _request(path, scope, body), observes=True)
+            proof = call.proof if call.authorize_at_once() else await call.authorize()
+            if proof.method in _LISTS:
+                self._require_layer(proof)
+        except _ClientGoneError:
+            return None
+        except GuardError as error:
+            if call is not None:
+                call.fail(error)
+                call.close()
+            _log(error)
+            await _answer(error, body, scope, send)
+            return None
+        return call, body
+
+    async def _read(self, message: Message, path: str, scope: Scope, receive: Receive) -> bytes:
         """Reads the body, at most 64 KiB of it before headers, token and binding were checked (decision 9)."""
         body = b""
         is_checked = False
         while True:
-            message = await receive()
             if message["type"] == "http.disconnect":
                 raise _ClientGoneError
             chunk = message.get("body", b"")
             body = body + chunk if body else chunk
             if len(body) > MAX_BODY_BYTES_BEFORE_TOKEN and not is_checked:
-                await self.guard.authorize_head(self._request(scope, None))
+                await self.guard.authorize_head(_request(path, scope, None))
                 is_checked = True
             if len(body) > MAX_BODY_BYTES:
                 with self.guard.listeners.telling():
                     raise RequestDenied("body_too_large", "the body is too large", 413)
             if not message.get("more_body", False):
                 return bytes(body)
-
-    def _request(self, scope: Scope, body: bytes | None) -> ToolRequest:
-        return ToolRequest.http(
-            method=scope["method"],
-            path=public_path(scope),
-            headers=scope["headers"],
-            body=body,
-            peer=_peer(scope),
-            query=scope.get("query_string"),
-            certificate=_certificate(scope),
-        )
+            message = await receive()
 
     def _without_proofs(self, scope: Scope, request: ToolRequest, verified: VerifiedToken | None) -> Headers:
         """The headers as the app may see them."""
@@ -424,6 +426,25 @@ def _with_nonce(send: Send, nonce: str) -> Send:
     return sending
 
 
+def _whole(message: Message) -> bytes | None:
+    """The body of a message that holds all of it, if it is one that may be read before the token was checked; mostly it is."""
+    body = message.get("body", b"")
+    is_whole = message["type"] == "http.request" and not message.get("more_body", False)
+    return body if is_whole and type(body) is bytes and len(body) <= MAX_BODY_BYTES_BEFORE_TOKEN else None
+
+
+def _request(path: str, scope: Scope, body: bytes | None) -> ToolRequest:
+    return ToolRequest.http(
+        method=scope["method"],
+        path=path,
+        headers=scope["headers"],
+        body=body,
+        peer=_peer(scope),
+        query=scope.get("query_string"),
+        certificate=_certificate(scope) if scope.get("extensions") else None,
+    )
+
+
 def _is_preflight(scope: Scope) -> bool:
     """A CORS preflight carries no token by design, and reaches no tool."""
     if scope["method"] != "OPTIONS":
@@ -463,7 +484,7 @@ def _peer(scope: Scope) -> str | None:
 
 def _certificate(scope: Scope) -> str | None:
     """The client's certificate, where the server itself has ended TLS and verified it (the ``tls`` extension of ASGI)."""
-    tls = (scope.get("extensions") or {}).get("tls")
+    tls = scope["extensions"].get("tls")
     if not tls or tls.get("client_cert_error"):
         return None
     return next(iter(tls.get("client_cert_chain") or ()), None)

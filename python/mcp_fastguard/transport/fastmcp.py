@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from fastmcp.server.auth import AuthProvider
@@ -63,12 +64,9 @@ class GuardFastMCPMiddleware(Middleware):
         scope = request.scope if request is not None else _handshake_scope(method)
         try:
             call = await self._layer.begin(method, _params(context.message), request_id, scope)
-        except GuardError as error:
-            raise sdk_error(error) from error
-        if call is None:
-            return await call_next(context)
-        try:
-            result = await self._layer.walk(call, lambda: call_next(context))
+            if call is None:
+                return await call_next(context)
+            result = await call.run_to_end(partial(call_next, context))
         except GuardError as error:
             raise sdk_error(error) from error
         return self._filtered(method, call, result)

@@ -76,7 +76,7 @@ class GuardedHandlers(dict[type, "Handler"]):
         )
         if call is None:
             return await handler(request)
-        result = await self._layer.walk(call, lambda: handler(request))
+        result = await call.run_to_end(lambda: handler(request))
         return self._filtered(request.method, call, result)
 
     def _filtered(self, method: str, call: Call, result: Any) -> Any:

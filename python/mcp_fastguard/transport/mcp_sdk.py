@@ -83,26 +83,26 @@ class GuardMiddleware:
 
     async def __call__(self, ctx: ServerRequestContext[Any, Any], call_next: Callable[[Any], Awaitable[Any]]) -> Any:
         """One message, request or notification."""
-        scope = ctx.request.scope if ctx.request is not None else None
+        layer, method, request = self._layer, ctx.method, ctx.request
+        scope = None if request is None else request.scope
         try:
-            call = await self._layer.begin(ctx.method, ctx.params, ctx.request_id, scope)
+            call = layer.taken(method, ctx.params, scope)
+            if call is None:
+                call = await layer.begin(method, ctx.params, ctx.request_id, scope)
+                if call is None:
+                    return await call_next(ctx)
+            elif not call.settle_at_once():
+                await layer.settle(call)
+            result = await call.run_to_end(partial(call_next, ctx))
         except GuardError as error:
             raise sdk_error(error) from error
-        if call is None:
-            return await call_next(ctx)
-
-        try:
-            result = await self._layer.walk(call, partial(call_next, ctx))
-        except GuardError as error:
-            raise sdk_error(error) from error
-        return self._filtered(ctx, call, result)
+        return result if method not in LISTS else self._filtered(ctx, call, result)
 
     def _filtered(self, ctx: ServerRequestContext[Any, Any], call: Call, result: Any) -> Any:
         """Leaves out what the caller may not use: the agent never learns that it exists."""
-        found = LISTS.get(ctx.method)
-        if found is None or not isinstance(result, dict):
+        if not isinstance(result, dict):
             return result
-        member, kind, name = found
+        member, kind, name = LISTS[ctx.method]
         may_see, proof = self._guard.may_see, call.proof
         self._layer.warn_of_gaps(kind, (str(element.get(name, "")) for element in result.get(member, ())))
         shown = [element for element in result.get(member, ()) if may_see(kind, str(element.get(name, "")), proof)]

@@ -12,7 +12,7 @@ from mcp_fastguard.transport.asgi import proved_call
 from mcp_fastguard.transport.stdio import StdioCaller
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Mapping
+    from collections.abc import Iterable, Mapping
 
     from mcp_fastguard.guard import Guard
 
@@ -39,6 +39,14 @@ class MessageLayer:
         self.guard = guard
         self._stdio = StdioCaller(guard) if transport == "stdio" else None
         guard.attached.add(transport)
+
+    def taken(self, method: str, params: Mapping[str, Any] | None, scope: Mapping[str, Any] | None) -> Call | None:
+        """The call that the ASGI layer has proved, where this is its message. None where :meth:`begin` must look."""
+        call = None if scope is None or self._stdio is not None else proved_call(self.guard, scope)
+        is_taken = call is not None and call.take(
+            method, params if params is None or type(params) is dict else dict(params)
+        )
+        return call if is_taken else None
 
     async def begin(
         self,
@@ -72,14 +80,22 @@ class MessageLayer:
             if not parent.take(method, given):
                 call = await parent.nested(ToolRequest.message(method=method, params=given, id=request_id))
                 call.is_taken = True
+        await self.settle(call)
+        return call
+
+    @staticmethod
+    async def settle(call: Call) -> None:
+        """Waits for whoever must consent.
+
+        Raises:
+            Denied: nobody did.
+        """
         try:
-            if not call.is_settled:
-                await call.settle()
+            await call.settle()
         except GuardError as error:
             call.fail(error)
             call.close()
             raise
-        return call
 
     @staticmethod
     async def _decided(call: Call) -> Call:
@@ -98,20 +114,6 @@ class MessageLayer:
         for name in names:
             if not self.guard.gate.rule_keys(kind, name):
                 logger.warning("%s %r has no rule: it is refused and not listed", kind, name)
-
-    async def walk(self, call: Call, handle: Callable[[], Awaitable[Any]]) -> Any:
-        """Runs the message's handler and records the ending."""
-        try:
-            result = await call.run(handle)
-            if not call.is_closed:
-                call.finish(result)
-        except BaseException as error:
-            if not call.is_closed:
-                call.fail(error)
-            raise
-        finally:
-            call.close()
-        return result
 
 
 def _is_synthetic(parent: Call, method: str, request_id: str | int | None) -> bool:

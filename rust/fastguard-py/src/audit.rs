@@ -7,7 +7,9 @@ use std::sync::{Mutex, PoisonError};
 use fastguard_core::audit::merge::{Merged, merge};
 use fastguard_core::audit::repair::{self, Found, Outcome};
 use fastguard_core::audit::{Key, Known, Settings, log, prove};
+use pyo3::intern;
 use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyList, PyString, PyTuple};
 
 use crate::config::read;
 use crate::error::{faulted, misused};
@@ -96,4 +98,86 @@ pub(crate) fn check_proof(proof: &str, key: &str) -> PyResult<(String, u64, u64,
 pub(crate) fn prove_growth(py: Python<'_>, path: PathBuf, checkpoint: &str) -> PyResult<(u64, u64, Vec<Vec<u8>>)> {
     let growth = py.detach(|| prove::prove_growth(&path, checkpoint)).map_err(unread)?;
     Ok((growth.from, growth.to, growth.path.iter().map(|hash| hash.to_vec()).collect()))
+}
+
+/// Counts of a result, as the wire's dict or an object of an SDK has it; never its data: (items, bytes, whether it is an error, rows,
+/// whether the server asks for something).
+#[pyfunction]
+pub(crate) fn result_counts(result: &Bound<'_, PyAny>) -> PyResult<ResultCounts> {
+    let py = result.py();
+    let is_true = |name| member(result, name)?.map_or(Ok(false), |value| value.is_truthy());
+    let is_error = is_true(intern!(py, "isError"))? || is_true(intern!(py, "is_error"))?;
+    let content = first(result, &[intern!(py, "content"), intern!(py, "contents"), intern!(py, "messages")])?;
+    let Some(blocks) = content.filter(is_sequence) else {
+        let is_asking =
+            |name| Ok::<_, PyErr>(member(result, name)?.is_some_and(|value| is_text(&value, "input_required")));
+        let is_asking = is_asking(intern!(py, "resultType"))? || is_asking(intern!(py, "result_type"))?;
+        return Ok((None, None, is_error, None, is_asking));
+    };
+    let mut bytes = 0;
+    let count = blocks.len()?;
+    for block in blocks.try_iter()? {
+        bytes += size(&block?)?;
+    }
+    let rows = if is_error { None } else { rows(result)? };
+    Ok((Some(count), Some(bytes), is_error, rows, false))
+}
+
+type ResultCounts = (Option<usize>, Option<usize>, bool, Option<usize>, bool);
+
+/// A member of a dict, or an attribute of any other object.
+fn member<'py>(value: &Bound<'py, PyAny>, name: &Bound<'py, PyString>) -> PyResult<Option<Bound<'py, PyAny>>> {
+    match value.cast::<PyDict>() {
+        Ok(dict) => dict.get_item(name),
+        Err(_) => value.getattr_opt(name),
+    }
+}
+
+/// The first of these members that is not empty.
+fn first<'py>(value: &Bound<'py, PyAny>, names: &[&Bound<'py, PyString>]) -> PyResult<Option<Bound<'py, PyAny>>> {
+    for name in names {
+        if let Some(found) = member(value, name)?
+            && found.is_truthy()?
+        {
+            return Ok(Some(found));
+        }
+    }
+    Ok(None)
+}
+
+fn is_sequence(value: &Bound<'_, PyAny>) -> bool {
+    value.is_instance_of::<PyList>() || value.is_instance_of::<PyTuple>()
+}
+
+fn is_text(value: &Bound<'_, PyAny>, text: &str) -> bool {
+    value.cast::<PyString>().is_ok_and(|value| value == text)
+}
+
+/// How many bytes a content block has as text, or as base64.
+fn size(block: &Bound<'_, PyAny>) -> PyResult<usize> {
+    let py = block.py();
+    for name in [intern!(py, "text"), intern!(py, "data"), intern!(py, "blob")] {
+        if let Some(value) = member(block, name)?
+            && let Ok(text) = value.cast::<PyString>()
+        {
+            return Ok(text.to_string_lossy().len());
+        }
+    }
+    Ok(0)
+}
+
+/// How many rows there are, where the structured content is such: `rows`, or the list that SDKs put under `result`.
+fn rows(result: &Bound<'_, PyAny>) -> PyResult<Option<usize>> {
+    let py = result.py();
+    let structured = first(result, &[intern!(py, "structuredContent"), intern!(py, "structured_content")])?;
+    let Some(structured) = structured else { return Ok(None) };
+    let Ok(structured) = structured.cast::<PyDict>() else { return Ok(None) };
+    for name in [intern!(py, "rows"), intern!(py, "result")] {
+        if let Some(list) = structured.get_item(name)?
+            && let Ok(list) = list.cast::<PyList>()
+        {
+            return Ok(Some(list.len()));
+        }
+    }
+    Ok(None)
 }

@@ -381,8 +381,8 @@ impl Gate {
         caught(|| self.core.may_see(kind, name, &token.core))
     }
 
-    #[pyo3(signature = (call, *, status, duration, error = None, rows = None, bytes = None, items = None, summary_failed = false))]
-    #[expect(clippy::too_many_arguments, reason = "all but the call are fields of the record by keyword")]
+    #[pyo3(signature = (call, status, duration, error = None, rows = None, bytes = None, items = None, summary_failed = false))]
+    #[expect(clippy::too_many_arguments, reason = "all but the call are fields of the record")]
     #[expect(clippy::needless_pass_by_value, reason = "PyO3 extracts by value")]
     fn finish(
         &self,

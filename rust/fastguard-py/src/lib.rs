@@ -24,7 +24,7 @@ mod _fastguard {
     use pyo3::types::{PyBytes, PyFrozenSet};
 
     #[pymodule_export]
-    use super::audit::{MergedLogs, check_proof, prove_growth, prove_record, repair_logs, verify_log};
+    use super::audit::{MergedLogs, check_proof, prove_growth, prove_record, repair_logs, result_counts, verify_log};
     #[pymodule_export]
     use super::binding::{BoundToken, DPoPVerifier};
     #[pymodule_export]

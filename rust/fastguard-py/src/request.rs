@@ -1,8 +1,8 @@
 use std::net::IpAddr;
 
-use fastguard_core::request::{Headers, HttpMethod, ToolRequest as Core};
+use fastguard_core::request::{DECIDING_MEMBERS, Headers, HttpMethod, ToolRequest as Core};
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyDict, PyList, PyTuple};
+use pyo3::types::{PyBytes, PyDict, PyList, PyString, PyTuple};
 
 use crate::error::{caught, misused};
 use crate::json;
@@ -73,7 +73,7 @@ impl ToolRequest {
 
     #[pyo3(signature = (method, params = None))]
     fn is_message(&self, method: &str, params: Option<&Bound<'_, PyDict>>) -> PyResult<bool> {
-        let params = params.map_or_else(|| Ok(b"{}".to_vec()), |params| json::to_text(params));
+        let params = params.map_or_else(|| Ok(b"{}".to_vec()), deciding);
         params.map_or(Ok(false), |params| caught(|| self.core.is_message(method, &params)))
     }
 
@@ -87,10 +87,28 @@ impl ToolRequest {
         self.core.speaks_of_certificates()
     }
 
+    /// Whether the app must not see the headers as they came.
+    #[getter]
+    fn has_proofs(&self) -> bool {
+        self.core.speaks_of_certificates() || self.core.is_under_dpop()
+    }
+
     #[getter]
     fn is_under_dpop(&self) -> bool {
         self.core.is_under_dpop()
     }
+}
+
+/// The JSON text of the members of `params` that decide: a client's `_meta` is mostly longer than all of them.
+fn deciding(params: &Bound<'_, PyDict>) -> PyResult<Vec<u8>> {
+    let found = PyDict::new(params.py());
+    for (name, value) in params {
+        // Looked up by turns, the names would have to be made into strings of Python first.
+        if name.cast::<PyString>().is_ok_and(|name| DECIDING_MEMBERS.iter().any(|deciding| name == *deciding)) {
+            found.set_item(name, value)?;
+        }
+    }
+    json::to_text(&found)
 }
 
 fn read(list: &Bound<'_, PyList>) -> PyResult<Headers> {

@@ -36,15 +36,17 @@ pub(super) fn target_of_params(method: &str, params: &[u8], id: Option<Box<str>>
     Ok(target_of_method(method, Some(&params))?.with_id(id).with_trace(trace_of(Some(&params))))
 }
 
+/// The members of `params` by which two messages are told apart.
+pub const DECIDING_MEMBERS: [&str; 7] = ["name", "arguments", "uri", "ref", "argument", "notifications", "taskId"];
+
 /// Compares what decides: SDKs may add to `_meta` and to nothing else. An absent member is the same as an empty one.
 pub(super) fn is_same_message(body: &[u8], method: &str, params: &[u8]) -> bool {
-    const DECIDING: [&str; 7] = ["name", "arguments", "uri", "ref", "argument", "notifications", "taskId"];
     let (Ok(message), Ok(params)) = (parse(body), parse(params)) else { return false };
     if message.member("method").and_then(Json::as_str) != Some(method) {
         return false;
     }
     let is_empty = |value: &Json<'_>| matches!(value, Json::Null) || value.as_object().is_some_and(<[_]>::is_empty);
-    DECIDING.iter().all(|name| {
+    DECIDING_MEMBERS.iter().all(|name| {
         let sent = message.member("params").and_then(|params| params.member(name));
         match (sent, params.member(name)) {
             (None, None) => true,

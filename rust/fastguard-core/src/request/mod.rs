@@ -19,6 +19,7 @@ use crate::config::{CertificateSource, Config, DpopMode, Network};
 use crate::denial::{Challenger, Denial};
 use crate::jose::Algorithm;
 
+pub use body::DECIDING_MEMBERS;
 pub use fields::Fields;
 pub use headers::{CertificateHeader, Header, Headers, ProofHeader, Scheme};
 pub use target::{Kind, Target};
