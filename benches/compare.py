@@ -454,7 +454,7 @@ async def end_to_end(bench, folder):
                 {"per": "session", "quota": "4000000000/minute", "name": "s"},
             ]
         },
-        "tools": {"add": {"scopes": ["warehouse:query:read"]}},
+        "tools": {"add": {"scopes": ["warehouse:query:read"], "read_only": True}},
         "audit": {"path": str(folder / "audit-e2e")},
     }
     guard = Guard.from_dict(table)

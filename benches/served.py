@@ -43,7 +43,7 @@ def configuration(jwks, folder, *, audit):
         "resource": {"url": RESOURCE},
         "issuers": [{"issuer": ISSUER, "jwks": jwks, "algorithms": ["ES256"]}],
         "limits": {"rules": [{"per": "principal", "quota": "4000000000/minute"}]},
-        "tools": {"add": {"scopes": [SCOPE]}},
+        "tools": {"add": {"scopes": [SCOPE], "read_only": True}},
         "audit": {"path": str(folder / "audit")} if audit else {"enabled": False},
     }
 
