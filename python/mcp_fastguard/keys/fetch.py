@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import httpx2
 
 from mcp_fastguard._fastguard import MAX_KEY_SET_BYTES
+from mcp_fastguard.bearer import BearerFileError, bearer_in
 from mcp_fastguard.keys.client import checked_url, client_for, failed, quoted
 from mcp_fastguard.keys.discovery import MetadataError, metadata_places, uri_of
 from mcp_fastguard.keys.freshness import fresh_for, retry_after
@@ -26,13 +27,8 @@ DEADLINE: Final = 5.0
 #: A validator that is longer is not sent back: some servers refuse long headers.
 MAX_ETAG: Final = 256
 
-#: Longest bearer token that is sent. A file that is longer is not one token.
-MAX_BEARER_BYTES: Final = 16 * 1024
-
 #: RFC 9110 section 8.8.3. What does not look so could break the header that it is sent back in.
 _ETAG: Final = re.compile(r'(?:W/)?"[\x21\x23-\x7e]*"')
-#: `b64token` of RFC 6750 section 2.1.
-_BEARER: Final = re.compile(r"[A-Za-z0-9\-._~+/]+=*")
 
 
 class _Ask(NamedTuple):
@@ -128,19 +124,10 @@ def _origin(url: httpx2.URL) -> tuple[str, str, int | None]:
 
 
 def _bearer(file: Path | None) -> str | None:
-    """The token in the file. It is renewed there, so it is read each time; no reason shows anything of it."""
-    if file is None:
-        return None
     try:
-        with file.open("rb") as opened:
-            text = opened.read(MAX_BEARER_BYTES + 1).decode("ascii").strip()
-    except OSError as error:
-        raise FetchError(f"`bearer_file`: {error.strerror}") from error
-    except UnicodeDecodeError:
-        text = ""
-    if len(text) > MAX_BEARER_BYTES or _BEARER.fullmatch(text) is None:
-        raise FetchError("`bearer_file` does not hold one bearer token (RFC 6750 section 2.1)")
-    return text
+        return bearer_in(file)
+    except BearerFileError as error:
+        raise FetchError(str(error)) from error
 
 
 def _validator(response: httpx2.Response, url: httpx2.URL) -> Validator | None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 import httpx2
 
 from mcp_fastguard._fastguard import __version__
+from mcp_fastguard.bearer import BearerFileError, bearer_in
 from mcp_fastguard.keys.freshness import retry_after
 from mcp_fastguard.shipping.formats import FORMATS
 from mcp_fastguard.shipping.sink import ShipError, tls_for
@@ -30,11 +31,6 @@ TIMEOUT: Final = 10.0
 
 #: An answer is read up to here; what a collector says of a batch is short.
 MAX_ANSWER_BYTES: Final = 64 * 1024
-
-#: Longest bearer token that is sent. A file that is longer is not one token.
-MAX_BEARER_BYTES: Final = 16 * 1024
-#: `b64token` of RFC 6750 section 2.1.
-_BEARER: Final = re.compile(r"[A-Za-z0-9\-._~+/]+=*")
 
 _TRACE: Final = re.compile(r"[0-9a-f]{32}-[0-9a-f]{16}")
 
@@ -153,16 +149,7 @@ def _rejected(response: httpx2.Response) -> int:
 
 
 def _bearer(file: Path | None) -> str | None:
-    """The token in the file. It is renewed there, so it is read each time; no reason shows anything of it."""
-    if file is None:
-        return None
     try:
-        with file.open("rb") as opened:
-            text = opened.read(MAX_BEARER_BYTES + 1).decode("ascii").strip()
-    except OSError as error:
-        raise ShipError(f"`bearer_file`: {error.strerror}") from error
-    except UnicodeDecodeError:
-        text = ""
-    if len(text) > MAX_BEARER_BYTES or _BEARER.fullmatch(text) is None:
-        raise ShipError("`bearer_file` does not hold one bearer token (RFC 6750 section 2.1)")
-    return text
+        return bearer_in(file)
+    except BearerFileError as error:
+        raise ShipError(str(error)) from error
