@@ -94,7 +94,7 @@ def test_rpc_error_carries_the_same_facts(spent):
     assert code == 429
     assert data["code"] == "quota_spent"
     assert data["retryAfter"] == math.ceil(refused.retry_after)
-    assert data["limit"] == {"policy": "queries", "quota": 1, "window": 60.0, "remaining": 0}
+    assert data["limit"] == {"policy": "queries", "quota": 1, "window": 60.0, "remaining": 0, "unit": "calls"}
     body = json.loads(http_answer(refused, b'{"id": 7}')[2])
     assert (body["id"], body["error"]["data"]) == (7, data)
 

@@ -122,7 +122,7 @@ class Call:
         # It goes on with what was decided already: charges and proofs count once.
         decision, self._decision = self._decision, None
         self._proof = await self._guard._authorized(  # noqa: SLF001 - one corridor
-            self.request, observes=self._observes, attested=self._attested, decision=decision
+            self.request, observes=self._observes, ends=True, attested=self._attested, decision=decision
         )
         self._started = time.monotonic()
         return self._proof

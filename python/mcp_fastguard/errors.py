@@ -57,12 +57,14 @@ class SpentQuota(NamedTuple):
         quota: how many are admitted in any window of the length.
         window: its length, in seconds.
         remaining: what is left; less than the call costs.
+        unit: what is counted: ``"calls"``, ``"rows"`` or ``"bytes"``.
     """
 
     rule: str
     quota: int
     window: float
     remaining: int
+    unit: str = "calls"
 
 
 class Denied(GuardError):
@@ -88,7 +90,7 @@ class Denied(GuardError):
         retry_after: float | None = None,
         config_key: str | None = None,
         nonce: str | None = None,
-        spent: tuple[str, int, float, int] | None = None,
+        spent: tuple[str, int, float, int, str] | None = None,
     ) -> None:
         # All go to args, so the exception survives pickling to a worker.
         super().__init__(code, detail, status, challenge, retry_after, config_key, nonce, spent)

@@ -158,22 +158,23 @@ class Guard:
             raise GuardFault("internal", "an observed call is none that was allowed")
         return decision
 
-    async def _authorized(
+    async def _authorized(  # noqa: PLR0913 - all but the request are options, given by name
         self,
         request: ToolRequest,
         now: float | None = None,
         *,
         observes: bool = False,
+        ends: bool = False,
         attested: Attested | None = None,
         decision: Decision | None = None,
     ) -> AllowedCall | ObservedCall:
-        """``observes``: a server's layer asks, which lets pass what observed rooms refuse. ``attested``: who calls on stdio.
-        ``decision``: what :meth:`_at_once` gave.
+        """``observes``: a server's layer asks, which lets pass what observed rooms refuse. ``ends``: the ending will be told.
+        ``attested``: who calls on stdio. ``decision``: what :meth:`_at_once` gave.
         """
         if not self._outside.is_started:
             self.start()
         agreed = functools.partial(self._agreed, observes=observes, now=now)
-        look = functools.partial(self._gate.decide, request, observes=observes, now=now)
+        look = functools.partial(self._gate.decide, request, observes=observes, ends=ends, now=now)
         decide: Callable[[], Decision] = functools.partial(look, attested=attested)
         with self.listeners.telling(request) as telling:
             for _ in range(MAX_WAITS):
@@ -188,13 +189,13 @@ class Guard:
             raise GuardFault("internal", "the call waited for too much")
 
     def _at_once(self, request: ToolRequest, *, observes: bool, attested: Attested | None) -> Decision | None:
-        """The decision, where nobody must be told of it and nothing be waited for before; :meth:`_authorized` goes on with it.
-        None where that must do all of it; nothing was charged then.
+        """The decision of a call whose ending will be told, where nobody must be told of the decision and nothing be waited for
+        before; :meth:`_authorized` goes on with it. None where that must do all of it; nothing was charged then.
         """
         if self.listeners.are_there or self._keeps_each or not self._outside.is_started:
             return None
         try:
-            return self._gate.decide(request, attested=attested, observes=observes)
+            return self._gate.decide(request, attested=attested, observes=observes, ends=True)
         except GuardFault as fault:
             if fault.code != "audit_queue_full":
                 raise

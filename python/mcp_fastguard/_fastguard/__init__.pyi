@@ -400,6 +400,7 @@ class AllowedCall:
         rule: the key of the rule that allowed the call, as ``tools.run_query``.
         remaining: how many more calls the tightest limit admits now.
         limit: the name of that limit's rule.
+        owes: whether a rule with ``concurrent`` or ``meter`` counts the call until it ends.
         record: the number of the decision's record; 0 without a log.
         dpop_nonce: what the client should put into its next proof, where its nonce is about to end (RFC 9449 section 8.2).
         token: the verified token.
@@ -436,6 +437,8 @@ class AllowedCall:
     def remaining(self) -> int | None: ...
     @property
     def limit(self) -> str | None: ...
+    @property
+    def owes(self) -> bool: ...
     @property
     def record(self) -> int: ...
     @property
@@ -483,6 +486,8 @@ class ObservedCall:
     """
 
     def __new__(cls, proof: Never) -> ObservedCall: ...
+    @property
+    def owes(self) -> bool: ...
     @property
     def code(self) -> str:
         """Why it would have been refused."""
@@ -535,6 +540,7 @@ class Gate:
         has_waited: bool = False,
         attested: Attested | None = None,
         observes: bool = False,
+        ends: bool = False,
         now: float | None = None,
     ) -> AllowedCall | ObservedCall | Waiting | Agreeing: ...
     def agreed(

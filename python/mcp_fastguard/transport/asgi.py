@@ -192,7 +192,7 @@ class GuardASGI:
                 body = await self._read(message, path, scope, receive)
             call = Call(self.guard, _request(path, scope, body), observes=True)
             proof = call.proof if call.authorize_at_once() else await call.authorize()
-            if proof.method in _LISTS:
+            if proof.method in _LISTS or proof.owes:
                 self._require_layer(proof)
         except _ClientGoneError:
             return None

@@ -37,6 +37,9 @@ _MESSAGES: Final = {
     503: "the call cannot be decided at the moment",
 }
 
+#: Units of quotas, as the draft names them.
+_QUOTA_UNITS: Final = {"bytes": "content-bytes"}
+
 #: Faults that pass by themselves; all others are a matter for the operator.
 _PASSING_FAULTS: Final = frozenset({"audit_queue_full", "audit_failed", "start_failed"})
 
@@ -68,6 +71,7 @@ def rpc_error(error: GuardError) -> tuple[int, str, dict[str, Any]]:
                 "quota": spent.quota,
                 "window": spent.window,
                 "remaining": spent.remaining,
+                "unit": spent.unit,
             }
         if error.challenge is not None:
             data["wwwAuthenticate"] = error.challenge
@@ -122,6 +126,9 @@ def _rate_limit(spent: SpentQuota, retry_after: float | None) -> list[tuple[byte
     shown = "".join(letter if " " <= letter <= "~" else "?" for letter in spent.rule)
     name = '"' + shown.replace("\\", "\\\\").replace('"', '\\"') + '"'
     policy, state = f"{name};q={spent.quota}", f"{name};r={spent.remaining}"
+    if spent.unit != "calls":
+        # The unit of bytes is the draft's; one of rows it has not.
+        policy += f';qu="{_QUOTA_UNITS.get(spent.unit, spent.unit)}"'
     if spent.window.is_integer():
         # `w` is a whole number of seconds.
         policy += f";w={int(spent.window)}"

@@ -10,6 +10,7 @@ use std::fmt;
 use std::time::Duration;
 
 use crate::clock::UnixTime;
+use crate::config::Meter;
 
 pub use challenge::Challenger;
 
@@ -231,7 +232,17 @@ pub enum Denial {
 
     // --- limits ------------------------------------------------------------------------------
     /// The caller has spent its quota for this window.
-    QuotaSpent { rule: String, quota: u64, window: Duration, remaining: u64, retry_after: Option<Duration> },
+    QuotaSpent {
+        rule: String,
+        quota: u64,
+        window: Duration,
+        remaining: u64,
+        retry_after: Option<Duration>,
+        /// What of results it counts; calls where there is none.
+        meter: Option<Meter>,
+    },
+    /// As many calls run as may run at once. No time helps: one of them must end.
+    ConcurrencySpent { rule: String, concurrent: u32 },
     /// The table of windows is full, or the principal holds its share of it.
     WindowsFull { rule: String, retry_after: Duration },
     /// The store of the shared windows is away, and `limits.degrade` is `refuse`.
@@ -361,6 +372,7 @@ impl Denial {
             | Self::DigestMalformed { .. }
             | Self::DigestMismatch => Room::Binding,
             Self::QuotaSpent { .. }
+            | Self::ConcurrencySpent { .. }
             | Self::WindowsFull { .. }
             | Self::LimitsUnavailable { .. }
             | Self::CostUnreadable { .. } => Room::Limits,
@@ -472,6 +484,7 @@ impl Denial {
             Self::DigestMalformed { .. } => "digest_malformed",
             Self::DigestMismatch => "digest_mismatch",
             Self::QuotaSpent { .. } => "quota_spent",
+            Self::ConcurrencySpent { .. } => "concurrency_spent",
             Self::WindowsFull { .. } => "windows_full",
             Self::LimitsUnavailable { .. } => "limits_unavailable",
             Self::CostUnreadable { .. } => "cost_unreadable",
@@ -541,10 +554,12 @@ impl Denial {
         }
     }
 
-    /// The quota that is spent: the rule's name, how many, in which time, and what is left.
-    pub fn spent(&self) -> Option<(&str, u64, Duration, u64)> {
+    /// The quota that is spent: the rule's name, how many, in which time, what is left, and of what.
+    pub fn spent(&self) -> Option<(&str, u64, Duration, u64, &'static str)> {
         match self {
-            Self::QuotaSpent { rule, quota, window, remaining, .. } => Some((rule, *quota, *window, *remaining)),
+            Self::QuotaSpent { rule, quota, window, remaining, meter, .. } => {
+                Some((rule, *quota, *window, *remaining, meter.map_or("calls", Meter::name)))
+            }
             _ => None,
         }
     }
@@ -559,6 +574,8 @@ pub enum Fault {
     AuditFailed { reason: String },
     /// `check` cannot wait for what this call needs; `authorize` can.
     NeedsAuthorize { need: &'static str },
+    /// A rule counts the call until it ends, and whoever asks does not tell of the ending.
+    NeedsCall { rule: String },
     /// The table was given times of the system's clock and of the caller's.
     ClockMixed,
     /// The guard was closed.
@@ -574,6 +591,7 @@ impl Fault {
             Self::AuditQueueFull => "audit_queue_full",
             Self::AuditFailed { .. } => "audit_failed",
             Self::NeedsAuthorize { .. } => "needs_authorize",
+            Self::NeedsCall { .. } => "needs_call",
             Self::ClockMixed => "clock_mixed",
             Self::Closed => "closed",
             Self::Internal { .. } => "internal",
@@ -587,6 +605,7 @@ impl fmt::Display for Fault {
             Self::AuditQueueFull => f.write_str("the queue of the audit log is full"),
             Self::AuditFailed { reason } => write!(f, "the audit log cannot be written: {reason}"),
             Self::NeedsAuthorize { need } => write!(f, "the call must wait for {need}: use `authorize`"),
+            Self::NeedsCall { rule } => write!(f, "`{rule}` counts the call until it ends: use `guard.call`"),
             Self::ClockMixed => f.write_str("this guard was given times of two clocks"),
             Self::Closed => f.write_str("the guard is closed"),
             Self::Internal { reason } => write!(f, "internal error: {reason}"),

@@ -18,7 +18,7 @@ use crate::clock::{Now, Tick, UnixTime};
 use crate::config::{Config, ConfigError, Durability, OnStale};
 use crate::denial::{Denial, Fault, GateError, Room};
 use crate::hashing::KeyHasher;
-use crate::limits::Limits;
+use crate::limits::{Dues, Limits};
 use crate::policy::{CodeRule, Policy};
 use crate::request::{Kind, Receiver};
 use crate::scopes::ScopeTable;
@@ -56,6 +56,19 @@ impl Waiting {
     pub const fn need(&self) -> &Need {
         &self.need
     }
+}
+
+/// How whoever asks goes on with a call.
+#[derive(Clone, Copy)]
+struct Asker {
+    /// Rooms whose refusals are let pass.
+    observed: ObservedRooms,
+    /// Whether the call's ending will be told.
+    ends: bool,
+}
+
+impl Asker {
+    const STRICT: Self = Self { observed: ObservedRooms::NONE, ends: true };
 }
 
 /// The guard's hot part. Shared by all threads.
@@ -224,7 +237,7 @@ impl Gate {
 
     /// Decides a call, or says what it must wait for.
     pub fn check(&self, request: &ToolRequest, now: Now) -> Result<Decision, GateError> {
-        self.decide(request, None, Answered::default(), now, &Attached, ObservedRooms::NONE)
+        self.decide(request, None, Answered::default(), now, &Attached, Asker::STRICT)
     }
 
     /// The same, with the work of many microseconds done through `detach`. `answered`: what this call has waited
@@ -236,12 +249,23 @@ impl Gate {
         now: Now,
         detach: &impl Detach,
     ) -> Result<Decision, GateError> {
-        self.decide(request, None, answered, now, detach, ObservedRooms::NONE)
+        self.decide(request, None, answered, now, detach, Asker::STRICT)
+    }
+
+    /// The same for one who does not tell of the call's ending: what a rule counts until then, is not decided.
+    pub fn check_alone(
+        &self,
+        request: &ToolRequest,
+        answered: Answered<'_>,
+        now: Now,
+        detach: &impl Detach,
+    ) -> Result<Decision, GateError> {
+        self.decide(request, None, answered, now, detach, Asker { ends: false, ..Asker::STRICT })
     }
 
     /// Continues after the need of `waiting` was answered, well or not.
     pub fn resume(&self, request: &ToolRequest, _waiting: Waiting, now: Now) -> Result<Decision, GateError> {
-        self.decide(request, None, Answered::by_fetch(), now, &Attached, ObservedRooms::NONE)
+        self.decide(request, None, Answered::by_fetch(), now, &Attached, Asker::STRICT)
     }
 
     /// The same for a transport that lets pass what observed rooms refuse (decision 16): `[observe]`, until its day.
@@ -255,7 +279,7 @@ impl Gate {
         detach: &impl Detach,
     ) -> Result<Decision, GateError> {
         let observed = self.state().observed.at(now.unix);
-        self.decide(request, within.map(Proved::by), answered, now, detach, observed)
+        self.decide(request, within.map(Proved::by), answered, now, detach, Asker { observed, ..Asker::STRICT })
     }
 
     /// Goes on with a call after other processes were asked. `request` is the one that `agreeing` came of. `lets_pass`: what
@@ -272,7 +296,7 @@ impl Gate {
         let observed = if lets_pass { self.state().observed.at(now.unix) } else { ObservedRooms::NONE };
         let agreed = Agreed::new(agreeing, answer);
         let proved = Proved { bound: &agreeing.bound, agreed: Some(&agreed) };
-        self.decide(request, Some(proved), Answered::default(), now, detach, observed)
+        self.decide(request, Some(proved), Answered::default(), now, detach, Asker { observed, ..Asker::STRICT })
     }
 
     /// Whether a room's refusals are only observed now.
@@ -284,7 +308,7 @@ impl Gate {
     /// a background task. Expiry and revocation are checked again, limits and policy anew. Never [`Decision::Waiting`].
     pub fn check_nested(&self, parent: &AllowedCall, request: &ToolRequest, now: Now) -> Result<Decision, GateError> {
         let proved = Some(Proved::by(parent.admitted().bound()));
-        self.decide(request, proved, Answered::default(), now, &Attached, ObservedRooms::NONE)
+        self.decide(request, proved, Answered::default(), now, &Attached, Asker::STRICT)
     }
 
     /// Checks headers, token and binding alone, before a long body is read (decision 9). Charges and records nothing
@@ -297,7 +321,7 @@ impl Gate {
         detach: &impl Detach,
     ) -> Result<Option<Waiting>, GateError> {
         let state = self.state();
-        let mut trail = Trail::new(false);
+        let mut trail = Trail::new(false, false);
         let walked = state.receiver.receive(request).map_err(Stop::from).and_then(|received| {
             trail.peer = received.peer();
             identify(&state, &received, answered, now, Use::Look, &mut trail, detach)
@@ -305,6 +329,7 @@ impl Gate {
         match walked {
             // Nothing is charged for a look.
             Ok(_) | Err(Stop::Agrees(_)) => Ok(None),
+            Err(Stop::Faulted(fault)) => Err(fault.into()),
             Err(Stop::Needs(need)) => Ok(Some(Waiting { need })),
             Err(Stop::Denied(denial)) => Err(self.refuse(&state, request, trail, denial, now)),
         }
@@ -338,12 +363,16 @@ impl Gate {
     }
 
     /// Records the ending of a call that was allowed.
+    ///
+    /// What counts the call until it ends is settled first. A call that is dropped unfinished frees its places too.
     pub fn finish(&self, call: &AllowedCall, outcome: Outcome, at: UnixTime) -> Result<(), Fault> {
+        settle(call.admitted().dues(), &outcome);
         self.ended(call.target(), Some(call.admitted().bound()), call.record(), outcome, at)
     }
 
     /// Records the ending of a call that was only observed.
     pub fn finish_observed(&self, call: &ObservedCall, outcome: Outcome, at: UnixTime) -> Result<(), Fault> {
+        settle(call.dues(), &outcome);
         self.ended(call.target(), call.bound(), call.record(), outcome, at)
     }
 
@@ -385,14 +414,14 @@ impl Gate {
         answered: Answered<'_>,
         now: Now,
         detach: &impl Detach,
-        observed: ObservedRooms,
+        Asker { observed, ends }: Asker,
     ) -> Result<Decision, GateError> {
         let state = self.state();
         let audit = self.audit();
         if let Some(audit) = &*audit {
             audit.ready()?;
         }
-        let mut trail = Trail::new(!observed.is_empty());
+        let mut trail = Trail::new(!observed.is_empty(), ends);
         match walk(&state, request, proved, answered, now, &mut trail, detach) {
             Ok(call) => {
                 let Some(audit) = &*audit else { return Ok(Decision::Allowed(call)) };
@@ -400,6 +429,7 @@ impl Gate {
                 audit.record(trail.allowed(&call, request, &state.digest, record, now.unix))?;
                 Ok(Decision::Allowed(call.recorded_as(record)))
             }
+            Err(Stop::Faulted(fault)) => Err(fault.into()),
             Err(Stop::Needs(need)) => Ok(Decision::Waiting(Waiting { need })),
             Err(Stop::Agrees(agreeing)) => Ok(Decision::Agreeing(agreeing)),
             Err(Stop::Denied(denial)) if observed.contains(denial.room()) && !denial.is_always_enforced() => {
@@ -429,13 +459,14 @@ impl Gate {
         };
         let bound = trail.bound.take();
         trail.is_enforced = false;
+        let dues = trail.dues.take();
         let audit = self.audit();
         let record = audit.as_ref().map_or(0, |audit| audit.next_id());
         if let Some(audit) = &*audit {
             let is_known = trail.caller.is_some();
             keep(audit, trail.denied(&denial, request, &state.digest, record, now.unix), is_known)?;
         }
-        Ok(ObservedCall::new(bound, target, denial, record))
+        Ok(ObservedCall::new(bound, target, denial, record, dues))
     }
 
     fn ended(
@@ -454,6 +485,9 @@ impl Gate {
 
     /// Has a refusal recorded. One of a verified caller that cannot be recorded becomes a fault.
     fn refuse(&self, state: &State, request: &ToolRequest, mut trail: Trail, denial: Denial, now: Now) -> GateError {
+        if let Some(dues) = trail.dues.take() {
+            dues.give_up();
+        }
         let audit = self.audit();
         let Some(audit) = &*audit else { return denial.into() };
         trail.peer = trail.peer.or_else(|| state.receiver().address(request));
@@ -463,6 +497,12 @@ impl Gate {
             Ok(()) => denial.into(),
             Err(fault) => fault.into(),
         }
+    }
+}
+
+fn settle(dues: Option<&Arc<Dues>>, outcome: &Outcome) {
+    if let Some(dues) = dues {
+        dues.settle(outcome.rows, outcome.bytes, outcome.duration);
     }
 }
 

@@ -132,7 +132,7 @@ fn verdict_decides_and_names_its_rule() {
     let refused = Verdict::Refused { place: place("all"), remaining: 0, retry_after };
     let Err(GateError::Denied(denial)) = world.counted(&gate, &request, &refused) else { panic!("not refused") };
     assert_eq!((denial.code(), denial.status(), denial.retry_after()), ("quota_spent", 429, retry_after));
-    assert_eq!(denial.spent(), Some(("all", 1_000, Duration::from_secs(60), 0)));
+    assert_eq!(denial.spent(), Some(("all", 1_000, Duration::from_secs(60), 0, "calls")));
 
     let away = Verdict::Unavailable { retry_after: Duration::from_secs(1) };
     let Err(GateError::Denied(denial)) = world.counted(&gate, &request, &away) else { panic!("not refused") };

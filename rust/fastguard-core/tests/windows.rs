@@ -111,7 +111,7 @@ proptest! {
             .collect();
         let charges = |cost| -> Vec<Charge<'_>> {
             let key = |index: usize| ((index as u128 + 1) << 61) | 7;
-            specs.iter().enumerate().map(|(index, spec)| Charge { key: key(index), spec, cost, holder: 1 }).collect()
+            specs.iter().enumerate().map(|(index, spec)| Charge { key: key(index), spec, cost, holder: 1, is_look: false }).collect()
         };
         let table = WindowTable::new(100_000);
         let mut now = 1;
@@ -139,7 +139,7 @@ proptest! {
             let charges: Vec<Charge<'_>> = specs
                 .iter()
                 .enumerate()
-                .map(|(index, spec)| Charge { key: ((index as u128 + 1) << 61) | 7, spec, cost, holder: 1 })
+                .map(|(index, spec)| Charge { key: ((index as u128 + 1) << 61) | 7, spec, cost, holder: 1, is_look: false })
                 .collect();
             let expected = left.iter().all(|left| *left >= i64::from(cost));
             prop_assert_eq!(table.admit(&charges, tick(5)).is_ok(), expected);
@@ -169,7 +169,7 @@ fn threads_together_never_exceed_the_quota() {
 }
 
 fn charge(spec: &WindowSpec, key: u128, holder: u128) -> Charge<'_> {
-    Charge { key, spec, cost: 1, holder }
+    Charge { key, spec, cost: 1, holder, is_look: false }
 }
 
 #[test]

@@ -107,8 +107,7 @@ pub(crate) fn result_counts(result: &Bound<'_, PyAny>) -> PyResult<ResultCounts>
     let py = result.py();
     let is_true = |name| member(result, name)?.map_or(Ok(false), |value| value.is_truthy());
     let is_error = is_true(intern!(py, "isError"))? || is_true(intern!(py, "is_error"))?;
-    let content = first(result, &[intern!(py, "content"), intern!(py, "contents"), intern!(py, "messages")])?;
-    let Some(blocks) = content.filter(is_sequence) else {
+    let Some(blocks) = content(result)? else {
         let is_asking =
             |name| Ok::<_, PyErr>(member(result, name)?.is_some_and(|value| is_text(&value, "input_required")));
         let is_asking = is_asking(intern!(py, "resultType"))? || is_asking(intern!(py, "result_type"))?;
@@ -131,6 +130,17 @@ fn member<'py>(value: &Bound<'py, PyAny>, name: &Bound<'py, PyString>) -> PyResu
         Ok(dict) => dict.get_item(name),
         Err(_) => value.getattr_opt(name),
     }
+}
+
+/// The content blocks. An empty list is content too: the structured content beside it may have rows.
+fn content<'py>(result: &Bound<'py, PyAny>) -> PyResult<Option<Bound<'py, PyAny>>> {
+    let py = result.py();
+    for name in [intern!(py, "content"), intern!(py, "contents"), intern!(py, "messages")] {
+        if let Some(found) = member(result, name)?.filter(is_sequence) {
+            return Ok(Some(found));
+        }
+    }
+    Ok(None)
 }
 
 /// The first of these members that is not empty.

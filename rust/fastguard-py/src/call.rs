@@ -95,6 +95,11 @@ impl AllowedCall {
     }
 
     #[getter]
+    fn owes(&self) -> bool {
+        self.core.admitted().owes()
+    }
+
+    #[getter]
     fn record(&self) -> u64 {
         self.core.record()
     }
@@ -129,6 +134,11 @@ impl ObservedCall {
 
 #[pymethods]
 impl ObservedCall {
+    #[getter]
+    fn owes(&self) -> bool {
+        self.core.owes()
+    }
+
     #[getter]
     fn code(&self) -> &'static str {
         self.core.denial().code()

@@ -19,7 +19,8 @@ import_exception!(mcp_fastguard.errors, GuardConfigError);
 pub(crate) fn denied(denial: &Denial, challenge: Option<String>) -> PyErr {
     let retry_after = denial.retry_after().map(|after| after.as_secs_f64());
     let (key, nonce) = (denial.config_key().map(str::to_owned), denial.nonce().map(str::to_owned));
-    let spent = denial.spent().map(|(rule, quota, window, left)| (rule.to_owned(), quota, window.as_secs_f64(), left));
+    let spent =
+        denial.spent().map(|(rule, quota, window, left, of)| (rule.to_owned(), quota, window.as_secs_f64(), left, of));
     let arguments = (denial.code(), denial.to_string(), denial.status(), challenge, retry_after, key, nonce, spent);
     match denial.room() {
         Room::Request => RequestDenied::new_err(arguments),

@@ -190,7 +190,7 @@ impl Gate {
     #[pyo3(signature = (request, now = None))]
     fn check(&self, py: Python<'_>, request: &ToolRequest, now: Option<f64>) -> PyResult<AllowedCall> {
         let now = self.now(now)?;
-        let decision = caught(|| self.core.check_through(&request.core, Answered::default(), now, &Released(py)))?;
+        let decision = caught(|| self.core.check_alone(&request.core, Answered::default(), now, &Released(py)))?;
         if self.keeps_each && is_of_known_caller(&decision) {
             self.keep(py)?;
         }
@@ -203,7 +203,9 @@ impl Gate {
         }
     }
 
-    #[pyo3(signature = (request, *, has_waited = false, attested = None, observes = false, now = None))]
+    /// `ends`: whoever asks will `finish` the call. Where it `observes`, it always does.
+    #[pyo3(signature = (request, *, has_waited = false, attested = None, observes = false, ends = false, now = None))]
+    #[expect(clippy::too_many_arguments, reason = "keyword arguments, as Python passes them")]
     fn decide<'py>(
         &self,
         py: Python<'py>,
@@ -211,6 +213,7 @@ impl Gate {
         has_waited: bool,
         attested: Option<&Attested>,
         observes: bool,
+        ends: bool,
         now: Option<f64>,
     ) -> PyResult<Bound<'py, PyAny>> {
         let now = self.now(now)?;
@@ -218,8 +221,10 @@ impl Gate {
         let decision = caught(|| {
             if observes {
                 self.core.check_observed(core, None, answered, now, &detach)
-            } else {
+            } else if ends {
                 self.core.check_through(core, answered, now, &detach)
+            } else {
+                self.core.check_alone(core, answered, now, &detach)
             }
         })?;
         self.decided(py, request, decision)

@@ -38,6 +38,8 @@ impl Default for Limits {
             name: None,
             per: vec![Per::Principal],
             quota: vec![quota],
+            concurrent: None,
+            meter: None,
             tool: None,
             method: None,
             role: None,
@@ -111,10 +113,21 @@ pub struct LimitRule {
     #[serde(deserialize_with = "super::values::one_or_many")]
     #[cfg_attr(feature = "schema", schemars(with = "super::values::OneOrMany<Per>"))]
     pub per: Vec<Per>,
-    /// How many in which time: "100/minute", "5/10s", or several that all hold: `["10/s", "1000/h"]`.
-    #[serde(deserialize_with = "quotas", serialize_with = "super::values::as_one_or_many")]
+    /// How many in which time: "100/minute", "5/10s", or several that all hold: `["10/s", "1000/h"]`. This or `concurrent`.
+    #[serde(
+        default,
+        deserialize_with = "quotas",
+        serialize_with = "super::values::as_one_or_many",
+        skip_serializing_if = "Vec::is_empty"
+    )]
     #[cfg_attr(feature = "schema", schemars(with = "super::values::OneOrMany<Quota>"))]
     pub quota: Vec<Quota>,
+    /// How many calls of tools may run at once, in one process. A call runs until its tool has ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub concurrent: Option<u32>,
+    /// What `quota` counts of the results of tools, in one process, once they are there. Default: calls, each at its cost.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub meter: Option<Meter>,
     /// Only calls of this tool count, by name or glob.
     #[serde(default)]
     pub tool: Option<String>,
@@ -149,11 +162,46 @@ fn quotas<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Quota>, D::E
             while let Some(quota) = values.next_element()? {
                 quotas.push(quota);
             }
+            if quotas.is_empty() {
+                return Err(A::Error::custom("a list of no quotas says nothing"));
+            }
             Ok(quotas)
         }
     }
 
     deserializer.deserialize_any(Quotas)
+}
+
+/// What a result has, and a quota may count.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, Ord, PartialEq, PartialOrd, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "lowercase")]
+pub enum Meter {
+    /// Rows, as the record of the ending has them.
+    Rows,
+    /// Bytes, as the record of the ending has them.
+    Bytes,
+}
+
+impl Meter {
+    /// The word.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Rows => "rows",
+            Self::Bytes => "bytes",
+        }
+    }
+}
+
+/// What a rule measures.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub(crate) enum Measure {
+    /// Calls, each at its cost.
+    Calls,
+    /// Calls that run.
+    Running,
+    /// What results have.
+    Results(Meter),
 }
 
 /// What has a window of its own.
@@ -205,7 +253,7 @@ impl Per {
 }
 
 /// What a rule counts, whoever it is said of: rules that agree in it name the same thing.
-pub(crate) type Counted<'a> = (BTreeSet<Per>, Option<&'a str>, Option<&'a str>);
+pub(crate) type Counted<'a> = (Measure, BTreeSet<Per>, Option<&'a str>, Option<&'a str>);
 
 impl Config {
     /// Whose windows count.
@@ -232,7 +280,21 @@ impl LimitRule {
             Required::Present(_) => format!(" claim {claim}"),
         }));
         let quotas: Vec<String> = self.quota.iter().map(ToString::to_string).collect();
-        format!("{}{} {}", per.join("+"), narrowed.concat(), quotas.join("+"))
+        let most = match self.measure() {
+            Measure::Calls => quotas.join("+"),
+            Measure::Running => format!("{} at once", self.concurrent.unwrap_or_default()),
+            Measure::Results(meter) => format!("{} {}", meter.name(), quotas.join("+")),
+        };
+        format!("{}{} {most}", per.join("+"), narrowed.concat())
+    }
+
+    /// What it measures.
+    pub(crate) fn measure(&self) -> Measure {
+        match self.meter {
+            _ if self.concurrent.is_some() => Measure::Running,
+            Some(meter) => Measure::Results(meter),
+            None => Measure::Calls,
+        }
     }
 
     /// `per` with what it implies: sessions subdivide a principal, and tools do where nothing else of the caller is named.
@@ -253,7 +315,7 @@ impl LimitRule {
         let by_method = by_tool || words.contains(&Per::Method);
         let tool = self.tool.as_deref().filter(|_| !by_tool);
         let method = self.method.as_deref().filter(|_| !by_method);
-        (words, tool, method)
+        (self.measure(), words, tool, method)
     }
 
     /// Whether both fit the same calls of the same callers.

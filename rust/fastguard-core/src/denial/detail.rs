@@ -59,7 +59,7 @@ impl Denial {
             Self::CertificateMissing | Self::CertificateMalformed { .. } => "certificates.source",
             Self::ReplaysFull { .. } => "dpop.replay_entries",
             Self::ReplaysUnavailable { .. } => "dpop.replays",
-            Self::QuotaSpent { .. } => "limits.rules",
+            Self::QuotaSpent { .. } | Self::ConcurrencySpent { .. } => "limits.rules",
             Self::WindowsFull { .. } => "limits.max_keys",
             Self::LimitsUnavailable { .. } => "limits.degrade",
             Self::TargetUnknown { .. } | Self::CostUnreadable { .. } => "tools",
@@ -208,6 +208,7 @@ impl fmt::Display for Denial {
                 write!(f, "the token is not bound to a key, which {demanded_by} demands")
             }
             Self::QuotaSpent { rule, .. } => write!(f, "the quota of `{rule}` is spent"),
+            Self::ConcurrencySpent { rule, concurrent } => write!(f, "{concurrent} calls of `{rule}` run already"),
             Self::LimitsUnavailable { .. } => f.write_str("the store of the shared limits is away"),
             Self::WindowsFull { rule, .. } => write!(f, "no window is free for `{rule}`"),
             Self::CostUnreadable { tool } => {

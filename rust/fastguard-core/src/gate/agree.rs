@@ -1,11 +1,12 @@
 //! What several processes must agree on before a call is decided: that its proof is new, and that its windows have room.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::binding::ProofClaim;
 use crate::call::BoundToken;
 use crate::denial::Denial;
-use crate::limits::{Counted, SharedCharge, Verdict};
+use crate::limits::{Counted, Dues, SharedCharge, Verdict};
 
 /// A call whose token and binding are proved, as far as this process can tell. The others are asked outside the core.
 #[derive(Clone, Debug)]
@@ -14,6 +15,8 @@ pub struct Agreeing {
     /// Whether its proofs must be claimed: the message of a call that was decided before brings none of its own.
     pub(super) is_new: bool,
     pub(super) charges: Box<[SharedCharge]>,
+    /// What the call owes already.
+    pub(super) dues: Option<Arc<Dues>>,
 }
 
 impl Agreeing {
@@ -57,6 +60,7 @@ pub(super) struct Agreed {
     pub(super) proof: Result<(), Denial>,
     /// `None` where no window is shared.
     pub(super) counted: Option<Counted>,
+    pub(super) dues: Option<Arc<Dues>>,
 }
 
 impl Agreed {
@@ -75,7 +79,7 @@ impl Agreed {
             Some((verdict, mode)) => Counted::new(charges, verdict, mode),
             None => Counted::new(charges, &Verdict::Unavailable { retry_after }, "refuse"),
         });
-        Self { proof, counted }
+        Self { proof, counted, dues: agreeing.dues.clone() }
     }
 }
 

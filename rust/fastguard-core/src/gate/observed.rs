@@ -1,9 +1,12 @@
 //! Refusals that are recorded and not enforced (decision 16). They never become an `AllowedCall`.
 
+use std::sync::Arc;
+
 use crate::call::{BoundToken, Caller, Target};
 use crate::clock::UnixTime;
 use crate::config::{Config, ObservedRoom};
 use crate::denial::{Denial, Room};
+use crate::limits::Dues;
 
 /// The rooms that are observed, and until when.
 #[derive(Clone, Copy, Debug)]
@@ -61,11 +64,27 @@ pub struct ObservedCall {
     target: Target,
     denial: Denial,
     record: u64,
+    dues: Option<Arc<Dues>>,
 }
 
 impl ObservedCall {
-    pub(super) const fn new(bound: Option<BoundToken>, target: Target, denial: Denial, record: u64) -> Self {
-        Self { bound, target, denial, record }
+    pub(super) const fn new(
+        bound: Option<BoundToken>,
+        target: Target,
+        denial: Denial,
+        record: u64,
+        dues: Option<Arc<Dues>>,
+    ) -> Self {
+        Self { bound, target, denial, record, dues }
+    }
+
+    /// Whether a rule counts the call until it ends.
+    pub const fn owes(&self) -> bool {
+        self.dues.is_some()
+    }
+
+    pub(super) const fn dues(&self) -> Option<&Arc<Dues>> {
+        self.dues.as_ref()
     }
 
     /// The token and its binding; `None` where they were refused: then the call is nobody's.

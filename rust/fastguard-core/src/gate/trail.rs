@@ -10,6 +10,7 @@ use crate::call::{AllowedCall, BoundToken, Caller, Target, ToolRequest};
 use crate::clock::UnixTime;
 use crate::config::Tier;
 use crate::denial::{Denial, Room};
+use crate::limits::Dues;
 use crate::request::Payload;
 
 /// How far a call came.
@@ -25,11 +26,15 @@ pub(super) struct Trail {
     /// Kept only where a refusal may be observed.
     pub(super) bound: Option<BoundToken>,
     keeps_bound: bool,
+    /// Whether whoever asks tells of the call's ending.
+    pub(super) ends: bool,
+    /// What a call owes that was refused after all.
+    pub(super) dues: Option<Arc<Dues>>,
 }
 
 impl Trail {
-    /// `keeps_bound`: a refusal may be observed, and its call needs the identity.
-    pub(super) const fn new(keeps_bound: bool) -> Self {
+    /// `keeps_bound`: a refusal may be observed, and its call needs the identity. `ends`: whoever asks tells of the call's ending.
+    pub(super) const fn new(keeps_bound: bool, ends: bool) -> Self {
         Self {
             caller: None,
             target: None,
@@ -39,6 +44,8 @@ impl Trail {
             is_enforced: true,
             bound: None,
             keeps_bound,
+            ends,
+            dues: None,
         }
     }
 

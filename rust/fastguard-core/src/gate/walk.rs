@@ -10,7 +10,7 @@ use super::trail::Trail;
 use crate::binding::{Presented, Use};
 use crate::call::{AllowedCall, BoundToken, Received, Target, ToolRequest};
 use crate::clock::Now;
-use crate::denial::Denial;
+use crate::denial::{Denial, Fault};
 use crate::limits::{AdmittedCall, Limits};
 use crate::request::Scheme;
 use crate::token::{Answered, Detach, Need, Tokens, Unverified};
@@ -18,6 +18,7 @@ use crate::token::{Answered, Detach, Need, Tokens, Unverified};
 /// Why the walk ended before its end.
 pub(super) enum Stop {
     Denied(Denial),
+    Faulted(Fault),
     Needs(Need),
     Agrees(Agreeing),
 }
@@ -52,7 +53,8 @@ pub(super) fn walk(
     trail.session = received.session().map(Box::from);
     let bound = match proved {
         None => identify(state, &received, answered, now, Use::Once, trail, detach)?,
-        Some(Proved { bound, .. }) => {
+        Some(Proved { bound, agreed }) => {
+            trail.dues = agreed.and_then(|agreed| agreed.dues.clone());
             state.tokens.recheck(bound.token(), now.unix)?;
             trail.caller = Some(Arc::clone(bound.token().caller()));
             bound.clone()
@@ -69,6 +71,11 @@ pub(super) fn walk(
     if let Err(denial) = state.blocks.check(bound.caller(), Some(&target), now.unix) {
         trail.target = Some(target);
         return Err(denial.into());
+    }
+    if !trail.ends
+        && let Some(rule) = state.limits.owed_by(&bound, &target)
+    {
+        return Err(Stop::Faulted(Fault::NeedsCall { rule: rule.to_owned() }));
     }
     let admitted = if proved.is_none() && bound.claims().is_empty() && !state.limits.is_shared() {
         let (session, peer) = (received.session(), received.peer());
@@ -87,6 +94,7 @@ pub(super) fn walk(
     };
     state.policy.decide(admitted, now.unix).map_err(|(admitted, denial)| {
         trail.target = Some(admitted.target().clone());
+        trail.dues = admitted.dues().cloned();
         denial.into()
     })
 }
@@ -104,15 +112,24 @@ fn admit_together(
 ) -> Result<Result<AdmittedCall, Box<(Target, Denial)>>, Stop> {
     let (session, peer, payload) = (received.session(), received.peer(), request.payload());
     let agreed = proved.and_then(|proved| proved.agreed);
-    if let Some(counted) = agreed.and_then(|agreed| agreed.counted.as_ref()) {
-        return Ok(Limits::admit_counted(bound, target, counted));
+    if let Some(agreed) = agreed
+        && let Some(counted) = &agreed.counted
+    {
+        return Ok(Limits::admit_counted(bound, target, counted, agreed.dues.clone()));
     }
     // The message of a call that was decided before brings no proof of its own.
     let is_new = proved.is_none() && !bound.claims().is_empty();
     if !state.limits.is_shared() && !is_new {
         return Ok(state.limits.admit(bound, target, payload, session, peer, now.tick));
     }
+    let mut dues = agreed.and_then(|agreed| agreed.dues.clone());
     let charges = if state.limits.is_shared() {
+        if agreed.is_none() {
+            match state.limits.begin(&bound, &target, session, peer, now.tick) {
+                Ok(begun) => dues = begun,
+                Err(denial) => return Ok(Err(Box::new((target, denial)))),
+            }
+        }
         match state.limits.charges(&bound, &target, payload, session, peer) {
             Ok(charges) => charges.to_shared(),
             Err(denial) => return Ok(Err(Box::new((target, denial)))),
@@ -121,9 +138,9 @@ fn admit_together(
         Box::default()
     };
     if charges.is_empty() && !is_new {
-        return Ok(Ok(Limits::admit_uncounted(bound, target)));
+        return Ok(Ok(Limits::admit_uncounted(bound, target, dues)));
     }
-    Err(Stop::Agrees(Agreeing { bound, is_new, charges }))
+    Err(Stop::Agrees(Agreeing { bound, is_new, charges, dues }))
 }
 
 /// Rooms 1 and 2: from the presented token to its holder.

@@ -70,8 +70,8 @@ impl<'a> Charges<'a> {
         if self.count > FEW { &self.windows_of_many } else { self.windows_of_few.get(..self.count).unwrap_or_default() }
     }
 
-    pub(super) fn rule(&self, index: usize) -> Arc<str> {
-        self.windows().get(index).copied().flatten().map_or_else(Arc::default, |window| Arc::clone(&window.rule))
+    pub(super) fn window(&self, index: usize) -> Option<&'a CompiledWindow> {
+        self.windows().get(index).copied().flatten()
     }
 
     /// How many there are.

@@ -3,6 +3,7 @@
 mod admit;
 mod charges;
 mod cost;
+mod dues;
 mod rules;
 mod shared;
 mod sliding;
@@ -11,6 +12,7 @@ mod window;
 
 pub use admit::{AdmittedCall, Limits, MAX_RULES, MAX_WINDOWS, Standing};
 pub use charges::{Charges, PlannedCharge};
+pub(crate) use dues::Dues;
 pub(crate) use shared::Counted;
 pub use shared::{SharedCharge, Verdict};
 pub use sliding::SlidingWindow;

@@ -11,7 +11,7 @@ use super::cost::{Tools, weight};
 use super::window::WindowSpec;
 use crate::bounds::MAX_CLAIMS_DEPTH;
 use crate::call::{BoundToken, Target};
-use crate::config::{Config, Counted, Glob, LimitRule, Per, Quota, Required};
+use crate::config::{Config, Counted, Glob, LimitRule, Measure, Per, Quota, Required};
 use crate::hashing::{KeyHasher, PartialHash};
 use crate::json::Json;
 use crate::request::Kind;
@@ -47,6 +47,8 @@ impl<'a> Call<'a> {
 #[derive(Debug)]
 pub(super) struct CompiledWindow {
     pub(super) rule: Arc<str>,
+    pub(super) measure: Measure,
+    /// Zero where nothing is counted over time.
     pub(super) window: Duration,
     pub(super) spec: WindowSpec,
     /// What makes two windows the same, across a reload and between rules that name the same thing: all but the count.
@@ -71,6 +73,7 @@ struct Alternative {
 /// Rules that name the same thing: the most specific that fits counts.
 #[derive(Debug)]
 pub(super) struct Group {
+    pub(super) measure: Measure,
     words: Vec<Per>,
     /// The most specific first.
     alternatives: Vec<Alternative>,
@@ -127,7 +130,7 @@ pub(super) fn compile(config: &Config, hasher: &KeyHasher) -> Vec<Group> {
             Alternative::new(first, same.flat_map(|rule| windows(rule, &widths, hasher)).collect())
         };
         let alternatives = firsts.into_iter().map(alternative).collect();
-        Group { words: thing.0.iter().copied().collect(), alternatives }
+        Group { measure: thing.0, words: thing.1.iter().copied().collect(), alternatives }
     };
     things.into_iter().map(group).collect()
 }
@@ -150,24 +153,35 @@ fn widest(rules: &[LimitRule]) -> HashMap<String, u64> {
 }
 
 fn windows(rule: &LimitRule, widths: &HashMap<String, u64>, hasher: &KeyHasher) -> Vec<CompiledWindow> {
-    let name: Arc<str> = rule.name().into();
+    let (name, measure): (Arc<str>, _) = (rule.name().into(), rule.measure());
+    let compiled = |window: Duration, spec: WindowSpec, identity: &str| {
+        let mut prefix = hasher.begin();
+        prefix.push(identity.as_bytes());
+        let (rule, salt) = (Arc::clone(&name), prefix.finish());
+        CompiledWindow { rule, measure, window, spec, prefix, salt }
+    };
     let window = |quota: &Quota| {
         let identity = identity(rule, quota.window());
         // The configuration has refused what cannot be counted; should it ever not have, nothing passes.
         let spec = WindowSpec::new(quota.count(), quota.window()).unwrap_or(WindowSpec::CLOSED);
-        let width = widths.get(&identity).copied().unwrap_or_default();
-        let mut prefix = hasher.begin();
-        prefix.push(identity.as_bytes());
-        let (rule, spec, salt) = (Arc::clone(&name), spec.as_wide_as(width), prefix.finish());
-        CompiledWindow { rule, window: quota.window(), spec, prefix, salt }
+        let width = match measure {
+            // One result may have more than the quota.
+            Measure::Results(_) => u64::from(u32::MAX),
+            _ => widths.get(&identity).copied().unwrap_or_default(),
+        };
+        compiled(quota.window(), spec.as_wide_as(width), &identity)
     };
-    rule.quota.iter().map(window).collect()
+    let at_once = rule
+        .concurrent
+        .map(|most| compiled(Duration::ZERO, WindowSpec::at_once(most), &identity(rule, Duration::ZERO)));
+    rule.quota.iter().map(window).chain(at_once).collect()
 }
 
 impl Group {
     /// The windows in which the call counts, if a rule of the group fits it.
     pub(super) fn windows(&self, call: &Call<'_>) -> &[CompiledWindow] {
-        let is_of_tools = self.words.contains(&Per::Tool) || self.words.contains(&Per::Class);
+        let is_of_tools =
+            self.measure != Measure::Calls || self.words.contains(&Per::Tool) || self.words.contains(&Per::Class);
         if is_of_tools && call.target.kind() != Kind::Tool {
             return &[];
         }

@@ -67,7 +67,7 @@ impl Counted {
             Verdict::Refused { place, remaining, retry_after } => {
                 Err(charges.get(place).map_or_else(unknown, |charge| {
                     let (rule, quota, window) = (charge.rule.to_string(), charge.quota, charge.window);
-                    Denial::QuotaSpent { rule, quota, window, remaining, retry_after }
+                    Denial::QuotaSpent { rule, quota, window, remaining, retry_after, meter: None }
                 }))
             }
             Verdict::Unavailable { retry_after } => Err(Denial::LimitsUnavailable { retry_after }),

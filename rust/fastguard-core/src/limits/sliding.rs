@@ -31,7 +31,7 @@ impl SlidingWindow {
     pub fn admit(&self, key: &[u8], cost: u32, now: Tick, source: ClockSource) -> Result<Admission, Fault> {
         self.table.bind_clock(source)?;
         let key = self.hasher.hash(&[key]);
-        let charge = Charge { key, spec: &self.spec, cost, holder: key };
+        let charge = Charge { key, spec: &self.spec, cost, holder: key, is_look: false };
         Ok(match self.table.admit_one(&charge, now) {
             Ok(admitted) => Admission { allowed: true, remaining: admitted.remaining, retry_after: None },
             Err(Refused { remaining, retry_after, .. }) => Admission { allowed: false, remaining, retry_after },

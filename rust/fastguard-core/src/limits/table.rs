@@ -42,11 +42,13 @@ pub struct Charge<'a> {
     pub cost: u32,
     /// The principal, which may hold only its share of the table.
     pub holder: u128,
+    /// Whether it is only asked for room: what is charged will be known when the call ends.
+    pub is_look: bool,
 }
 
 impl Charge<'_> {
     /// Of nobody, in no window.
-    pub(super) const NONE: Self = Self { key: 0, spec: &WindowSpec::CLOSED, cost: 0, holder: 0 };
+    pub(super) const NONE: Self = Self { key: 0, spec: &WindowSpec::CLOSED, cost: 0, holder: 0, is_look: false };
 }
 
 /// Every charge was made.
@@ -54,7 +56,7 @@ impl Charge<'_> {
 pub struct Admitted {
     /// Which of the charges left the least.
     pub tightest: usize,
-    /// What it left.
+    /// What it left; [`u64::MAX`] where none was charged.
     pub remaining: u64,
 }
 
@@ -338,6 +340,17 @@ impl WindowTable {
         Ok(admitted)
     }
 
+    /// Charges what is known only afterwards, whether it fits or not. `charge.cost` is 1, so that a window can be made for it.
+    // Where the table is full meanwhile, and the call has outlived its window, the charge is lost.
+    pub(super) fn overdraw(&self, charge: &Charge<'_>, cost: u64, now: Tick) {
+        let Some(mut shard) = self.lock(self.shard_of(charge.key)) else { return };
+        // The refusal of a spent window is meant for the next call.
+        let _ = self.check(&mut shard, 0, charge, now);
+        if let Some(position) = shard.position(charge) {
+            shard.overdraw(charge, position, cost);
+        }
+    }
+
     /// Brings the window to `now`, makes it where there is none, and says where it is if it has room.
     fn check(&self, shard: &mut Shard, index: usize, charge: &Charge<'_>, now: Tick) -> Result<u32, Refused> {
         if charge.spec.is_narrow() {
@@ -440,6 +453,14 @@ impl Shard {
         if charge.spec.is_narrow() { self.narrow.charge(charge, position) } else { self.wide.charge(charge, position) }
     }
 
+    fn overdraw(&mut self, charge: &Charge<'_>, position: u32, cost: u64) {
+        if charge.spec.is_narrow() {
+            self.narrow.overdraw(charge, position, cost);
+        } else {
+            self.wide.overdraw(charge, position, cost);
+        }
+    }
+
     /// Where a window is that was checked under the same lock; making others may have moved it since.
     fn position(&self, charge: &Charge<'_>) -> Option<u32> {
         if charge.spec.is_narrow() { self.narrow.find(charge.key) } else { self.wide.find(charge.key) }
@@ -448,10 +469,19 @@ impl Shard {
 
 impl<C: Counter> Part<C> {
     fn charge(&mut self, charge: &Charge<'_>, position: u32) -> u64 {
+        if charge.is_look {
+            return u64::MAX;
+        }
         let Some(entry) = self.entry_mut(position) else { return 0 };
         entry.window.charge(charge.cost);
         entry.idle_from = entry.window.idle_from(charge.spec);
         entry.window.remaining(charge.spec)
+    }
+
+    fn overdraw(&mut self, charge: &Charge<'_>, position: u32, cost: u64) {
+        let Some(entry) = self.entry_mut(position) else { return };
+        entry.window.overdraw(cost);
+        entry.idle_from = entry.window.idle_from(charge.spec);
     }
 }
 

@@ -44,6 +44,11 @@ impl WindowSpec {
         Some(spec.as_wide_as(quota))
     }
 
+    /// For what has no window: so many, at once.
+    pub(super) const fn at_once(quota: u32) -> Self {
+        Self { quota, ..Self::CLOSED }
+    }
+
     /// The same with counters that hold `quota`, for quotas that share a window.
     pub(super) const fn as_wide_as(self, quota: u64) -> Self {
         Self { is_wide: self.is_wide || quota > u16::MAX as u64, ..self }
@@ -158,6 +163,12 @@ impl<C: Counter> Window<C> {
             *counter = counter.plus(cost);
             self.total = self.total.saturating_add(cost);
         }
+    }
+
+    /// Charges what is known only afterwards, whether it fits or not. A window counts to 4294967295.
+    pub(super) fn overdraw(&mut self, cost: u64) {
+        let room = u32::MAX - self.total;
+        self.charge(u32::try_from(cost).unwrap_or(u32::MAX).min(room));
     }
 
     pub(super) const fn remaining(&self, spec: &WindowSpec) -> u64 {

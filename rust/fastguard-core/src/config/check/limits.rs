@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::Findings;
-use crate::config::limits::{LimitRule, Per};
+use crate::config::limits::{LimitRule, Measure, Per};
 use crate::config::schema::Config;
 use crate::config::values::Required;
 use crate::limits::{LONGEST_WINDOW, MAX_RULES, MAX_WINDOWS, SHORTEST_WINDOW};
@@ -29,6 +29,7 @@ pub(super) fn check(config: &Config, findings: &mut Findings) {
     let mut names = BTreeSet::new();
     for (index, rule) in rules.iter().enumerate() {
         check_words(index, rule, findings);
+        check_measure(index, rule, rules, findings);
         check_quotas(index, rule, rules, findings);
         if !names.insert(rule.name()) {
             findings.add(at(index, "name"), format!("`{}` stands here twice", rule.name()));
@@ -72,8 +73,26 @@ fn check_words(index: usize, rule: &LimitRule, findings: &mut Findings) {
     }
 }
 
+fn check_measure(index: usize, rule: &LimitRule, rules: &[LimitRule], findings: &mut Findings) {
+    match (rule.quota.is_empty(), rule.concurrent) {
+        (true, None) => findings.add(at(index, "quota"), "needed, or `concurrent`"),
+        (false, Some(_)) => findings.add(at(index, "concurrent"), "stands beside `quota`: write two rules"),
+        _ => {}
+    }
+    if rule.concurrent.is_some() && rule.meter.is_some() {
+        findings.add(at(index, "meter"), "says what a `quota` counts, and there is none");
+    }
+    if rule.measure() != Measure::Calls && rule.method.is_some() {
+        findings.add(at(index, "method"), "`concurrent` and `meter` are of calls of tools alone");
+    }
+    let is_twin = |other: &&LimitRule| rule.measure() == Measure::Running && other.fits_same_as(rule);
+    if let Some(other) = rules.iter().take(index).find(is_twin) {
+        let message = format!("differs from `{}` in nothing but the count; keep the smaller", other.name());
+        findings.add(at(index, "concurrent"), message);
+    }
+}
+
 fn check_quotas(index: usize, rule: &LimitRule, rules: &[LimitRule], findings: &mut Findings) {
-    findings.refuse_empty(at(index, "quota"), rule.quota.is_empty());
     for (place, quota) in rule.quota.iter().enumerate() {
         if !(SHORTEST_WINDOW..=LONGEST_WINDOW).contains(&quota.window()) {
             findings.add(at(index, "quota"), "the window must last between 1ms and 31d");

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::Findings;
 use crate::config::dpop::ReplayStore;
 use crate::config::error::Warning;
-use crate::config::limits::LimitMode;
+use crate::config::limits::{LimitMode, Measure};
 use crate::config::schema::Config;
 use crate::config::state::State;
 
@@ -85,6 +85,11 @@ fn check_url(state: &State, findings: &mut Findings) {
 
 pub(super) fn warn(config: &Config, warnings: &mut Vec<Warning>) {
     let Some(state) = &config.state else { return };
+    let owing = config.limits.rules.iter().enumerate().filter(|(_, rule)| rule.measure() != Measure::Calls);
+    warnings.extend(owing.map(|(index, _)| {
+        let message = "counts in each process by itself, whatever they share".to_owned();
+        Warning { key: format!("limits.rules[{index}]"), message }
+    }));
     let host = state.url.strip_prefix("redis://").map(|rest| rest.split(['/', ':']).next().unwrap_or_default());
     if host.is_some_and(|host| !matches!(host, "localhost" | "127.0.0.1" | "[")) {
         let message = "without TLS: whoever is on the way can change what processes count".to_owned();

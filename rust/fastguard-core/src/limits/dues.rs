@@ -1,0 +1,115 @@
+//! What a call owes until it ends: its place among those that run, and what its result will have counted.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use super::table::{Charge, WindowTable};
+use super::window::WindowSpec;
+use crate::clock::Tick;
+use crate::config::Meter;
+use crate::denial::Denial;
+
+/// How many calls run, by key. It holds no more entries than calls that run have places, so it needs no bound of its own.
+#[derive(Debug, Default)]
+pub(super) struct Running(Mutex<HashMap<u128, u32>>);
+
+/// One place that a call needs.
+#[derive(Debug)]
+pub(super) struct Place {
+    pub(super) rule: Arc<str>,
+    pub(super) key: u128,
+    /// How many may run at once.
+    pub(super) most: u32,
+}
+
+/// The counts under their lock, so that what is checked and what is taken are one step.
+pub(super) struct Places<'a>(MutexGuard<'a, HashMap<u128, u32>>);
+
+impl Running {
+    pub(super) fn lock(&self) -> Places<'_> {
+        Places(self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl Places<'_> {
+    pub(super) fn check(&self, wanted: &[Place]) -> Result<(), Denial> {
+        let has_room = |place: &&Place| self.0.get(&place.key).copied().unwrap_or(0) < place.most;
+        match wanted.iter().find(|place| !has_room(place)) {
+            Some(full) => Err(Denial::ConcurrencySpent { rule: full.rule.to_string(), concurrent: full.most }),
+            None => Ok(()),
+        }
+    }
+
+    pub(super) fn take(&mut self, wanted: &[Place]) -> Box<[u128]> {
+        for place in wanted {
+            *self.0.entry(place.key).or_default() += 1;
+        }
+        wanted.iter().map(|place| place.key).collect()
+    }
+
+    fn free(&mut self, taken: &[u128]) {
+        for key in taken {
+            if let Entry::Occupied(mut count) = self.0.entry(*key) {
+                *count.get_mut() = count.get().saturating_sub(1);
+                if *count.get() == 0 {
+                    count.remove();
+                }
+            }
+        }
+    }
+}
+
+/// A window that the result will be charged to.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Owed {
+    pub(super) meter: Meter,
+    pub(super) key: u128,
+    pub(super) spec: WindowSpec,
+    pub(super) holder: u128,
+}
+
+/// What a call owes until it ends. Its places are free when it is settled, and at the latest when nobody has the call any more.
+#[derive(Debug)]
+pub(crate) struct Dues {
+    pub(super) places: Box<[u128]>,
+    pub(super) owed: Box<[Owed]>,
+    pub(super) running: Arc<Running>,
+    pub(super) table: Arc<WindowTable>,
+    pub(super) since: Tick,
+    pub(super) is_settled: AtomicBool,
+}
+
+impl Dues {
+    /// The call has ended: its places are free, and what its result has is charged. Only the first time counts.
+    pub(crate) fn settle(&self, rows: Option<u64>, bytes: Option<u64>, lasted: Duration) {
+        if self.is_settled.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        self.running.lock().free(&self.places);
+        let now = self.since.plus(lasted);
+        for Owed { meter, key, spec, holder } in &self.owed {
+            let counted = match meter {
+                Meter::Rows => rows,
+                Meter::Bytes => bytes,
+            };
+            if let Some(counted @ 1..) = counted {
+                let charge = Charge { key: *key, spec, cost: 1, holder: *holder, is_look: false };
+                self.table.overdraw(&charge, counted, now);
+            }
+        }
+    }
+
+    /// The call does not run after all.
+    pub(crate) fn give_up(&self) {
+        self.settle(None, None, Duration::ZERO);
+    }
+}
+
+impl Drop for Dues {
+    fn drop(&mut self) {
+        self.give_up();
+    }
+}
