@@ -87,6 +87,14 @@ def test_schema_is_json():
     assert json.loads(fastguard("schema").stdout)["title"] == "fastguard.toml"
 
 
+def test_explain_decides_calls_that_a_rule_counts_until_they_end(file, issuer):
+    rules = '\n[limits]\nrules = [{ name = "at once", per = "principal", concurrent = 1 }]\n'
+    file.write_text(file.read_text() + rules)
+
+    done = fastguard("explain", "run_query", "--token", issuer.token(), "--config", file)
+    assert done.returncode == 0, done.stdout
+
+
 def test_explain_charges_nothing_that_processes_share_and_needs_no_server(file, issuer):
     file.write_text(
         file.read_text()

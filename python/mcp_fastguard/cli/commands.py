@@ -14,6 +14,7 @@ from rich.table import Table
 from mcp_fastguard._fastguard import config_warnings
 from mcp_fastguard.cli import explain as explaining
 from mcp_fastguard.cli.audit import audit_app
+from mcp_fastguard.cli.limits import limits_app
 from mcp_fastguard.cli.revocations import block, revocations_app, revoke, unblock
 from mcp_fastguard.cli.said import console, errors, fail
 from mcp_fastguard.config import json_schema
@@ -33,6 +34,7 @@ token_app = typer.Typer(no_args_is_help=True, help="Looks at access tokens.")
 app.add_typer(token_app, name="token")
 app.add_typer(audit_app, name="audit")
 report_app = typer.Typer(no_args_is_help=True, help="Reports of the audit log.")
+app.add_typer(limits_app, name="limits")
 app.add_typer(report_app, name="report")
 app.add_typer(revocations_app, name="revocations")
 

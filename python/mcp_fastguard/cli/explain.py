@@ -6,7 +6,7 @@ import asyncio
 import base64
 import json
 import re
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 
 from mcp_fastguard._fastguard import ToolRequest, config_warnings
 from mcp_fastguard.cli.unlogged import unlogged
@@ -15,6 +15,9 @@ from mcp_fastguard.errors import Denied, GuardError
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from mcp_fastguard._fastguard import AllowedCall
+    from mcp_fastguard.guard import Guard
 
 __all__ = ["Verdict", "decode", "explain_call", "explain_record", "explain_token", "is_record_id", "read"]
 
@@ -110,7 +113,7 @@ def _decide(path: Path, request: ToolRequest, rooms: tuple[str, ...]) -> Verdict
     found = read(path).config
     with unlogged(found) as guard:
         try:
-            allowed = asyncio.run(guard.authorize(request))
+            allowed = asyncio.run(_authorized(guard, request))
         except Denied as denied:
             return _refused(denied, rooms, found)
         except GuardError as error:
@@ -122,6 +125,16 @@ def _decide(path: Path, request: ToolRequest, rooms: tuple[str, ...]) -> Verdict
     }
     passed = [(room, "passes", words.get(room, "")) for room in rooms]
     return Verdict(passed, is_allowed=True, decided_by=_line(found, allowed.rule) if "policy" in rooms else "")
+
+
+async def _authorized(guard: Guard, request: ToolRequest) -> AllowedCall:
+    """By a call that ends at once: rules that count calls until then ask for it."""
+    call = guard.call(request)
+    try:
+        # Only a server's layer lets pass what is observed.
+        return cast("AllowedCall", await call.authorize())
+    finally:
+        call.close()
 
 
 def _refused(denied: Denied, rooms: tuple[str, ...], config: GuardConfig) -> Verdict:

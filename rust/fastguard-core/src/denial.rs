@@ -554,6 +554,15 @@ impl Denial {
         }
     }
 
+    /// The rule of room limits that has too little left, and how much that is.
+    pub fn limit(&self) -> Option<(&str, u64)> {
+        match self {
+            Self::QuotaSpent { rule, remaining, .. } => Some((rule, *remaining)),
+            Self::ConcurrencySpent { rule, .. } | Self::WindowsFull { rule, .. } => Some((rule, 0)),
+            _ => None,
+        }
+    }
+
     /// The quota that is spent: the rule's name, how many, in which time, what is left, and of what.
     pub fn spent(&self) -> Option<(&str, u64, Duration, u64, &'static str)> {
         match self {

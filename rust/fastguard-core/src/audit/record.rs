@@ -80,7 +80,7 @@ pub struct Decision {
     pub policy: Arc<str>,
     /// How far it came.
     pub checks: Checks,
-    /// The limit that decided or came closest, and how many calls it leaves.
+    /// The limit that refused or came closest, and how much it leaves.
     pub limit: Option<(Arc<str>, u64)>,
     /// How windows that several processes share were counted; `None` where they are this process's own.
     pub limits_mode: Option<&'static str>,

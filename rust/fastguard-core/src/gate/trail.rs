@@ -87,6 +87,7 @@ impl Trail {
         let target = self.target.take();
         Decision {
             checks: Checks::refused_by(denial.room()),
+            limit: denial.limit().map(|(rule, left)| (Arc::from(rule), left)),
             ..self.decision(target.as_ref(), audit::Outcome::from(denial), request, policy, record, at)
         }
         .into()
