@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
+from redis.asyncio.sentinel import Sentinel, SentinelConnectionPool
 from redis.backoff import NoBackoff
 from redis.credentials import CredentialProvider
+from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import NoScriptError
 
 from mcp_fastguard.state.window_script import StoreUnavailable
@@ -88,6 +90,10 @@ class RedisStore:
             return cast("object", await self._redis.evalsha(digest, len(keys), *keys, *args))
         except NoScriptError:
             return cast("object", await self._redis.eval(script, len(keys), *keys, *args))
+        except RedisConnectionError:
+            # The next answer may be another server's: after a failover, or a restart with another configuration.
+            self._is_fit, self._look_at = False, 0.0
+            raise
 
     def key(self, purpose: str, digest: bytes) -> bytes:
         """The name of a key."""
@@ -95,7 +101,8 @@ class RedisStore:
 
     async def aclose(self) -> None:
         """Closes the connections."""
-        await self._redis.aclose()
+        for client in _clients(self._redis):
+            await client.aclose()
 
     def abandon(self) -> None:
         """Closes the sockets behind the back of the event loop, which has ended, or is that of the parent process.
@@ -103,12 +110,12 @@ class RedisStore:
         redis-py and asyncio can close only on a loop that runs. Nothing is sent, so a connection that the parent still uses is
         none the worse. uvloop closes its sockets itself when it ends.
         """
-        pool = self._redis.connection_pool
-        for connection in (*pool._available_connections, *pool._in_use_connections):  # noqa: SLF001 - there is no other way
-            writer = connection._writer  # noqa: SLF001
-            found = None if writer is None else getattr(writer.get_extra_info("socket"), "_sock", None)
-            if isinstance(found, socket.socket):
-                found.close()
+        for pool in (client.connection_pool for client in _clients(self._redis)):
+            for connection in (*pool._available_connections, *pool._in_use_connections):  # noqa: SLF001 - there is no other way
+                writer = connection._writer  # noqa: SLF001
+                found = None if writer is None else getattr(writer.get_extra_info("socket"), "_sock", None)
+                if isinstance(found, socket.socket):
+                    found.close()
 
     async def _look(self) -> None:
         """Whether the server may be used at all. One that forgets keys when its memory is full would forget what it counted."""
@@ -145,7 +152,7 @@ def connect(settings: StateSettings) -> Redis:
     }
     if settings.user is not None or settings.password_file is not None:
         options["credential_provider"] = _Credentials(settings.user, settings.password_file)
-    if settings.url.startswith("rediss://"):
+    if settings.url.startswith("rediss"):
         files = {
             "ssl_ca_certs": settings.ca_file,
             "ssl_certfile": settings.client_certificate,
@@ -153,4 +160,32 @@ def connect(settings: StateSettings) -> Redis:
         }
         options |= {name: str(file) for name, file in files.items() if file is not None}
         options |= {"ssl_cert_reqs": "required", "ssl_check_hostname": True}
+    if "+sentinel://" in settings.url:
+        return _by_sentinels(settings.url, options)
     return Redis.from_pool(BlockingConnectionPool.from_url(settings.url, **options))
+
+
+class _SentinelPool(SentinelConnectionPool, BlockingConnectionPool):
+    """Asks the sentinels where the master is, for each new connection. Those beyond the most connections wait."""
+
+
+def _by_sentinels(url: str, options: dict[str, Any]) -> Redis:
+    """A client of the master that sentinels name. They are asked without user and password, and by TLS where the master is."""
+    scheme, _, rest = url.partition("://")
+    places, name, *database = rest.split("/")
+    sentinels = [
+        (host.strip("[]"), int(port)) for host, _, port in (place.rpartition(":") for place in places.split(","))
+    ]
+    is_secure = scheme == "rediss+sentinel"
+    own = {key: value for key, value in options.items() if key.startswith("ssl_") or key == "driver_info"}
+    own |= {"ssl": True} if is_secure else {}
+    manager: Any = cast("Any", Sentinel)(sentinels, sentinel_kwargs={**own, "retry": Retry(NoBackoff(), 0)})
+    options |= {"ssl": True} if is_secure else {}
+    options |= {"db": int(database[0])} if database else {}
+    return cast("Redis", manager.master_for(name, connection_pool_class=_SentinelPool, **options))
+
+
+def _clients(client: Redis) -> list[Redis]:
+    """The client, and those that ask its sentinels."""
+    manager = getattr(client.connection_pool, "sentinel_manager", None)
+    return [client] if manager is None else [client, *manager.sentinels]

@@ -10,7 +10,8 @@ use super::values::Span;
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct State {
-    /// `rediss://host:port/0`, `redis://…` without TLS, or `unix:///path`. Without user and password.
+    /// `rediss://host:port/0`, `redis://…` without TLS, or `unix:///path`; `rediss+sentinel://host:port,host:port/NAME` for the master
+    /// that sentinels name. Without user and password.
     pub url: String,
     /// How many processes share it at most. While the server is away, each admits the quotas divided by this.
     pub processes: u32,

@@ -70,8 +70,14 @@ fn check_url(state: &State, findings: &mut Findings) {
         findings.add("state.url", "`rediss://host:port/0`, `redis://…` or `unix:///path`");
         return;
     };
-    if !matches!(scheme, "rediss" | "redis" | "unix") {
-        findings.add("state.url", format!("`{scheme}` is none of `rediss`, `redis` and `unix`"));
+    if !matches!(scheme, "rediss" | "redis" | "unix" | "rediss+sentinel" | "redis+sentinel") {
+        let message =
+            format!("`{scheme}` is none of `rediss`, `redis`, `unix`, `rediss+sentinel` and `redis+sentinel`");
+        findings.add("state.url", message);
+    }
+    if scheme.ends_with("+sentinel") && !names_sentinels(rest) {
+        let message = "sentinels with their ports, and the master's name: `rediss+sentinel://a:26379,b:26379/NAME`";
+        findings.add("state.url", message);
     }
     if rest.is_empty() || !rest.bytes().all(|byte| (0x21..0x7f).contains(&byte)) {
         findings.add("state.url", "names no host");
@@ -83,6 +89,22 @@ fn check_url(state: &State, findings: &mut Findings) {
     }
 }
 
+/// Whether it is `host:port,host:port/NAME`, and perhaps a number of a database.
+fn names_sentinels(rest: &str) -> bool {
+    let mut parts = rest.split('/');
+    let (places, name) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
+    let has_port = |place: &str| {
+        place
+            .rsplit_once(':')
+            .is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok_and(|port| port > 0))
+    };
+    let is_database = |text: &str| text.parse::<u32>().is_ok();
+    places.split(',').all(has_port)
+        && !name.is_empty()
+        && parts.next().is_none_or(is_database)
+        && parts.next().is_none()
+}
+
 pub(super) fn warn(config: &Config, warnings: &mut Vec<Warning>) {
     let Some(state) = &config.state else { return };
     let owing = config.limits.rules.iter().enumerate().filter(|(_, rule)| rule.measure() != Measure::Calls);
@@ -90,7 +112,8 @@ pub(super) fn warn(config: &Config, warnings: &mut Vec<Warning>) {
         let message = "counts in each process by itself, whatever they share".to_owned();
         Warning { key: format!("limits.rules[{index}]"), message }
     }));
-    let host = state.url.strip_prefix("redis://").map(|rest| rest.split(['/', ':']).next().unwrap_or_default());
+    let plain = ["redis://", "redis+sentinel://"].into_iter().find_map(|scheme| state.url.strip_prefix(scheme));
+    let host = plain.map(|rest| rest.split(['/', ':']).next().unwrap_or_default());
     if host.is_some_and(|host| !matches!(host, "localhost" | "127.0.0.1" | "[")) {
         let message = "without TLS: whoever is on the way can change what processes count".to_owned();
         warnings.push(Warning { key: "state.url".to_owned(), message });
