@@ -34,12 +34,12 @@ pub fn decode_segment(segment: &[u8]) -> Option<Vec<u8>> {
     let mut seen = 0;
     let (triples, _) = bytes.as_chunks_mut::<3>();
     for (triple, word) in triples.iter_mut().zip(words) {
-        *triple = three_bytes(word, &mut seen);
+        *triple = three_bytes(*word, &mut seen);
     }
     // `A` is zero: what is left over must be zeros without it as well.
     let mut last = [b'A'; 4];
     last.get_mut(..rest.len())?.copy_from_slice(rest);
-    *triples.last_mut()? = three_bytes(&last, &mut seen);
+    *triples.last_mut()? = three_bytes(last, &mut seen);
     let end = words.len() * 3 + [0, 0, 1, 2].get(rest.len())?;
     let leaves_nothing = bytes.get(end..)?.iter().all(|byte| *byte == 0);
     bytes.truncate(end);
@@ -47,9 +47,9 @@ pub fn decode_segment(segment: &[u8]) -> Option<Vec<u8>> {
     (seen & BAD == 0 && leaves_nothing && rest.len() != 1).then_some(bytes)
 }
 
-fn three_bytes(letters: &[u8; 4], seen: &mut u32) -> [u8; 3] {
+fn three_bytes(letters: [u8; 4], seen: &mut u32) -> [u8; 3] {
     let bits = |table: &'static [u32; 256], letter: u8| table.get(usize::from(letter)).copied().unwrap_or(BAD);
-    let [first, second, third, fourth] = *letters;
+    let [first, second, third, fourth] = letters;
     let word = bits(&FIRST, first) | bits(&SECOND, second) | bits(&THIRD, third) | bits(&FOURTH, fourth);
     *seen |= word;
     let [_, bytes @ ..] = word.to_be_bytes();

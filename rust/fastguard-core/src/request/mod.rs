@@ -37,6 +37,10 @@ pub struct ToolRequest {
 }
 
 #[derive(Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "most requests are the large one, and a box would cost each of them an allocation"
+)]
 enum Source {
     Http { method: HttpMethod, path: Box<str>, headers: Headers, body: Option<Arc<[u8]>> },
     Tool { name: Box<str>, arguments: Option<Arc<[u8]>> },
