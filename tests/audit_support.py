@@ -15,6 +15,7 @@ from typing import Any
 import httpx2
 
 from mcp_fastguard import Denied, Guard, ToolRequest
+from mcp_fastguard.cli.toml import toml_text
 from proof_support import Holder
 from support import ISSUER, RESOURCE, Issuer
 from transport_support import headers, message, served
@@ -27,6 +28,19 @@ def lines_of(folder: Path) -> list[dict[str, Any]]:
     """The records of all logs in a folder."""
     files = sorted(folder.rglob("*.jsonl"))
     return [json.loads(line) for file in files for line in file.read_text(encoding="utf-8").splitlines()]
+
+
+def toml_of(config: dict[str, Any]) -> str:
+    """A configuration as TOML, each table in one line."""
+
+    def written(value: Any) -> str:
+        if isinstance(value, dict):
+            return "{" + ", ".join(f"{toml_text(name)} = {written(member)}" for name, member in value.items()) + "}"
+        if isinstance(value, list):
+            return "[" + ", ".join(map(written, value)) + "]"
+        return toml_text(value) if isinstance(value, str) else json.dumps(value)
+
+    return "".join(f"{name} = {written(value)}\n" for name, value in config.items())
 
 
 def configuration(issuer: Issuer, path: Path) -> dict[str, Any]:

@@ -150,8 +150,9 @@ def failing():
 
 @pytest.mark.parametrize(("error", "said"), [("EIO", "Input/output error"), ("ENOSPC", "No space left on device")])
 def test_sync_that_fails_is_final_for_its_file_and_refuses(config, issuer, failing, error, said):
-    # The third sync of the process: the first is the probe's, the second that of the first record.
-    found = run(config, issuer, *failing("fdatasync", error, "3"))
+    # The fifth sync of the process: those before are the probe's, and those of the log's first line, of its birth in the registry,
+    # and of the first record.
+    found = run(config, issuer, *failing("fdatasync", error, "5"))
 
     assert (found["code"], found["again"], found["verified"]) == ("audit_failed", None, [True, None])
     assert said in found["detail"]

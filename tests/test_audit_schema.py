@@ -27,6 +27,8 @@ UNWRITTEN = {
     "ending.execution_time_ms": "the gate is not told; users of the core may record it: an_ending_names_its_decision, in Rust",
     "ending.summary_failed": "only where a tool has a summary of its own: tests/test_result_summary.py",
     "recovered.cut_bytes": "only where the log of a killed process was repaired: tests/test_audit.py",
+    "log_pruned": "only where somebody prunes: tests/test_audit_prune.py",
+    "log_forgotten": "only where somebody forgets a log: tests/test_audit_prune.py",
     "checkpoint": "no line of a log: tests/shipping",
 }
 

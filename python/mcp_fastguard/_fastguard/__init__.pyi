@@ -28,15 +28,19 @@ __all__ = [
     "config_json_schema",
     "config_warnings",
     "empty_call",
+    "forget_log",
     "panic_next",
     "prove_growth",
     "prove_record",
+    "prune_log",
+    "registered_logs",
     "repair_logs",
     "result_counts",
     "revocation_settings",
     "ship_settings",
     "verify_compact",
     "verify_log",
+    "verify_logs",
 ]
 
 __version__: Final[str]
@@ -742,6 +746,30 @@ def result_counts(result: object) -> tuple[int | None, int | None, bool, int | N
 
     Gives the items, their bytes, whether it is an error, the rows, and whether the server asks for something.
     """
+
+def verify_logs(
+    path: Path, key: str | None = None, checkpoint: str | None = None
+) -> list[tuple[str, int | None, str | None, str, str | None]]:
+    """The logs in a folder and their registry, each held against the other: (log, records, root, state, problem).
+
+    ``checkpoint`` counts for the log that it names.
+    """
+
+def registered_logs(path: Path) -> list[tuple[str, bool]]:
+    """The logs that the registry in a folder knows, without those that were removed on purpose: (log, whether it has ended)."""
+
+def prune_log(
+    text: str, *, folder: str | Path, log: str, last: int, rule: str, file: str | None = None, is_json: bool = False
+) -> int:
+    """Removes the files of a sealed log up to number ``last``: how many of its records are gone then.
+
+    The registry says so first, with the name of the rule. ``GuardFault`` where the log is not sealed, or does not verify.
+    """
+
+def forget_log(
+    text: str, *, folder: str | Path, log: str, reason: str, file: str | None = None, is_json: bool = False
+) -> None:
+    """Removes a whole log, or has the registry say that one which is gone may be; ``GuardFault`` where its process runs."""
 
 @final
 class MergedLogs:

@@ -10,9 +10,11 @@ from typing import Annotated
 
 import typer
 
-from mcp_fastguard._fastguard import MergedLogs, check_proof, prove_record, repair_logs, verify_log
+from mcp_fastguard._fastguard import MergedLogs, check_proof, prove_record, repair_logs, verify_log, verify_logs
 from mcp_fastguard.audit import record_schema
-from mcp_fastguard.cli.records import logs, records_of
+from mcp_fastguard.cli.prune import forget as forget_one
+from mcp_fastguard.cli.prune import prune
+from mcp_fastguard.cli.records import REGISTRY, logs, records_of
 from mcp_fastguard.cli.said import console, errors, fail
 from mcp_fastguard.cli.shipping import ship
 from mcp_fastguard.cli.show import show
@@ -25,6 +27,8 @@ __all__ = ["audit_app"]
 audit_app = typer.Typer(no_args_is_help=True, help="Looks at audit logs.")
 audit_app.command("show")(show)
 audit_app.command("ship")(ship)
+audit_app.command("prune")(prune)
+audit_app.command("forget")(forget_one)
 
 LogsArgument = Annotated[Path, typer.Argument(help="The folder of the logs, or one log.")]
 KeyOption = Annotated[
@@ -60,26 +64,42 @@ def audit_verify(
 ) -> None:
     """Checks that logs are whole: every line as it was written, in order, as the signed checkpoints say, up to the seal.
 
-    Only --key and --checkpoint, kept where the log's writer cannot change them, show a log that was written anew, cut back or
-    forked.
+    Of a folder of logs, that its registry is whole, and that no log of it is gone unannounced. Only --key and --checkpoint, kept
+    where the log's writer cannot change them, show a log that was written anew, cut back or forked.
     """
-    found = _logs(path)
+    # Of logs that were pruned whole only the registry has lines.
+    found = logs(path) if (path / REGISTRY).is_dir() else _logs(path)
     note = checkpoint.read_text(encoding="utf-8") if checkpoint is not None else None
     origin = note.partition("\n")[0] if note is not None else ""
-    named = [log for log in found if origin.endswith(f"/{log.name}")]
+    named = [log.name for log in (*found, path / REGISTRY) if origin.endswith(f"/{log.name}")]
     if note is not None and not named:
         raise fail(f"no log in {path} is the one of this checkpoint: {origin}")
-    is_sound = True
-    for log in found:
-        try:
-            count, root, is_sealed, problem = verify_log(log, _key(key), note if log in named else None)
-        except (OSError, ValueError) as error:
-            raise fail(f"{log.name}: {error}") from error
-        is_sound &= problem is None
-        state = problem or ("sealed" if is_sealed else "open: its process runs, or was killed")
-        console.print(f"{log.name}: {count} records, {state}, root {root}", markup=False, soft_wrap=True)
-    if not is_sound:
+    rows = _verified(found[0], _key(key), note) if found == [path] else _all_verified(path, _key(key), note)
+    for name, count, root, state, problem in rows:
+        told = f"{problem or state}" if count is None else f"{count} records, {problem or state}, root {root}"
+        console.print(f"{name}: {told}", markup=False, soft_wrap=True)
+    if any(problem is not None for *_, problem in rows):
         raise typer.Exit(1)
+
+
+_Row = tuple[str, int | None, str | None, str, str | None]
+
+
+def _verified(log: Path, key: str | None, note: str | None) -> list[_Row]:
+    """One log by itself."""
+    try:
+        count, root, is_sealed, problem = verify_log(log, key, note)
+    except (OSError, ValueError) as error:
+        raise fail(f"{log.name}: {error}") from error
+    return [(log.name, count, root, "sealed" if is_sealed else "open: its process runs, or was killed", problem)]
+
+
+def _all_verified(path: Path, key: str | None, note: str | None) -> list[_Row]:
+    """All logs of a folder, and its registry."""
+    try:
+        return verify_logs(path, key, note)
+    except (OSError, ValueError) as error:
+        raise fail(f"{path}: {error}") from error
 
 
 @audit_app.command("merge")

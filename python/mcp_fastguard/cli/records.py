@@ -15,10 +15,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-__all__ = ["Filter", "instant", "line_of", "logs", "records", "records_of", "table_of"]
+__all__ = ["REGISTRY", "Filter", "instant", "line_of", "logs", "records", "records_of", "table_of"]
 
 _AGO: Final = re.compile(r"(\d+)(s|m|h|d)")
 _UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
+
+#: The folder of the log of logs.
+REGISTRY: Final = "registry"
 
 #: The columns of a followed log: heading, and width in cells; the last takes the rest.
 COLUMNS: Final = (
@@ -81,10 +84,10 @@ def instant(text: str, now: datetime) -> datetime:
 
 
 def logs(path: Path) -> list[Path]:
-    """The logs in a folder, oldest first; or the folder itself, if it is one."""
+    """The logs in a folder, oldest first, without their registry; or the folder itself, if it is one."""
     if any(path.glob("*.jsonl")):
         return [path]
-    return sorted(log for log in path.glob("*/") if any(log.glob("*.jsonl")))
+    return sorted(log for log in path.glob("*/") if log.name != REGISTRY and any(log.glob("*.jsonl")))
 
 
 def records(path: Path) -> Iterator[dict[str, Any]]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from mcp_fastguard.cli.records import Filter, instant, line_of, logs, records_of, table_of
+from mcp_fastguard.cli.records import REGISTRY, Filter, instant, line_of, logs, records_of, table_of
 from mcp_fastguard.cli.said import console, fail
 from mcp_fastguard.shipping.follow import Place, log_folders, read_on
 
@@ -100,7 +100,7 @@ class Tail:
                         yield text
 
     def _logs(self) -> list[Path]:
-        return [self._path] if any(self._path.glob("*.jsonl")) else log_folders(self._path)
+        return [self._path] if any(self._path.glob("*.jsonl")) else log_folders(self._path, {REGISTRY})
 
 
 def _fits(text: str, wanted: Filter) -> bool:

@@ -5,8 +5,9 @@ use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 
 use fastguard_core::audit::merge::{Merged, merge};
+use fastguard_core::audit::registry::{self, Checked};
 use fastguard_core::audit::repair::{self, Found, Outcome};
-use fastguard_core::audit::{Key, Known, Settings, log, prove};
+use fastguard_core::audit::{Key, Known, Settings, log, prove, prune};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyString, PyTuple};
@@ -32,11 +33,83 @@ pub(crate) fn verify_log(
     key: Option<&str>,
     checkpoint: Option<String>,
 ) -> PyResult<(u64, String, bool, Option<String>)> {
-    let known = Known { key: key.map(key_of).transpose()?, checkpoint };
-    let verdict = py.detach(|| log::verify_against(&path, &known))?;
+    let key = key.map(key_of).transpose()?;
+    let verdict = py.detach(|| {
+        let pruned = registry::pruned(&path)?;
+        log::verify_against(&path, &Known { key, checkpoint, pruned })
+    })?;
     let problem =
         verdict.problem.map(|problem| format!("file {}, byte {}: {}", problem.file, problem.offset, problem.what));
     Ok((verdict.records, verdict.root, verdict.sealed, problem))
+}
+
+/// A log of a place: name, records, root, what it is at, what is wrong.
+type Row = (String, Option<u64>, Option<String>, String, Option<String>);
+
+/// All logs of a place and its registry, each held against the other.
+#[pyfunction]
+#[pyo3(signature = (path, key = None, checkpoint = None))]
+pub(crate) fn verify_logs(
+    py: Python<'_>,
+    path: PathBuf,
+    key: Option<&str>,
+    checkpoint: Option<String>,
+) -> PyResult<Vec<Row>> {
+    let known = Known { key: key.map(key_of).transpose()?, checkpoint, pruned: 0 };
+    let checked = py.detach(|| registry::verify_all(&path, &known))?;
+    Ok(checked.into_iter().map(row).collect())
+}
+
+fn row(checked: Checked) -> Row {
+    let state = checked.state();
+    let Checked { log, verdict, problem, .. } = checked;
+    let (records, root) = verdict.map(|verdict| (verdict.records, verdict.root)).unzip();
+    (log, records, root, state, problem)
+}
+
+/// The logs that the registry of a place knows and that are to be there: (log, whether it has ended).
+#[pyfunction]
+pub(crate) fn registered_logs(py: Python<'_>, path: PathBuf) -> PyResult<Vec<(String, bool)>> {
+    let found = py.detach(|| registry::standings(&path))?.unwrap_or_default();
+    let present = found.into_iter().filter(|(_, standing)| standing.forgotten.is_none());
+    Ok(present.map(|(log, standing)| (log, standing.ended.is_some())).collect())
+}
+
+/// Removes the files of a sealed log up to number `last`; how many of its records are gone then.
+#[pyfunction]
+#[pyo3(signature = (text, *, folder, log, last, rule, file = None, is_json = false))]
+#[expect(clippy::too_many_arguments, reason = "the configuration, and what is asked")]
+pub(crate) fn prune_log(
+    py: Python<'_>,
+    text: &str,
+    folder: PathBuf,
+    log: &str,
+    last: u32,
+    rule: &str,
+    file: Option<&str>,
+    is_json: bool,
+) -> PyResult<u64> {
+    let config = read(text, file, is_json, &folder)?;
+    let settings = Settings::from_config(&config.audit, &folder);
+    py.detach(|| prune::prune(&settings, log, last, rule)).map_err(|fault| faulted(&fault))
+}
+
+/// Removes a whole log, and has the registry say so.
+#[pyfunction]
+#[pyo3(signature = (text, *, folder, log, reason, file = None, is_json = false))]
+#[expect(clippy::too_many_arguments, reason = "the configuration, and what is asked")]
+pub(crate) fn forget_log(
+    py: Python<'_>,
+    text: &str,
+    folder: PathBuf,
+    log: &str,
+    reason: &str,
+    file: Option<&str>,
+    is_json: bool,
+) -> PyResult<()> {
+    let config = read(text, file, is_json, &folder)?;
+    let settings = Settings::from_config(&config.audit, &folder);
+    py.detach(|| prune::forget(&settings, log, reason)).map_err(|fault| faulted(&fault))
 }
 
 /// The records of several logs, ordered by time: an iterator of lines.

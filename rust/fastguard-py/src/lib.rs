@@ -24,7 +24,10 @@ mod _fastguard {
     use pyo3::types::{PyBytes, PyFrozenSet};
 
     #[pymodule_export]
-    use super::audit::{MergedLogs, check_proof, prove_growth, prove_record, repair_logs, result_counts, verify_log};
+    use super::audit::{
+        MergedLogs, check_proof, forget_log, prove_growth, prove_record, prune_log, registered_logs, repair_logs,
+        result_counts, verify_log, verify_logs,
+    };
     #[pymodule_export]
     use super::binding::{BoundToken, DPoPVerifier};
     #[pymodule_export]

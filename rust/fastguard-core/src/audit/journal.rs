@@ -6,8 +6,9 @@ use std::io;
 use std::time::Duration;
 
 use super::line::Object;
-use super::merkle::Tree;
+use super::merkle::{Hash, Tree};
 use super::record::Event;
+use super::registry::Entry;
 use super::scribe::Scribe;
 use super::tally::Tally;
 use super::tree::publish::Publisher;
@@ -26,6 +27,18 @@ pub(super) trait Store: Send {
     fn put(&mut self, path: &str, bytes: &[u8], durable: bool) -> io::Result<()>;
     /// Removes the folder `path` and what is in it, if it is there.
     fn discard(&mut self, path: &str);
+    /// Whether the log may hold records: its birth is entered in the registry of its place, or it has none.
+    fn is_entered(&self) -> bool {
+        true
+    }
+    /// Enters the birth of the log, whose first line is durable.
+    fn enter_birth(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+    /// Enters the end of the log, which is sealed and signed.
+    fn enter_end(&mut self, _records: u64, _root: &Hash) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// A file that only grows.
@@ -72,6 +85,7 @@ enum Item {
     Members(Vec<u8>),
     Counted(Box<Counted>),
     Repaired(UnixTime, Repaired),
+    Entry(UnixTime, Entry),
     Seal(UnixTime),
 }
 
@@ -162,6 +176,22 @@ impl<S: Store> Journal<S> {
         Self { number, tree, sealed, ..self }
     }
 
+    /// Goes on in the last file, which is open and has `length` bytes.
+    pub(super) fn append_to(&mut self, file: S::File, length: u64) {
+        self.file = Some(file);
+        self.length = length;
+    }
+
+    /// Takes an entry of the registry.
+    pub(super) fn enter(&mut self, entry: Entry, moment: Moment) {
+        self.waiting.push_back(Item::Entry(moment.now.unix, entry));
+    }
+
+    /// Enters the end of a log that began in the registry of its place.
+    pub(super) fn enter_end(&mut self) -> io::Result<()> {
+        if self.sealed && self.number > 0 { self.store.enter_end(self.tree.size(), &self.tree.root()) } else { Ok(()) }
+    }
+
     /// Has the log say that it was repaired.
     pub(super) fn repaired(&mut self, repaired: Repaired, moment: Moment) {
         self.waiting.push_back(Item::Repaired(moment.now.unix, repaired));
@@ -174,6 +204,11 @@ impl<S: Store> Journal<S> {
     /// How many records are durable.
     pub(super) const fn records(&self) -> u64 {
         self.tree.size()
+    }
+
+    /// The root over them.
+    pub(super) fn root(&self) -> Hash {
+        self.tree.root()
     }
 
     pub(super) const fn failure(&self) -> Option<&Failure> {
@@ -324,8 +359,10 @@ impl<S: Store> Journal<S> {
         let mut committed = Committed::default();
         let mut seals = false;
         let mut taken = 0;
+        // Nothing but its first line stands in a log before the registry knows of it.
+        let is_born = self.store.is_entered();
         for item in &self.waiting {
-            if taken > 0 && draft.lines.len() >= room {
+            if !is_born || taken > 0 && draft.lines.len() >= room {
                 break;
             }
             taken += 1;
@@ -338,6 +375,7 @@ impl<S: Store> Journal<S> {
                 Item::Members(members) => draft.line(|object| object.members(members)),
                 Item::Counted(counted) => draft.line(|object| write_counted(counted, object)),
                 Item::Repaired(at, repaired) => draft.line(|object| write_repaired(*at, *repaired, object)),
+                Item::Entry(at, entry) => draft.line(|object| entry.write(*at, object)),
                 Item::Seal(at) => {
                     draft.seal(self.scribe.log(), *at);
                     seals = true;
@@ -348,6 +386,9 @@ impl<S: Store> Journal<S> {
         if let Some(file) = &mut self.file {
             file.append(self.length, &self.buffer)?;
             file.sync()?;
+        }
+        if !is_born {
+            self.store.enter_birth()?;
         }
         committed.records = tree.size() - self.tree.size();
         self.length += self.buffer.len() as u64;

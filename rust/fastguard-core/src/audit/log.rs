@@ -11,6 +11,7 @@ use super::merkle::Tree;
 use super::tree::check::{Known, Signed};
 use super::tree::note::{Checkpoint, Key};
 use super::tree::publish::CHECKPOINT;
+use super::tree::tiles;
 use super::writer;
 
 /// Longest line that is read; the longest that is written has a token's 1,024 scopes of 2 KiB each, escaped.
@@ -184,6 +185,8 @@ pub struct Verdict {
     pub torn_bytes: u64,
     /// Lines that a later file has again.
     pub replaced: u64,
+    /// Records of the start of which only the hashes are left.
+    pub pruned: u64,
     /// The first thing that is wrong, and where.
     pub problem: Option<Problem>,
 }
@@ -217,6 +220,7 @@ pub fn verify_against(path: &Path, known: &Known) -> io::Result<Verdict> {
     // Read before the lines: a log that is being written is then never behind its checkpoint.
     let signed = if path.is_dir() { Some(Signed::read(path, known)?) } else { None };
     let mut walk = Walk::new(signed);
+    walk.begin(path, known.pruned)?;
     walk.all(path)?;
     Ok(walk.verdict)
 }
@@ -245,9 +249,37 @@ pub(super) struct Walk {
 
 impl Walk {
     pub(super) fn new(signed: Option<Signed>) -> Self {
-        let verdict =
-            Verdict { records: 0, root: String::new(), sealed: false, torn_bytes: 0, replaced: 0, problem: None };
+        let verdict = Verdict {
+            records: 0,
+            root: String::new(),
+            sealed: false,
+            torn_bytes: 0,
+            replaced: 0,
+            pruned: 0,
+            problem: None,
+        };
         Self { verdict, tree: Tree::default(), signed, torn: None, uncut: Vec::new(), at: (0, 0) }
+    }
+
+    /// Takes what is left of records whose lines were pruned, at most `pruned` of them: the hashes in the tiles.
+    fn begin(&mut self, path: &Path, pruned: u64) -> io::Result<()> {
+        if pruned == 0 || !path.is_dir() {
+            return Ok(());
+        }
+        let count = first_sequence(path)?.unwrap_or(pruned);
+        if count > pruned {
+            self.found(Some("lines are missing at the start that the registry does not say were pruned"));
+        }
+        let Some(leaves) = tiles::leaves(path, count)? else {
+            self.found(Some("a tile of pruned records is missing"));
+            return Ok(());
+        };
+        for hash in leaves {
+            self.tree.push_hash(hash);
+            self.follow()?;
+        }
+        self.verdict.pruned = count;
+        Ok(())
     }
 
     pub(super) fn all(&mut self, path: &Path) -> io::Result<()> {
@@ -293,6 +325,11 @@ impl Walk {
             self.untold();
         }
         self.tree.push(&line.text);
+        self.follow()
+    }
+
+    /// Compares the tree, which has just grown, with what is signed.
+    fn follow(&mut self) -> io::Result<()> {
         match &mut self.signed {
             Some(signed) => {
                 let problem = signed.follow(&mut self.tree)?;
@@ -335,18 +372,26 @@ impl Verdict {
     }
 }
 
-/// Whether the log in `folder` ends with a seal that its checkpoint covers; told from its last line.
-pub(super) fn is_finished(folder: &Path, key: &Key) -> io::Result<bool> {
+/// The number of the first line that is there, if one is.
+pub(super) fn first_sequence(folder: &Path) -> io::Result<Option<u64>> {
+    let Some((_, path)) = writer::files(folder)?.into_iter().next() else { return Ok(None) };
+    let mut first = Vec::new();
+    writer::open(&path)?.take(MAX_LINE_BYTES).read_until(b'\n', &mut first)?;
+    Ok(sequence(&first))
+}
+
+/// The checkpoint that covers the seal with which the log in `folder` ends, if both are there; told from its last line.
+pub(super) fn finished(folder: &Path, key: &Key) -> io::Result<Option<Checkpoint>> {
     /// A seal has some 200.
     const MAX_SEAL_BYTES: u64 = 4_096;
-    let Some((_, last)) = writer::files(folder)?.pop() else { return Ok(false) };
-    let Some(note) = writer::content(&folder.join(CHECKPOINT))? else { return Ok(false) };
+    let Some((_, last)) = writer::files(folder)?.pop() else { return Ok(None) };
+    let Some(note) = writer::content(&folder.join(CHECKPOINT))? else { return Ok(None) };
     let end = writer::tail(&last, MAX_SEAL_BYTES)?;
-    let Some(end) = end.strip_suffix(b"\n") else { return Ok(false) };
+    let Some(end) = end.strip_suffix(b"\n") else { return Ok(None) };
     let line = end.rsplit(|byte| *byte == b'\n').next().unwrap_or_default();
-    let Ok(header) = serde_json::from_slice::<Header>(line) else { return Ok(false) };
+    let Ok(header) = serde_json::from_slice::<Header>(line) else { return Ok(None) };
     let checkpoint = std::str::from_utf8(&note).ok().and_then(|note| Checkpoint::open(note, Some(key)).ok());
-    Ok(header.event_type == "log_sealed" && checkpoint.is_some_and(|checkpoint| checkpoint.size == header.seq + 1))
+    Ok(checkpoint.filter(|checkpoint| header.event_type == "log_sealed" && checkpoint.size == header.seq + 1))
 }
 
 /// What the line with this `header` says that `tree`, of the lines before it, denies.

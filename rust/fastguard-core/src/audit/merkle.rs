@@ -37,7 +37,11 @@ impl Tree {
 
     /// Appends the leaf `line`.
     pub(super) fn push(&mut self, line: &[u8]) {
-        let mut hash = leaf(line);
+        self.push_hash(leaf(line));
+    }
+
+    /// Appends the leaf of which only the hash is left.
+    pub(super) fn push_hash(&mut self, mut hash: Hash) {
         self.completed.push((0, hash));
         // Each one at the low end of the size is a complete subtree that the new leaf completes further.
         for height in 1..=self.size.trailing_ones() {

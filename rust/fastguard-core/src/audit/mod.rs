@@ -12,8 +12,10 @@ pub mod log;
 pub mod merge;
 mod merkle;
 pub mod prove;
+pub mod prune;
 mod queue;
 mod record;
+pub mod registry;
 pub mod repair;
 mod scribe;
 mod tally;
@@ -40,6 +42,7 @@ use crate::denial::Fault;
 use inputs::Inputs;
 use journal::{Bounds, Journal};
 use queue::{Phase, Queue, Refusal, dead, lock};
+use registry::Registry;
 use scribe::Scribe;
 pub use tree::check::Known;
 pub(crate) use tree::note::is_name;
@@ -157,8 +160,9 @@ impl Audit {
         let clock = Clock::start();
         let opened_at = clock.now();
         let process = std::process::id();
-        let (log, folder) =
-            make_folder(&settings.path, || Ok(scribe::log_name(opened_at.unix, process, digest::random()?)))?;
+        let registry = Registry::new(&settings, &key, &seed);
+        let name = || Ok(scribe::log_name(opened_at.unix, process, digest::random()?));
+        let (log, folder) = make_folder(&settings.path, name, &registry)?;
         let (path, held) = (folder.path().to_owned(), folder.held());
         let bounds = bounds(&settings);
         let publisher = publisher(&settings, &log, &seed)?;
@@ -356,12 +360,22 @@ fn publisher(settings: &Settings, log: &str, seed: &[u8; 32]) -> Result<Publishe
     Ok(Publisher::new(signer, origin, settings.checkpoint_records, settings.checkpoint_interval))
 }
 
-fn make_folder(base: &Path, name: impl Fn() -> Result<String, Fault>) -> Result<(Box<str>, Folder), Fault> {
+/// The public key of the checkpoints.
+fn public_key(settings: &Settings) -> Result<Key, Fault> {
+    let seed = writer::read_or_make_key(&settings.key_file)?;
+    Ok(publisher(settings, registry::NAME, &seed)?.key().clone())
+}
+
+fn make_folder(
+    base: &Path,
+    name: impl Fn() -> Result<String, Fault>,
+    registry: &Registry,
+) -> Result<(Box<str>, Folder), Fault> {
     // Four random digits: a process that opens two logs in one second may have to draw again.
     const ATTEMPTS: usize = 16;
     for _ in 0..ATTEMPTS {
         let name = name()?;
-        match Folder::make(base, &name) {
+        match Folder::make(base, &name, registry.clone()) {
             Ok(folder) => return Ok((name.into(), folder)),
             // Gone again: another process that starts took it for the remains of one that never began.
             Err(error) if matches!(error.kind(), io::ErrorKind::AlreadyExists | io::ErrorKind::NotFound) => {}

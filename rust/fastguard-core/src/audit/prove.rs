@@ -7,11 +7,12 @@ use std::path::Path;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
-use super::log::{Entry, read};
+use super::log::{Entry, first_sequence, read};
 use super::merkle::{Hash, leaf};
 use super::tree::note::{Checkpoint, Key};
 use super::tree::proof::{consistency, inclusion, is_included};
 use super::tree::publish::CHECKPOINT;
+use super::tree::tiles;
 use super::writer;
 
 const HEADER: &str = "c2sp.org/tlog-proof@v1";
@@ -50,7 +51,10 @@ fn leaves(folder: &Path, mut found: impl FnMut(usize, &[u8])) -> io::Result<(Str
     let note = String::from_utf8(note).map_err(|_| invalid("the checkpoint is malformed"))?;
     let checkpoint = Checkpoint::open(&note, None).map_err(invalid)?;
     let size = usize::try_from(checkpoint.size).map_err(|_| invalid("the log is too large"))?;
-    let mut leaves = Vec::new();
+    // Where the start was pruned, its hashes are in the tiles.
+    let pruned = first_sequence(folder)?.unwrap_or(checkpoint.size);
+    let missing = || invalid("a tile of pruned records is missing");
+    let mut leaves = tiles::leaves(folder, pruned)?.ok_or_else(missing)?;
     for entry in read(folder)? {
         if leaves.len() == size {
             break;

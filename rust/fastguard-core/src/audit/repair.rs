@@ -8,11 +8,13 @@ use std::io;
 use std::path::Path;
 
 use super::journal::{Journal, Moment, Repaired, Store as _};
-use super::log::{Entry, Walk, is_finished, read};
+use super::line::in_hex;
+use super::log::{Entry, Walk, finished, read};
 use super::merkle::Tree;
+use super::registry::{End, Registry, Standing, standings};
 use super::scribe::{Scribe, is_log_name};
 use super::tree::check::{Known, Signed};
-use super::tree::publish::Publisher;
+use super::tree::publish::{CHECKPOINT, Publisher};
 use super::tree::tiles::Tile;
 use super::writer::{self, Clock, Folder, Held};
 use super::{Settings, bounds, publisher};
@@ -75,26 +77,56 @@ pub fn repair(settings: &Settings) -> Result<Vec<Found>, Fault> {
         Some(key) => key,
         None => writer::read_or_make_key(&settings.path.join("key"))?,
     };
-    let folders = writer::folders(&settings.path).map_err(|error| writer::failed(&settings.path, &error))?;
-    let mut found = Vec::new();
+    let failed = |error: io::Error| writer::failed(&settings.path, &error);
+    let folders = writer::folders(&settings.path).map_err(failed)?;
+    let known = standings(&settings.path).map_err(failed)?.unwrap_or_default();
+    let (mut found, mut ended) = (Vec::new(), Vec::new());
     for folder in folders {
         let log = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        if !is_log_name(&log) {
+        // Only what is sealed is pruned; of a log that was pruned whole no line is left to tell.
+        let standing = known.get(&log);
+        let is_pruned = standing.is_some_and(|standing| standing.pruned.is_some());
+        // The registry has seen its seal; so a start need not open each log that ever was.
+        let is_over = standing.is_some_and(|standing| standing.ended.is_some()) && folder.join(CHECKPOINT).is_file();
+        if !is_log_name(&log) || is_pruned || is_over {
             continue;
         }
         let publisher = publisher(settings, &log, &seed)?;
-        let outcome = match is_finished(&folder, publisher.key()) {
-            Ok(true) => continue,
-            Ok(false) => repair_log(settings, &folder, &log, &hash_key, publisher),
+        let outcome = match finished(&folder, publisher.key()) {
+            Ok(Some(checkpoint)) => {
+                ended.push((log, End::Sealed, checkpoint.size, in_hex(&checkpoint.root)));
+                continue;
+            }
+            Ok(None) => repair_log(settings, &folder, &log, &hash_key, publisher),
             Err(error) => Err(error),
         };
-        let outcome = outcome.unwrap_or_else(|error| Outcome::Left(error.to_string()));
-        if outcome != Outcome::Finished {
-            found.push(Found { log, outcome });
+        let outcome = match outcome {
+            Ok((outcome, end)) => {
+                ended.extend(end.map(|(end, records, root)| (log.clone(), end, records, root)));
+                outcome
+            }
+            Err(error) => Outcome::Left(error.to_string()),
+        };
+        found.push(Found { log, outcome });
+    }
+    Registry::new(settings, &hash_key, &seed).enter_ends(&ended).map_err(failed)?;
+    for (log, standing) in known {
+        let is_unused = ended.iter().any(|(name, end, ..)| *name == log && *end == End::Unused);
+        if !is_unused && is_missing(&settings.path.join(&log), &standing) {
+            let why = "the registry knows it, and its folder is gone: look into it; `fastguard audit forget` enters that it may be";
+            found.push(Found { log, outcome: Outcome::Left(why.to_owned()) });
         }
     }
     Ok(found)
 }
+
+fn is_missing(folder: &Path, standing: &Standing) -> bool {
+    let is_unused = standing.ended.as_ref().is_some_and(|(end, ..)| *end == End::Unused);
+    standing.forgotten.is_none() && !is_unused && !folder.is_dir()
+}
+
+/// How a log ended, for the registry.
+type Ending = Option<(End, u64, String)>;
 
 fn repair_log(
     settings: &Settings,
@@ -102,23 +134,23 @@ fn repair_log(
     log: &str,
     hash_key: &[u8; 32],
     mut publisher: Publisher,
-) -> io::Result<Outcome> {
-    let Some(held) = Held::take(folder)? else { return Ok(Outcome::Held) };
+) -> io::Result<(Outcome, Ending)> {
+    let Some(held) = Held::take(folder)? else { return Ok((Outcome::Held, None)) };
     let mut store = Folder::of(folder.to_owned(), held);
-    let known = Known { key: Some(publisher.key().clone()), checkpoint: None };
+    let known = Known { key: Some(publisher.key().clone()), ..Known::default() };
     let mut walk = Walk::new(Some(Signed::lenient(folder, &known)?));
     walk.all(folder)?;
     if let Some(problem) = &walk.verdict.problem {
-        return Ok(Outcome::Left(problem.to_string()));
+        return Ok((Outcome::Left(problem.to_string()), None));
     }
     if let Some(torn) = walk.torn.filter(|torn| !torn.is_remains) {
         let what = "damaged lines that no killed process leaves";
-        return Ok(Outcome::Left(format!("file {}, byte {}: {what}", torn.file, torn.offset)));
+        return Ok((Outcome::Left(format!("file {}, byte {}: {what}", torn.file, torn.offset)), None));
     }
     if walk.tree.size() == 0 {
         // At most a part of the first line, which says nothing yet.
         store.remove_unused();
-        return Ok(Outcome::Unused);
+        return Ok((Outcome::Unused, Some((End::Unused, 0, String::new()))));
     }
     for torn in &walk.uncut {
         store.cut(torn.file, torn.offset)?;
@@ -142,10 +174,12 @@ fn repair_log(
         journal.seal(moment);
     }
     committed(&mut journal, moment)?;
-    Ok(Outcome::Repaired { records: journal.records(), cut_bytes })
+    let end = if walk.verdict.sealed { End::Sealed } else { End::Recovered };
+    let ending = (end, journal.records(), in_hex(&journal.root()));
+    Ok((Outcome::Repaired { records: journal.records(), cut_bytes }, Some(ending)))
 }
 
-fn committed(journal: &mut Journal<Folder>, moment: Moment) -> io::Result<()> {
+pub(super) fn committed(journal: &mut Journal<Folder>, moment: Moment) -> io::Result<()> {
     journal.commit(moment);
     match journal.failure() {
         None => Ok(()),
@@ -154,7 +188,7 @@ fn committed(journal: &mut Journal<Folder>, moment: Moment) -> io::Result<()> {
 }
 
 /// Makes the tiles that are missing or wrong anew from the lines, and leaves their hashes with the publisher.
-fn make_tiles(store: &mut Folder, folder: &Path, publisher: &mut Publisher) -> io::Result<()> {
+pub(super) fn make_tiles(store: &mut Folder, folder: &Path, publisher: &mut Publisher) -> io::Result<()> {
     let mut tree = Tree::default();
     for entry in read(folder)? {
         let Entry::Line(line) = entry? else { continue };

@@ -8,7 +8,8 @@ use std::thread::{self, Thread};
 use std::time::{Duration, Instant, SystemTime};
 
 pub(super) use folder::{
-    Folder, content, failed, files, folders, open, open_base, partial_tiles, read_or_make_key, tail,
+    Folder, content, failed, files, folders, open, open_base, open_folder, partial_tiles, read_or_make_key,
+    sync_folder, tail,
 };
 pub(super) use held::Held;
 
@@ -143,6 +144,10 @@ impl<S: Store> Writer<'_, S> {
             self.take_all();
             self.journal.seal(moment);
             self.queue.release(self.journal.commit(moment));
+            if self.journal.failure().is_none() {
+                // What cannot be entered now, the next start enters: the seal says it all.
+                let _ = self.journal.enter_end();
+            }
         }
         let outcome = match self.journal.failure() {
             Some(failure) => Err(failure.reason.clone()),

@@ -16,6 +16,8 @@ pub struct Known {
     pub key: Option<Key>,
     /// An earlier checkpoint of the same log, as a signed note.
     pub checkpoint: Option<String>,
+    /// Records of the start that may be gone: the registry says that they were pruned.
+    pub pruned: u64,
 }
 
 /// The signed side of a log.
@@ -34,6 +36,11 @@ impl Signed {
     /// The same without what can be made anew from the lines.
     pub(in crate::audit) fn lenient(folder: &Path, known: &Known) -> io::Result<Self> {
         Ok(Self { is_lenient: true, ..Self::read(folder, known)? })
+    }
+
+    /// The tiles that are not full, of all lines that were read.
+    pub(in crate::audit) fn into_edge(self) -> Edge {
+        self.edge
     }
 
     /// How many records the last checkpoint covers.

@@ -43,6 +43,11 @@ impl Publisher {
         self.size = size;
     }
 
+    /// Goes on after records of others, whose tiles stand.
+    pub(in crate::audit) fn go_on(&mut self, edge: Edge) {
+        self.edge = edge;
+    }
+
     /// Adds the hashes of records that others have written, and gives the tiles that these fill to the caller.
     pub(in crate::audit) fn replay(&mut self, completed: &[(usize, Hash)]) -> Vec<Tile> {
         self.add(completed);

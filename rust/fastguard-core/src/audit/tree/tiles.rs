@@ -1,6 +1,10 @@
 //! Which tiles a tree has, and where they stand (C2SP tlog-tiles).
 
+use std::io;
+use std::path::Path;
+
 use crate::audit::merkle::Hash;
+use crate::audit::writer;
 
 /// Hashes of a full tile.
 const WIDTH: usize = 256;
@@ -56,6 +60,25 @@ impl Edge {
             Tile { path: format!("{}.p/{width}", path(level, edge.index)), hashes: edge.hashes.clone() }
         })
     }
+}
+
+/// The hashes of the first `count` leaves, from the tiles in `folder`; `None` where a tile is missing or too short.
+pub(in crate::audit) fn leaves(folder: &Path, count: u64) -> io::Result<Option<Vec<Hash>>> {
+    let mut leaves = Vec::new();
+    for index in 0..count.div_ceil(WIDTH as u64) {
+        let wanted = usize::try_from(count - index * WIDTH as u64).unwrap_or(WIDTH).min(WIDTH);
+        let full = path(0, index);
+        let mut found = writer::content(&folder.join(&full))?;
+        if found.is_none() {
+            let widest = writer::partial_tiles(&folder.join(format!("{full}.p")))?.into_iter().max();
+            found = widest.map_or(Ok(None), |(_, path)| writer::content(&path))?;
+        }
+        let hashes = found.unwrap_or_default();
+        let (hashes, _) = hashes.as_chunks::<HASH_BYTES>();
+        let Some(hashes) = hashes.get(..wanted) else { return Ok(None) };
+        leaves.extend_from_slice(hashes);
+    }
+    Ok(Some(leaves))
 }
 
 /// The number in groups of three digits, of which all but the last begin with an `x`.

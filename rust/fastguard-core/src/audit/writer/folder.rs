@@ -8,27 +8,42 @@ use super::held::{self, Held};
 use crate::audit::digest::random;
 use crate::audit::journal::{File, Store};
 use crate::audit::line::hex;
+use crate::audit::merkle::Hash;
+use crate::audit::registry::Registry;
 use crate::denial::Fault;
 
 /// The folder of one log, which no other process writes to: this one holds it.
 pub(in crate::audit) struct Folder {
     path: PathBuf,
     held: Held,
+    birth: Birth,
+    /// Where the end of the log is entered, and its name.
+    end: Option<(Registry, Box<str>)>,
+}
+
+/// Whether the registry knows of a log.
+enum Birth {
+    /// It does, or there is none.
+    Entered,
+    /// Not yet.
+    Waits(Registry, Box<str>),
+    /// An attempt failed: it may.
+    Tried(Registry, Box<str>),
 }
 
 impl Folder {
     /// Makes the folder `name` in `base`; an error where it exists, or where another process was quicker to hold it.
-    pub(in crate::audit) fn make(base: &Path, name: &str) -> io::Result<Self> {
+    pub(in crate::audit) fn make(base: &Path, name: &str, registry: Registry) -> io::Result<Self> {
         let path = base.join(name);
         private_folder().create(&path)?;
         sync_folder(base)?;
         let held = Held::take(&path)?.ok_or(io::ErrorKind::AlreadyExists)?;
-        Ok(Self { path, held })
+        Ok(Self { path, held, birth: Birth::Waits(registry, name.into()), end: None })
     }
 
     /// The folder of a log whose process is gone.
     pub(in crate::audit) const fn of(path: PathBuf, held: Held) -> Self {
-        Self { path, held }
+        Self { path, held, birth: Birth::Entered, end: None }
     }
 
     pub(in crate::audit) fn held(&self) -> Held {
@@ -39,9 +54,17 @@ impl Folder {
         &self.path
     }
 
-    /// Removes the folder of a log that never began.
+    /// Opens file `number` to go on in it; with its length.
+    pub(in crate::audit) fn reopen(&self, number: u32) -> io::Result<(LogFile, u64)> {
+        let path = self.file(number);
+        let file = OpenOptions::new().append(true).open(&path)?;
+        let length = file.metadata()?.len();
+        Ok((LogFile { file, path }, length))
+    }
+
+    /// Removes the folder of a log that never began. One that the registry may know of waits for the next start.
     pub(in crate::audit) fn remove_if_empty(&self) {
-        if files(&self.path).is_ok_and(|files| files.is_empty()) {
+        if !matches!(self.birth, Birth::Tried(..)) && files(&self.path).is_ok_and(|files| files.is_empty()) {
             held::remove(&self.path);
             // Where something else lies in it, it stays.
             let _ = fs::remove_dir(&self.path);
@@ -55,6 +78,11 @@ impl Folder {
             let _ = fs::remove_file(file);
         }
         self.remove_if_empty();
+    }
+
+    /// Removes all files of lines.
+    pub(in crate::audit) fn remove_files(&self) -> io::Result<()> {
+        files(&self.path)?.into_iter().try_for_each(|(_, file)| fs::remove_file(file))
     }
 
     /// Cuts file `number` to `length` bytes.
@@ -108,6 +136,27 @@ impl Store for Folder {
         // Partial tiles beside a full one are only superfluous.
         let _ = fs::remove_dir_all(self.path.join(path));
     }
+
+    fn is_entered(&self) -> bool {
+        matches!(self.birth, Birth::Entered)
+    }
+
+    fn enter_birth(&mut self) -> io::Result<()> {
+        let (registry, log) = match std::mem::replace(&mut self.birth, Birth::Entered) {
+            Birth::Entered => return Ok(()),
+            Birth::Waits(registry, log) | Birth::Tried(registry, log) => (registry, log),
+        };
+        let entered = registry.enter_birth(&log);
+        match &entered {
+            Ok(()) => self.end = Some((registry, log)),
+            Err(_) => self.birth = Birth::Tried(registry, log),
+        }
+        entered
+    }
+
+    fn enter_end(&mut self, records: u64, root: &Hash) -> io::Result<()> {
+        self.end.take().map_or(Ok(()), |(registry, log)| registry.enter_end(&log, records, root))
+    }
 }
 
 /// A file of a log, which rotates itself: others that rotate it, or write to it, are found out at the next write.
@@ -138,6 +187,14 @@ impl File for LogFile {
     fn cut(&mut self, length: u64) -> io::Result<()> {
         // Where somebody else cut it, setting the length would fill it with zeros.
         if self.file.metadata()?.len() > length { self.file.set_len(length) } else { Ok(()) }
+    }
+}
+
+/// Makes the folder `path` if there is none.
+pub(in crate::audit) fn open_folder(path: &Path) -> io::Result<()> {
+    match private_folder().create(path) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        made => made.and_then(|()| sync_folder(path.parent().unwrap_or(path))),
     }
 }
 
@@ -245,12 +302,12 @@ pub(super) fn private_file() -> OpenOptions {
 
 /// A new name in a folder is durable only once the folder is.
 #[cfg(unix)]
-fn sync_folder(path: &Path) -> io::Result<()> {
+pub(in crate::audit) fn sync_folder(path: &Path) -> io::Result<()> {
     fs::File::open(path)?.sync_all()
 }
 
 #[cfg(not(unix))]
-fn sync_folder(_path: &Path) -> io::Result<()> {
+pub(in crate::audit) fn sync_folder(_path: &Path) -> io::Result<()> {
     Ok(())
 }
 

@@ -4,6 +4,7 @@ use std::fs::{File, TryLockError};
 use std::io;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use super::folder::private_file;
 use crate::audit::queue::lock;
@@ -29,6 +30,23 @@ impl Held {
         }
         *held = locked(folder)?;
         if held.is_some() { Ok(()) } else { Err(io::Error::other("another process writes to the folder")) }
+    }
+
+    /// Holds the folder as soon as others let go of it; `None` where none has for so long.
+    pub(in crate::audit) fn take_soon(folder: &Path, patience: Duration) -> io::Result<Option<Self>> {
+        const PAUSE: Duration = Duration::from_millis(1);
+        let began = Instant::now();
+        loop {
+            match Self::take(folder)? {
+                None if began.elapsed() < patience => std::thread::sleep(PAUSE),
+                taken => return Ok(taken),
+            }
+        }
+    }
+
+    /// Lets others have it, whoever else has a copy of the open file: a child process that was made meanwhile.
+    pub(in crate::audit) fn unlock(&self) -> io::Result<()> {
+        lock(&self.0).take().map_or(Ok(()), |file| file.unlock())
     }
 
     /// Lets others have it. In a child process this closes the child's copy alone; the parent holds the folder on.
