@@ -1,8 +1,9 @@
-//! How long `audit::log::verify` takes for a log of a million records. Prints one JSON object.
+//! How quickly one writer writes a log of a million records, and how long it takes to verify it, and to repair it. Prints one JSON object.
 #![allow(clippy::all, clippy::pedantic, clippy::restriction, reason = "a measurement, run by hand and by `make bench`")]
 
 use std::time::{Duration, Instant};
 
+use fastguard_core::audit::repair::{Outcome as Repaired, repair};
 use fastguard_core::audit::{Arguments, Audit, Checks, Decision, Event, Outcome, Settings, log};
 use fastguard_core::{Room, UnixTime};
 
@@ -20,6 +21,7 @@ fn decision(id: u64) -> Event {
         target: Some("run_query".into()),
         session: Some("0123456789abcdef".into()),
         request_id: Some("1".into()),
+        trace: None,
         rule: Some("tools.\"run_query\"".into()),
         tier: "auto",
         log_arguments: [].into(),
@@ -54,10 +56,25 @@ fn main() {
         best = best.min(began.elapsed());
         assert_eq!((verdict.problem, verdict.sealed), (None, true));
     }
+    // As a process leaves it that is killed before its first checkpoint.
+    let mut files: Vec<_> = std::fs::read_dir(audit.folder()).unwrap().map(|file| file.unwrap().path()).collect();
+    files.retain(|path| path.extension().is_some_and(|extension| extension == "jsonl"));
+    let last = files.into_iter().max().unwrap();
+    let text = std::fs::read(&last).unwrap();
+    let seal = text[..text.len() - 1].iter().rposition(|byte| *byte == b'\n').unwrap() + 1;
+    std::fs::write(&last, &text[..seal]).unwrap();
+    for name in ["checkpoint", "vkey"] {
+        std::fs::remove_file(audit.folder().join(name)).unwrap();
+    }
+    let began = Instant::now();
+    let found = repair(&Settings::at(&place)).unwrap();
+    let repaired = began.elapsed();
+    assert!(matches!(found[0].outcome, Repaired::Repaired { .. }), "{found:?}");
     println!(
-        "{{\"records\": {records}, \"bytes\": {bytes}, \"written_per_second\": {:.0}, \"verify_seconds\": {:.3}}}",
+        "{{\"records\": {records}, \"bytes\": {bytes}, \"written_per_second\": {:.0}, \"verify_seconds\": {:.3}, \"repair_seconds\": {:.3}}}",
         records as f64 / written.as_secs_f64(),
-        best.as_secs_f64()
+        best.as_secs_f64(),
+        repaired.as_secs_f64()
     );
     std::fs::remove_dir_all(place).unwrap();
 }

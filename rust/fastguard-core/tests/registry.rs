@@ -254,6 +254,17 @@ fn registry_that_somebody_changed_stops_the_start_and_is_left_as_it_is() {
 }
 
 #[test]
+fn registry_that_another_key_has_signed_stops_the_start() {
+    let place = place();
+    sealed(&place, 1);
+    fs::remove_file(place.join("checkpoint.key")).unwrap();
+
+    let refused = reason(Audit::open_log(settings(&place)).err().unwrap());
+
+    assert!(refused.contains("another public key") && refused.contains("move it away"), "{refused}");
+}
+
+#[test]
 fn entries_of_many_threads_at_once_are_all_there() {
     let place = place();
     let logs: Vec<String> = std::thread::scope(|scope| {

@@ -366,20 +366,14 @@ impl<S: Store> Journal<S> {
                 break;
             }
             taken += 1;
+            draft.item(item, &mut self.scribe);
             match item {
                 Item::Event(event) => {
-                    draft.line(|object| self.scribe.write(event, object));
                     committed.events += 1;
                     committed.weight += event.weight();
                 }
-                Item::Members(members) => draft.line(|object| object.members(members)),
-                Item::Counted(counted) => draft.line(|object| write_counted(counted, object)),
-                Item::Repaired(at, repaired) => draft.line(|object| write_repaired(*at, *repaired, object)),
-                Item::Entry(at, entry) => draft.line(|object| entry.write(*at, object)),
-                Item::Seal(at) => {
-                    draft.seal(self.scribe.log(), *at);
-                    seals = true;
-                }
+                Item::Seal(_) => seals = true,
+                _ => {}
             }
         }
         let Draft { mut tree, .. } = draft;
@@ -435,6 +429,17 @@ struct Draft<'j> {
 }
 
 impl Draft<'_> {
+    fn item(&mut self, item: &Item, scribe: &mut Scribe) {
+        match item {
+            Item::Event(event) => self.line(|object| scribe.write(event, object)),
+            Item::Members(members) => self.line(|object| object.members(members)),
+            Item::Counted(counted) => self.line(|object| write_counted(counted, object)),
+            Item::Repaired(at, repaired) => self.line(|object| write_repaired(*at, *repaired, object)),
+            Item::Entry(at, entry) => self.line(|object| entry.write(*at, object)),
+            Item::Seal(at) => self.seal(scribe.log(), *at),
+        }
+    }
+
     fn line(&mut self, write: impl FnOnce(&mut Object<'_>)) {
         let start = self.lines.len();
         let mut object = Object::open(self.lines);
