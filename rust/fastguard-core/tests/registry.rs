@@ -53,8 +53,7 @@ fn problems(place: &Path) -> Vec<(String, String)> {
 }
 
 fn reason(fault: Fault) -> String {
-    let Fault::AuditFailed { reason } = fault else { panic!("{fault:?}") };
-    reason
+    if let Fault::AuditFailed { reason } = fault { reason } else { fault.to_string() }
 }
 
 fn copy(from: &Path, to: &Path) {

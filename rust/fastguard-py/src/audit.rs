@@ -97,7 +97,6 @@ pub(crate) fn prune_log(
 /// Removes a whole log, and has the registry say so.
 #[pyfunction]
 #[pyo3(signature = (text, *, folder, log, reason, file = None, is_json = false))]
-#[expect(clippy::too_many_arguments, reason = "the configuration, and what is asked")]
 pub(crate) fn forget_log(
     py: Python<'_>,
     text: &str,
