@@ -17,7 +17,7 @@ import httpx2
 from mcp_fastguard import Denied, Guard, ToolRequest
 from mcp_fastguard.cli.toml import toml_text
 from proof_support import Holder
-from support import ISSUER, RESOURCE, Issuer
+from support import ADMIN, ISSUER, RESOURCE, Issuer
 from transport_support import headers, message, served
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
@@ -72,6 +72,7 @@ def rules(config: dict[str, Any]) -> dict[str, Any]:
         "limits": {"rules": [{"per": "tool", "tool": "add", "quota": "2/minute"}]},
         "audit": {**config["audit"], "unverified_bytes_per_minute": 6_000},
         "observe": {"rooms": ["policy"], "until": day},
+        "admin": {"issuer": ISSUER},
     }
 
 
@@ -169,6 +170,17 @@ async def _serve(guard: Guard, issuer: Issuer) -> None:
         for method, params, name in asked:
             more = {**headers(issuer.token(), method, name), "traceparent": f"00-{TRACE}-{SPAN}-01"}
             await http.post(RESOURCE, json=message(method, params), headers=more)
+        named = {"issuer": ISSUER, "subject": "mallory", "client_id": "c"}
+        asked = [
+            ("revoke", {**named, "token_id": "t", "session": "s", "key_id": "k", "issued_before": 1}),
+            ("block", {**named, "tool": "add", "until": time.time() + 60}),
+            ("unblock", {**named, "tool": "add"}),
+        ]
+        token = issuer.token(aud=ADMIN, scope="fastguard:admin", sub="root", client_id="console")
+        for act, params in asked:
+            body = {"jsonrpc": "2.0", "id": 1, "method": f"fastguard/{act}", "params": params}
+            answer = await http.post(ADMIN, json=body, headers={"authorization": f"Bearer {token}"})
+            assert answer.status_code == 200, answer.text
 
 
 def _administer(guard: Guard) -> None:

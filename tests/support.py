@@ -16,6 +16,7 @@ from mcp_fastguard import Guard
 
 ISSUER = "https://auth.example.com"
 RESOURCE = "https://mcp.example.com/mcp"
+ADMIN = "https://mcp.example.com/fastguard/admin"
 
 
 def skip_aloud(reason: str) -> None:

@@ -46,6 +46,10 @@ path = "audit"
 """
 
 
+#: The start of a table that needs no more.
+ADMIN = '[admin]\nissuer = "https://auth.example.com"\n'
+
+
 def wrong(text):
     with pytest.raises(GuardConfigError) as error:
         config_warnings(text, "fastguard.toml")
@@ -101,6 +105,23 @@ def test_sample_of_the_documentation_is_right():
             "dpop.mode: `required` contradicts [stdio]",
         ),
         ('tier = "log"', "signed = true", '"run_query".signed: contradicts `signatures.mode = "off"`'),
+        ("[dpop]", "[admin]\n[dpop]", "admin.issuer: missing"),
+        (
+            "[dpop]",
+            '[admin]\nissuer = "https://auth.example.org"\n[dpop]',
+            "admin.issuer: `https://auth.example.org` is none",
+        ),
+        ("[dpop]", f'{ADMIN}path = "/mcp"\n[dpop]', "admin.path: the guarded path and public paths lead elsewhere"),
+        ("[dpop]", f'{ADMIN}path = "/health"\n[dpop]', "admin.path: the guarded path and public paths lead elsewhere"),
+        ("[dpop]", f'{ADMIN}path = "/a/../b"\n[dpop]', "admin.path: a path of its own"),
+        ("[dpop]", f'{ADMIN}path = "/admin/"\n[dpop]', "admin.path: a path of its own"),
+        ("[dpop]", f'{ADMIN}path = "/"\n[dpop]', "admin.path: a path of its own"),
+        ("[dpop]", f'{ADMIN}path = "/.well-known/admin"\n[dpop]', "well-known paths are for documents"),
+        ("[dpop]", f'{ADMIN}scope = "a b"\n[dpop]', "admin.scope: must not be empty"),
+        ("[dpop]", f'{ADMIN}quota = "0/minute"\n[dpop]', "admin.quota: between 1 and 10000"),
+        ("[dpop]", f"{ADMIN}audiences = []\n[dpop]", "admin.audiences: must not be empty"),
+        ("[dpop]", f'{ADMIN}audiences = ["https://mcp.example.com/mcp"]\n[dpop]', "accepted of callers of tools"),
+        ("[dpop]", f"{ADMIN}scopes = []\n[dpop]", "the nearest is `scope`"),
         ("[dpop]", '[signatures]\nmode = "on"\n[dpop]', "`on` is none of `off`"),
         ("[dpop]", '[signatures]\nalgorithms = ["ed25518"]\n[dpop]', "`ed25518` is no algorithm of signed requests"),
         ("[dpop]", '[signatures]\nalgorithms = ["hmac-sha256"]\n[dpop]', "`hmac-sha256` is no algorithm"),

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from mcp_fastguard.audit import ResultSummary
     from mcp_fastguard.listeners import Listener, Telling, TimedListener
     from mcp_fastguard.revocations.entry import Entry
-    from mcp_fastguard.transport.asgi import ASGIApp, GuardASGI
+    from mcp_fastguard.transport.asgi import ASGIApp, GuardASGI, Receive, Scope, Send
     from mcp_fastguard.verifier import TokenVerifierProtocol
 
     #: What lets a call run, and what the gate says of one.
@@ -473,6 +473,24 @@ class Guard:
         entry.apply(self._gate)
         self._outside.tell(entry)
 
+    @property
+    def tells_others(self) -> bool:
+        """Whether what operators say in this process reaches all others (``revocations.shared``)."""
+        return self._tells_others()
+
+    def act(self, entry: Entry, *, by: AllowedCall) -> bool:
+        """Does what an administrator has asked for by the endpoint of ``[admin]``; for transports. Whether it changed anything.
+
+        Raises:
+            ValueError: no more is remembered, as of :meth:`revoke` and :meth:`block`.
+            GuardFault: it holds, and could not be recorded, or no other process could be told (``revocation_untold``).
+        """
+        tells_others = self._tells_others()
+        had_effect = entry.apply(self._gate, by)
+        if tells_others:
+            self._outside.tell(entry)
+        return had_effect
+
     def refresh_keys(self) -> None:
         """Has the key sets of all issuers fetched now, in the background."""
         self.start()
@@ -630,6 +648,13 @@ class Guard:
 
         return metadata_routes(self)
 
+    def admin_routes(self) -> list[Any]:
+        """Starlette routes for the endpoint of ``[admin]``, where the guarded app is mounted in another."""
+        from starlette.routing import Route  # noqa: PLC0415 - needed only where an app is built of Starlette
+
+        path = self._gate.admin_path
+        return [] if path is None else [Route(path, self.asgi(_no_app))]
+
     # --- life -----------------------------------------------------------------------------------
 
     @property
@@ -677,3 +702,8 @@ class Guard:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+async def _no_app(_scope: Scope, _receive: Receive, _send: Send) -> None:
+    """Stands behind a layer that serves its own paths alone."""
+    raise GuardFault("internal", "no app is guarded here")

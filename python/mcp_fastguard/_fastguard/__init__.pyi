@@ -569,6 +569,8 @@ class Gate:
         attested: Attested | None = None,
         now: float | None = None,
     ) -> Waiting | None: ...
+    def deny(self, request: ToolRequest, code: str) -> Never:
+        """Refuses a request for what only its transport can see, and has it recorded."""
     def check_nested(
         self,
         parent: AllowedCall | ObservedCall,
@@ -618,6 +620,7 @@ class Gate:
         session: str | None = None,
         key_id: str | None = None,
         issued_before: float | None = None,
+        by: AllowedCall | None = None,
         now: float | None = None,
     ) -> None: ...
     def block(
@@ -628,6 +631,7 @@ class Gate:
         subject: str | None = None,
         client_id: str | None = None,
         until: float | None = None,
+        by: AllowedCall | None = None,
         now: float | None = None,
     ) -> None: ...
     def unblock(
@@ -637,6 +641,7 @@ class Gate:
         issuer: str | None = None,
         subject: str | None = None,
         client_id: str | None = None,
+        by: AllowedCall | None = None,
         now: float | None = None,
     ) -> bool: ...
     @property
@@ -676,6 +681,8 @@ class Gate:
     def warnings(self) -> list[tuple[str, str]]: ...
     @property
     def path(self) -> str: ...
+    @property
+    def admin_path(self) -> str | None: ...
     @property
     def metadata_url(self) -> str: ...
     @property

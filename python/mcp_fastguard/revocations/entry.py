@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any, Final, Self
 
 if TYPE_CHECKING:
-    from mcp_fastguard._fastguard import Gate
+    from mcp_fastguard._fastguard import AllowedCall, Gate
 
 __all__ = ["MAX_ENTRY_BYTES", "Entry", "EntryError"]
 
@@ -73,6 +73,11 @@ class Entry:
         return cls("revoke", now, issued_before=before, reason=reason, **named)
 
     @classmethod
+    def make(cls, act: str, **named: Any) -> Self:
+        """An act that an operator says now."""
+        return cls.revoke(**named) if act == "revoke" else cls(act, time.time(), **named)
+
+    @classmethod
     def of(cls, text: bytes) -> Self:
         """Reads an entry.
 
@@ -102,20 +107,25 @@ class Entry:
         others = {"act", "at", "reason"}
         return {name: value for name, value in asdict(self).items() if name not in others and value is not None}
 
-    def apply(self, gate: Gate) -> None:
-        """Has it hold from the next call on.
+    def apply(self, gate: Gate, by: AllowedCall | None = None) -> bool:
+        """Has it hold from the next call on. Whether it changed anything: there may be no such block to lift.
+
+        Args:
+            gate: what decides.
+            by: the call of the administrator who said so.
 
         Raises:
             ValueError: the table is full.
             GuardFault: it holds, and could not be recorded.
         """
         named = self.named()
+        if self.act == "unblock":
+            return gate.unblock(**named, by=by)
         if self.act == "revoke":
-            gate.revoke(**named)
-        elif self.act == "block":
-            gate.block(**named)
+            gate.revoke(**named, by=by)
         else:
-            gate.unblock(**named)
+            gate.block(**named, by=by)
+        return True
 
 
 def _members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from mcp_fastguard._fastguard import (
 )
 from mcp_fastguard.call import Call
 from mcp_fastguard.errors import Denied, GuardError, GuardFault, RequestDenied
+from mcp_fastguard.transport.admin import AdminEndpoint
 from mcp_fastguard.transport.bodies import drain, replay
 from mcp_fastguard.transport.challenge import http_answer
 from mcp_fastguard.transport.metadata import Metadata, metadata_paths
@@ -92,6 +93,7 @@ class GuardASGI:
         self._origins = None if cors_origins is None else Origins(guard.config.resource_url, cors_origins)
         self._metadata_paths = metadata_paths(guard)
         self._metadata = Metadata(guard)
+        self._admin = AdminEndpoint(guard, self._request)
         self._watch = _Watch(guard)
         self._comparing: asyncio.Task[None] | None = None
 
@@ -120,6 +122,8 @@ class GuardASGI:
         if path in self._metadata_paths or path.removeprefix(scope.get("root_path", "")) in self._metadata_paths:
             # A proxy or a mount may hand it on below the app's own prefix; it is the same document.
             await self._metadata(scope, receive, send)
+        elif path == self.guard.gate.admin_path:
+            await self._admin(scope, receive, send)
         elif path in self.guard.config.public_paths:
             await self.app(scope, receive, send)
         else:

@@ -71,6 +71,8 @@ pub enum Denial {
     BodyMissing,
     /// The body has a `Content-Encoding`.
     BodyEncoded,
+    /// The body is declared to be another thing than JSON. The transport decides, since it knows the header.
+    BodyTypeRefused,
     /// The body is not JSON in UTF-8 (RFC 8259).
     BodyNotJson,
     /// The body nests deeper than [`crate::bounds::MAX_MESSAGE_DEPTH`].
@@ -295,6 +297,7 @@ impl Denial {
             | Self::BodyTooLarge
             | Self::BodyMissing
             | Self::BodyEncoded
+            | Self::BodyTypeRefused
             | Self::BodyNotJson
             | Self::BodyTooDeep
             | Self::MemberDuplicated
@@ -407,6 +410,7 @@ impl Denial {
             Self::BodyTooLarge => "body_too_large",
             Self::BodyMissing => "body_missing",
             Self::BodyEncoded => "body_encoded",
+            Self::BodyTypeRefused => "body_type_refused",
             Self::BodyNotJson => "body_not_json",
             Self::BodyTooDeep => "body_too_deep",
             Self::MemberDuplicated => "member_duplicated",
@@ -515,7 +519,7 @@ impl Denial {
             Self::HttpMethodRefused => 405,
             Self::OriginRefused => 403,
             Self::BodyTooLarge => 413,
-            Self::BodyEncoded => 415,
+            Self::BodyEncoded | Self::BodyTypeRefused => 415,
             Self::CostUnreadable { .. } => 400,
             Self::KeysUnavailable { .. }
             | Self::VerifierUnavailable { .. }

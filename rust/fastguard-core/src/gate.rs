@@ -101,6 +101,8 @@ pub struct State {
     known_until: Arc<AtomicU64>,
     /// Whether calls are refused after that.
     must_know: bool,
+    /// The rooms of the administrators' endpoint.
+    admin: Option<Box<State>>,
 }
 
 impl State {
@@ -143,6 +145,45 @@ impl State {
     pub const fn policy(&self) -> &Policy {
         &self.policy
     }
+
+    /// The path of the administrators' endpoint, where there is one.
+    pub fn admin_path(&self) -> Option<&str> {
+        self.admin.as_deref().map(|admin| admin.receiver.path())
+    }
+
+    /// The rooms that a request has to pass: administrators' requests have a path, and rooms, of their own.
+    fn of(&self, request: &ToolRequest) -> &Self {
+        match self.admin.as_deref() {
+            Some(admin) if request.path() == Some(admin.receiver.path()) => admin,
+            _ => self,
+        }
+    }
+
+    /// Compiles the rooms of the administrators' endpoint: by `[admin]`, with what the others know of keys, revocations and
+    /// blocks.
+    fn with_admin(mut self, before: Option<&Self>, hasher: KeyHasher) -> Result<Self, ConfigError> {
+        let Some(config) = self.config.of_admin() else { return Ok(self) };
+        let scopes = Arc::new(ScopeTable::new(&config, &[]));
+        self.admin = Some(Box::new(Self {
+            digest: Arc::clone(&self.digest),
+            receiver: Receiver::of_admin(&config),
+            tokens: self.tokens.beside(&config, Arc::clone(&scopes), before.map(Self::tokens))?,
+            bindings: match before {
+                Some(before) => before.bindings.reload(&config)?,
+                None => Bindings::new(&config, hasher.clone())?,
+            },
+            limits: before.map_or_else(|| Limits::new(&config, hasher), |before| before.limits.reload(&config)),
+            policy: Policy::new(&config, &[], scopes),
+            code: Vec::new(),
+            observed: ObservedRooms::NONE,
+            blocks: Arc::clone(&self.blocks),
+            known_until: Arc::clone(&self.known_until),
+            must_know: self.must_know,
+            config,
+            admin: None,
+        }));
+        Ok(self)
+    }
 }
 
 impl Gate {
@@ -167,7 +208,7 @@ impl Gate {
             receiver: Receiver::new(&config),
             tokens: Tokens::new(&config, Arc::clone(&scopes), hasher.clone(), identity)?,
             bindings: Bindings::new(&config, hasher.clone())?,
-            limits: Limits::new(&config, hasher),
+            limits: Limits::new(&config, hasher.clone()),
             policy: Policy::new(&config, &[], scopes),
             code: Vec::new(),
             observed: ObservedRooms::new(&config),
@@ -175,7 +216,9 @@ impl Gate {
             known_until: Arc::default(),
             must_know: must_know(&config),
             config,
+            admin: None,
         };
+        let state = state.with_admin(None, hasher)?;
         Ok(Self { state: ArcSwap::from_pointee(state), audit: ArcSwapOption::from_pointee(audit) })
     }
 
@@ -211,7 +254,9 @@ impl Gate {
             known_until: Arc::clone(&before.known_until),
             must_know: must_know(&config),
             config,
+            admin: None,
         };
+        let state = state.with_admin(before.admin.as_deref(), before.bindings.hasher().clone())?;
         self.state.store(Arc::new(state));
         Ok(())
     }
@@ -278,7 +323,7 @@ impl Gate {
         now: Now,
         detach: &impl Detach,
     ) -> Result<Decision, GateError> {
-        let observed = self.state().observed.at(now.unix);
+        let observed = self.state().of(request).observed.at(now.unix);
         self.decide(request, within.map(Proved::by), answered, now, detach, Asker { observed, ..Asker::STRICT })
     }
 
@@ -293,7 +338,7 @@ impl Gate {
         detach: &impl Detach,
         lets_pass: bool,
     ) -> Result<Decision, GateError> {
-        let observed = if lets_pass { self.state().observed.at(now.unix) } else { ObservedRooms::NONE };
+        let observed = if lets_pass { self.state().of(request).observed.at(now.unix) } else { ObservedRooms::NONE };
         let agreed = Agreed::new(agreeing, answer);
         let proved = Proved { bound: &agreeing.bound, agreed: Some(&agreed) };
         self.decide(request, Some(proved), Answered::default(), now, detach, Asker { observed, ..Asker::STRICT })
@@ -320,19 +365,30 @@ impl Gate {
         now: Now,
         detach: &impl Detach,
     ) -> Result<Option<Waiting>, GateError> {
-        let state = self.state();
+        let whole = self.state();
+        let state = whole.of(request);
         let mut trail = Trail::new(false, false);
         let walked = state.receiver.receive(request).map_err(Stop::from).and_then(|received| {
             trail.peer = received.peer();
-            identify(&state, &received, answered, now, Use::Look, &mut trail, detach)
+            identify(state, &received, answered, now, Use::Look, &mut trail, detach)
         });
         match walked {
             // Nothing is charged for a look.
             Ok(_) | Err(Stop::Agrees(_)) => Ok(None),
             Err(Stop::Faulted(fault)) => Err(fault.into()),
             Err(Stop::Needs(need)) => Ok(Some(Waiting { need })),
-            Err(Stop::Denied(denial)) => Err(self.refuse(&state, request, trail, denial, now)),
+            Err(Stop::Denied(denial)) => Err(self.refuse(state, request, trail, denial, now)),
         }
+    }
+
+    /// Refuses a request for what only its transport can see, and has it recorded.
+    pub fn deny(&self, request: &ToolRequest, denial: Denial, now: Now) -> GateError {
+        self.refuse(self.state().of(request), request, Trail::new(false, false), denial, now)
+    }
+
+    /// The challenge of a request's refusal, where one is due.
+    pub fn challenge(&self, request: &ToolRequest, denial: &Denial) -> Option<String> {
+        self.state().of(request).receiver.challenge(denial)
     }
 
     /// Takes in what a verifier outside has found of a token: its claims, as JSON text. Then [`Gate::check_through`] again.
@@ -416,13 +472,14 @@ impl Gate {
         detach: &impl Detach,
         Asker { observed, ends }: Asker,
     ) -> Result<Decision, GateError> {
-        let state = self.state();
+        let whole = self.state();
+        let state = whole.of(request);
         let audit = self.audit();
         if let Some(audit) = &*audit {
             audit.ready()?;
         }
         let mut trail = Trail::new(!observed.is_empty(), ends);
-        match walk(&state, request, proved, answered, now, &mut trail, detach) {
+        match walk(state, request, proved, answered, now, &mut trail, detach) {
             Ok(call) => {
                 let Some(audit) = &*audit else { return Ok(Decision::Allowed(call)) };
                 let record = audit.next_id();
@@ -433,9 +490,9 @@ impl Gate {
             Err(Stop::Needs(need)) => Ok(Decision::Waiting(Waiting { need })),
             Err(Stop::Agrees(agreeing)) => Ok(Decision::Agreeing(agreeing)),
             Err(Stop::Denied(denial)) if observed.contains(denial.room()) && !denial.is_always_enforced() => {
-                self.let_pass(&state, request, trail, denial, now).map(Decision::Observed)
+                self.let_pass(state, request, trail, denial, now).map(Decision::Observed)
             }
-            Err(Stop::Denied(denial)) => Err(self.refuse(&state, request, trail, denial, now)),
+            Err(Stop::Denied(denial)) => Err(self.refuse(state, request, trail, denial, now)),
         }
     }
 }

@@ -10,7 +10,7 @@ use fastguard_core::denial::{Denial, Fault, GateError, Room};
 use fastguard_core::gate::{Agreeing as AgreeingCore, Answer, ClaimAnswer, Decision, Gate as Core, Outcome};
 use fastguard_core::jose::Algorithm;
 use fastguard_core::policy::CodeRule;
-use fastguard_core::request::Kind;
+use fastguard_core::request::{Kind, ToolRequest as CoreRequest};
 use fastguard_core::token::{Answered, Identity, KeyPlace, KeySource, LOCAL_AUDIENCE, Revocation, unavailable};
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
@@ -71,14 +71,23 @@ impl Gate {
         self.clock.now(given)
     }
 
-    /// Has an operator's act recorded, which is done already: a log that fails undoes no revocation.
+    /// Has an operator's act recorded, which is done already: a log that fails undoes no revocation. `by`: who did it.
     fn noted<const COUNT: usize>(
         &self,
         event_type: &'static str,
         named: [(&'static str, Option<Box<str>>); COUNT],
+        by: Option<&AllowedCall>,
         at: UnixTime,
     ) -> PyResult<()> {
-        let fields = named.into_iter().filter_map(|(name, value)| Some((name, value?))).collect();
+        let by = by.map(|call| &call.core);
+        let caller = by.map(|call| call.admitted().bound().caller());
+        let of_admin = [
+            ("admin_issuer", caller.map(|caller| caller.issuer().into())),
+            ("admin_subject", caller.and_then(|caller| caller.subject()).map(Box::from)),
+            ("admin_client_id", caller.and_then(|caller| caller.client_id()).map(Box::from)),
+            ("admin_record", by.map(|call| call.record().to_string().into())),
+        ];
+        let fields = named.into_iter().chain(of_admin).filter_map(|(name, value)| Some((name, value?))).collect();
         self.core.note(Notice { at, event_type, fields }).map_err(|fault| faulted(&fault))
     }
 
@@ -87,6 +96,7 @@ impl Gate {
         event_type: &'static str,
         block: Block,
         until: Option<UnixTime>,
+        by: Option<&AllowedCall>,
         at: UnixTime,
     ) -> PyResult<()> {
         let named = [
@@ -96,7 +106,7 @@ impl Gate {
             ("client_id", block.client_id),
             ("until", moment(until)),
         ];
-        self.noted(event_type, named, at)
+        self.noted(event_type, named, by, at)
     }
 
     fn metadata_url(&self) -> String {
@@ -118,7 +128,7 @@ impl Gate {
                 Agreeing { core, request: request.clone().unbind(), is_spent: AtomicBool::new(false) },
             )?
             .into_any()),
-            Err(error) => Err(self.refused(&error)),
+            Err(error) => Err(self.refused(&request.get().core, &error)),
         }
     }
 
@@ -126,9 +136,9 @@ impl Gate {
         denied(denial, self.core.state().receiver().challenge(denial))
     }
 
-    fn refused(&self, error: &GateError) -> PyErr {
+    fn refused(&self, request: &CoreRequest, error: &GateError) -> PyErr {
         match error {
-            GateError::Denied(denial) => self.denied(denial),
+            GateError::Denied(denial) => denied(denial, self.core.challenge(request, denial)),
             GateError::Faulted(fault) => faulted(fault),
         }
     }
@@ -199,7 +209,7 @@ impl Gate {
             Ok(Decision::Observed(observed)) => Err(self.denied(observed.denial())),
             Ok(Decision::Waiting(waiting)) => Err(faulted(&Fault::NeedsAuthorize { need: waiting.need().name() })),
             Ok(Decision::Agreeing(_)) => Err(faulted(&Fault::NeedsAuthorize { need: AgreeingCore::NEED })),
-            Err(error) => Err(self.refused(&error)),
+            Err(error) => Err(self.refused(&request.core, &error)),
         }
     }
 
@@ -291,8 +301,22 @@ impl Gate {
         let now = self.now(now)?;
         let answered = answered(has_waited, attested);
         let waiting = caught(|| self.core.check_head(&request.core, answered, now, &Released(py)))?;
-        let waiting = waiting.map_err(|error| self.refused(&error))?;
+        let waiting = waiting.map_err(|error| self.refused(&request.core, &error))?;
         Ok(waiting.map(|waiting| Waiting { need: waiting.need().clone() }))
+    }
+
+    /// Refuses a request of the administrators' endpoint for what only its transport can see, and has it recorded.
+    fn deny(&self, request: &ToolRequest, code: &str) -> PyResult<()> {
+        let denial = match code {
+            "origin_refused" => Denial::OriginRefused,
+            "body_type_refused" => Denial::BodyTypeRefused,
+            "body_too_large" => Denial::BodyTooLarge,
+            "http_method_refused" => Denial::HttpMethodRefused,
+            _ => return Err(misused("no transport refuses for that")),
+        };
+        let now = self.now(None)?;
+        let error = caught(|| self.core.deny(&request.core, denial, now))?;
+        Err(self.refused(&request.core, &error))
     }
 
     /// Takes in what a verifier has found of a token: claims, as JSON text; none where it failed.
@@ -411,7 +435,7 @@ impl Gate {
     }
 
     #[pyo3(signature = (*, issuer = None, token_id = None, subject = None, client_id = None, session = None, key_id = None,
-        issued_before = None, now = None))]
+        issued_before = None, by = None, now = None))]
     #[expect(clippy::too_many_arguments, reason = "what a token can be named by")]
     fn revoke(
         &self,
@@ -422,6 +446,7 @@ impl Gate {
         session: Option<&str>,
         key_id: Option<&str>,
         issued_before: Option<f64>,
+        by: Option<&AllowedCall>,
         now: Option<f64>,
     ) -> PyResult<()> {
         let before = issued_before.map(time::unix).transpose()?;
@@ -446,10 +471,11 @@ impl Gate {
             ("key_id", named.key_id),
             ("issued_before", moment(before)),
         ];
-        self.noted("revoked", named, at)
+        self.noted("revoked", named, by, at)
     }
 
-    #[pyo3(signature = (*, tool = None, issuer = None, subject = None, client_id = None, until = None, now = None))]
+    #[pyo3(signature = (*, tool = None, issuer = None, subject = None, client_id = None, until = None, by = None, now = None))]
+    #[expect(clippy::too_many_arguments, reason = "keyword arguments, as Python passes them")]
     fn block(
         &self,
         tool: Option<&str>,
@@ -457,27 +483,29 @@ impl Gate {
         subject: Option<&str>,
         client_id: Option<&str>,
         until: Option<f64>,
+        by: Option<&AllowedCall>,
         now: Option<f64>,
     ) -> PyResult<()> {
         let (until, at) = (until.map(time::unix).transpose()?, wall(now)?);
         let block = block(tool, issuer, subject, client_id);
         caught(|| self.core.block(block.clone(), until, at))?.map_err(misused)?;
-        self.noted_block("blocked", block, until, at)
+        self.noted_block("blocked", block, until, by, at)
     }
 
-    #[pyo3(signature = (*, tool = None, issuer = None, subject = None, client_id = None, now = None))]
+    #[pyo3(signature = (*, tool = None, issuer = None, subject = None, client_id = None, by = None, now = None))]
     fn unblock(
         &self,
         tool: Option<&str>,
         issuer: Option<&str>,
         subject: Option<&str>,
         client_id: Option<&str>,
+        by: Option<&AllowedCall>,
         now: Option<f64>,
     ) -> PyResult<bool> {
         let block = block(tool, issuer, subject, client_id);
         let was_there = caught(|| self.core.state().blocks().lift(&block))?;
         if was_there {
-            self.noted_block("unblocked", block, None, wall(now)?)?;
+            self.noted_block("unblocked", block, None, by, wall(now)?)?;
         }
         Ok(was_there)
     }
@@ -580,6 +608,12 @@ impl Gate {
     #[getter]
     fn path(&self) -> String {
         self.core.state().receiver().path().to_owned()
+    }
+
+    /// The path of the administrators' endpoint, where there is one.
+    #[getter]
+    fn admin_path(&self) -> Option<String> {
+        self.core.state().admin_path().map(str::to_owned)
     }
 
     #[getter(metadata_url)]

@@ -339,6 +339,11 @@ impl Bindings {
         Ok(BoundToken { claims, is_signed: true, ..bound })
     }
 
+    /// What names what processes share.
+    pub(crate) const fn hasher(&self) -> &KeyHasher {
+        &self.hasher
+    }
+
     /// How many used proofs are remembered.
     pub fn replays(&self) -> usize {
         self.dpop.replays.len()

@@ -1,5 +1,6 @@
 //! What a type cannot say: impossible values and contradictions. All that are found are reported at once.
 
+mod admin;
 mod certificates;
 mod dpop;
 mod issuers;
@@ -14,6 +15,8 @@ use super::dpop::Dpop;
 use super::error::{ConfigError, Problem, Warning};
 use super::schema::{Config, Durability, OnAuditFailure, Rule};
 use std::time::Duration;
+
+pub(crate) use url::split_url;
 
 /// The problems found so far.
 #[derive(Default)]
@@ -60,6 +63,7 @@ pub(super) fn check(config: &Config) -> Result<(), ConfigError> {
     certificates::check(config, &mut findings);
     signatures::check(config, &mut findings);
     check_stdio(config, &mut findings);
+    admin::check(config, &mut findings);
     if let Some(observe) = &config.observe {
         findings.refuse_empty("observe.rooms", observe.rooms.is_empty());
     }

@@ -1,5 +1,6 @@
 //! Reads `fastguard.toml`: one schema for Rust and Python.
 
+mod admin;
 mod certificates;
 mod check;
 mod cost;
@@ -16,7 +17,9 @@ mod signatures;
 mod state;
 mod values;
 
+pub use admin::{ADMIN_METHODS, Admin};
 pub use certificates::{CertificateSource, Certificates, CertifiedClient};
+pub(crate) use check::split_url;
 pub use cost::Cost;
 pub use dpop::{DigestMode, Dpop, DpopMode, NonceMode, ReplayStore};
 pub use error::{ConfigError, Problem, Warning};

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::admin::Admin;
 use super::certificates::Certificates;
 use super::cost::Cost;
 use super::dpop::Dpop;
@@ -75,6 +76,9 @@ pub struct Config {
     /// Rooms whose refusals are recorded and not enforced, until a day.
     #[serde(default)]
     pub observe: Option<Observe>,
+    /// An endpoint by which operators revoke and block.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub admin: Option<Admin>,
 }
 
 /// `[resource]`: what is guarded.

@@ -90,6 +90,7 @@ impl fmt::Display for Denial {
             Self::BodyTooLarge => f.write_str("the body is too large"),
             Self::BodyMissing => f.write_str("the rule needs the body, which was not given"),
             Self::BodyEncoded => f.write_str("the body has a content encoding"),
+            Self::BodyTypeRefused => f.write_str("the body is declared to be another thing than JSON"),
             Self::BodyNotJson => f.write_str("the body is not JSON in UTF-8"),
             Self::BodyTooDeep => f.write_str("the body nests too deeply"),
             Self::MemberDuplicated => f.write_str("an object of the body names a member twice"),

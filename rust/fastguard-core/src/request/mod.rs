@@ -15,7 +15,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::bounds::MAX_BODY_BYTES_BEFORE_TOKEN;
-use crate::config::{CertificateSource, Config, DpopMode, Network};
+use crate::config::{CertificateSource, Config, DpopMode, Network, split_url};
 use crate::denial::{Challenger, Denial};
 use crate::jose::Algorithm;
 
@@ -186,6 +186,14 @@ impl ToolRequest {
         matches!(&self.source, Source::Http { headers, .. } if headers.speak_of_certificates())
     }
 
+    /// The path that was asked for; a message that an SDK has parsed has none.
+    pub(crate) fn path(&self) -> Option<&str> {
+        match &self.source {
+            Source::Http { path, .. } => Some(path),
+            _ => None,
+        }
+    }
+
     /// Whether the token came under the scheme `DPoP`.
     pub fn is_under_dpop(&self) -> bool {
         matches!(&self.source, Source::Http { headers, .. } if headers.are_under_dpop())
@@ -210,6 +218,8 @@ pub struct Receiver {
     challenger: Challenger,
     proxies: Vec<Network>,
     certificates: CertificateSource,
+    /// Set where nothing but messages is taken.
+    takes_posts_only: bool,
 }
 
 impl Receiver {
@@ -228,7 +238,14 @@ impl Receiver {
             takes_bearer: config.dpop.mode != DpopMode::Required,
         };
         let (proxies, certificates) = (config.proxies.addresses.clone(), config.certificates.source);
-        Self { path: path.into(), metadata_url, challenger, proxies, certificates }
+        Self { path: path.into(), metadata_url, challenger, proxies, certificates, takes_posts_only: false }
+    }
+
+    /// Compiles the same for the administrators' endpoint. Nobody finds out by a challenge where to get a token for it.
+    pub fn of_admin(config: &Config) -> Self {
+        let receiver = Self::new(config);
+        let challenger = Challenger { metadata_url: None, first_scopes: Box::default(), ..receiver.challenger };
+        Self { challenger, takes_posts_only: true, ..receiver }
     }
 
     /// The path that is guarded.
@@ -256,7 +273,7 @@ impl Receiver {
         if **path != *self.path {
             return Err(Denial::PathUnknown);
         }
-        if *method == HttpMethod::Other {
+        if *method == HttpMethod::Other || (self.takes_posts_only && *method != HttpMethod::Post) {
             return Err(Denial::HttpMethodRefused);
         }
         headers.check()?;
@@ -293,13 +310,6 @@ impl Receiver {
             _ => request.peer,
         }
     }
-}
-
-/// The origin and the path of an absolute URL; `/` where it has none. The configuration has checked the URL.
-fn split_url(url: &str) -> (&str, &str) {
-    let host = url.find("://").map_or(0, |scheme| scheme + 3);
-    let path = url.get(host..).and_then(|rest| rest.find('/')).map(|path| host + path);
-    path.and_then(|path| url.split_at_checked(path)).unwrap_or((url, "/"))
 }
 
 /// Proof that path and headers are in order.

@@ -69,6 +69,9 @@ impl Deref for VerifiedToken {
     }
 }
 
+/// Marks the generations of the administrators' endpoint. The others count from 0 and never get here.
+const OF_ADMIN: u64 = 1 << 63;
+
 /// A verdict with all that it depends on.
 #[derive(Debug)]
 pub(super) struct Entry {
@@ -200,7 +203,7 @@ pub enum Identity {
 #[derive(Debug)]
 pub(super) struct Kept {
     pub(super) cache: TokenCache,
-    pub(super) revocations: Revocations,
+    pub(super) revocations: Arc<Revocations>,
     pub(super) hasher: KeyHasher,
     pub(super) lookups: Lookups,
     failures: Failures,
@@ -215,8 +218,8 @@ struct KnownHeader {
 }
 
 impl Kept {
-    fn new(cache_size: usize, hasher: KeyHasher) -> Self {
-        let (cache, revocations) = (TokenCache::new(cache_size), Revocations::default());
+    fn new(cache_size: usize, hasher: KeyHasher, revocations: Arc<Revocations>) -> Self {
+        let cache = TokenCache::new(cache_size);
         let (lookups, failures) = (Lookups::default(), Failures::default());
         Self { cache, revocations, hasher, lookups, failures, header: ArcSwapOption::empty() }
     }
@@ -259,7 +262,7 @@ impl Tokens {
         hasher: KeyHasher,
         identity: Identity,
     ) -> Result<Self, ConfigError> {
-        let kept = Kept::new(config.tokens.cache_size, hasher);
+        let kept = Kept::new(config.tokens.cache_size, hasher, Arc::default());
         let outside = Outside::new(config, identity)?;
         Ok(Self { outside, ..Self::compile(config, scopes, Arc::new(kept), 0, &HashMap::new())? })
     }
@@ -272,10 +275,22 @@ impl Tokens {
         Ok(Self { outside, ..Self::compile(config, scopes, kept, self.generation + 1, &self.issuers)? })
     }
 
+    /// Compiles the configuration of the administrators' endpoint, after `before` where there was one: the same keys and
+    /// revocations, and verdicts of its own. A token that was verified for the one resource is none of the other's.
+    pub fn beside(&self, config: &Config, scopes: Arc<ScopeTable>, before: Option<&Self>) -> Result<Self, ConfigError> {
+        let (generation, kept) = if let Some(before) = before {
+            (before.generation + 1, Arc::clone(&before.kept))
+        } else {
+            let (hasher, revocations) = (self.kept.hasher.clone(), Arc::clone(&self.kept.revocations));
+            (OF_ADMIN, Arc::new(Kept::new(config.tokens.cache_size, hasher, revocations)))
+        };
+        Self::compile(config, scopes, kept, generation, &self.issuers)
+    }
+
     /// A verifier for one issuer with given keys, without a configuration.
     pub fn single(options: IssuerOptions, keys: Arc<KeySet>, leeway: Duration, cache_size: usize) -> Self {
         let hasher = KeyHasher::random();
-        let kept = Kept::new(cache_size, hasher);
+        let kept = Kept::new(cache_size, hasher, Arc::default());
         let issuers = HashMap::from([(Arc::clone(&options.issuer), Issuer::with_keys(options, keys))]);
         let (scopes, kept) = (Arc::default(), Arc::new(kept));
         Self {
@@ -377,6 +392,9 @@ impl Tokens {
             return Err(Denial::TokenRevoked);
         }
         if entry.generation != self.generation {
+            if (entry.generation ^ self.generation) & OF_ADMIN != 0 {
+                return Err(Denial::AudienceMismatch { found: entry.caller.audience().join(" ") });
+            }
             self.recheck_issuer(&entry.caller)?;
         }
         let epoch = self.kept.revocations.epoch();

@@ -45,6 +45,13 @@ fn host_of(text: &str) -> Option<&str> {
     (is_port && !host.is_empty() && (port.is_some() || text == host)).then_some(host)
 }
 
+/// The origin and the path of an absolute URL; `/` where it has none. The configuration has checked the URL.
+pub(crate) fn split_url(url: &str) -> (&str, &str) {
+    let host = url.find("://").map_or(0, |scheme| scheme + 3);
+    let path = url.get(host..).and_then(|rest| rest.find('/')).map(|path| host + path);
+    path.and_then(|path| url.split_at_checked(path)).unwrap_or((url, "/"))
+}
+
 /// Whether nobody can read the path in two ways.
 pub(super) fn is_plain_path(path: &str) -> bool {
     let has_dots = path.split('/').any(|segment| matches!(segment, "." | ".."));
