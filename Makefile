@@ -1,7 +1,7 @@
 # The whole gate: `make all`. The two commands of the README: `make demo`, `make test`.
 .DEFAULT_GOAL := all
 .DELETE_ON_ERROR:
-.PHONY: all format lint lint-rust lint-python build test test-rust test-python coverage bench bench-smoke soak fuzz demo docs interop-tools requirements clean
+.PHONY: all format lint lint-rust lint-python build test test-rust test-python coverage bench bench-smoke soak fuzz models miri mutants demo docs interop-tools requirements clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -84,6 +84,27 @@ fuzz:
 	cargo +nightly fuzz build --fuzz-dir rust/fuzz
 	set -e; for target in $(FUZZ_TARGETS); do \
 	  cargo +nightly fuzz run --fuzz-dir rust/fuzz "$$target" -- -max_total_time=$(SECONDS_EACH) -timeout=5 -rss_limit_mb=2048 -print_final_stats=1; done
+
+# What threads can do to each other, in orders that shuttle chooses. The code is the library's own, with shuttle's locks.
+models:
+	cargo test $(CARGO_QUICK) -p fastguard-core --features shuttle --lib models
+	cargo test $(CARGO_QUICK) -p fastguard-core --features shuttle --test models
+
+# Needs `rustup toolchain install nightly --component miri,rust-src`. What calls no C and no assembly; `ring` is only linked.
+NIGHTLY ?= nightly
+MIRI_TESTS := json:: uri:: scopes:: clock:: jose::base64url jose::compact limits::window limits::table binding::replay token::keys
+miri:
+	@cargo +$(NIGHTLY) miri --version >/dev/null 2>&1 || { echo "a nightly toolchain with miri is needed; nothing was interpreted"; exit 1; }
+	MIRIFLAGS=-Zmiri-disable-isolation cargo +$(NIGHTLY) miri test -p fastguard-core --no-default-features --features ring --lib -- $(MIRI_TESTS)
+
+# Needs `cargo install cargo-mutants --locked`, and two hours. Changes the verify path in every way that the tool knows, in a copy, and tells
+# which changes no test notices. SHARD=0/8 takes an eighth.
+SHARD ?= 0/1
+MUTATED := token/verify token/claims token/cache token/revocation jose/compact jose/algorithm jose/keyset
+mutants:
+	cargo mutants --profile mutants --package fastguard-core --baseline skip --timeout 60 --shard $(SHARD) --colors never --output target \
+	  $(MUTATED:%=--file rust/fastguard-core/src/%.rs) \
+	  -- --lib --test token --test vectors --test freshness --test failures --test introspection --test binding
 
 bench: $(VENV)/.peers
 	$(MAKE) build PROFILE=release

@@ -1,14 +1,14 @@
 //! Tools and callers that are blocked for a time, whatever tokens and rules say.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{PoisonError, RwLock};
 
 use crate::bounds::MAX_BLOCKS;
 use crate::call::{Caller, Target};
 use crate::clock::UnixTime;
 use crate::denial::Denial;
 use crate::request::Kind;
+use crate::sync::atomic::{AtomicBool, Ordering};
+use crate::sync::{PoisonError, RwLock};
 
 /// What is blocked: the calls that have every value named here.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]

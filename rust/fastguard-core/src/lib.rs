@@ -30,6 +30,7 @@ pub mod limits;
 pub mod policy;
 pub mod request;
 pub mod scopes;
+mod sync;
 pub mod token;
 pub mod uri;
 

@@ -11,6 +11,8 @@ mod line;
 pub mod log;
 pub mod merge;
 mod merkle;
+#[cfg(all(test, feature = "shuttle"))]
+mod models;
 pub mod prove;
 pub mod prune;
 mod queue;
@@ -19,15 +21,14 @@ pub mod registry;
 pub mod repair;
 mod scribe;
 mod tally;
-#[cfg(test)]
+#[cfg(all(test, not(feature = "shuttle")))]
 mod tests;
 mod tree;
 mod writer;
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 pub use canonical::write as write_canonical;
@@ -39,6 +40,8 @@ pub use record::{Arguments, Check, Checks, Decision, Ending, Event, Notice, Outc
 use crate::bounds;
 use crate::config::{Durability, OnAuditFailure};
 use crate::denial::Fault;
+use crate::sync::Mutex;
+use crate::sync::atomic::{AtomicU64, Ordering};
 use inputs::Inputs;
 use journal::{Bounds, Journal};
 use queue::{Phase, Queue, Refusal, dead, lock};

@@ -1,8 +1,6 @@
 //! What stands between the callers' threads and the writer's: a bounded queue that refuses, and never waits.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
-use std::sync::{Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::thread::Thread;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use crossbeam_queue::ArrayQueue;
@@ -11,6 +9,9 @@ use super::journal::Committed;
 use super::record::Event;
 use super::tally::Tally;
 use crate::denial::Fault;
+use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
+use crate::sync::thread::Thread;
+use crate::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 /// Set in [`Queue::admitted`] unless the log takes records: the caller must look at the phase.
 const SHUT: u64 = 1 << 63;

@@ -3,8 +3,7 @@
 mod folder;
 mod held;
 
-use std::sync::{Arc, Mutex};
-use std::thread::{self, Thread};
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 pub(super) use folder::{
@@ -17,6 +16,8 @@ use super::journal::{Journal, Moment, Store};
 use super::queue::{Phase, Queue, lock};
 use crate::clock::{Now, Tick, UnixTime};
 use crate::denial::Fault;
+use crate::sync::Mutex;
+use crate::sync::thread::{self, Thread};
 
 /// How long after the last record the writer still looks for more by itself. Until then no caller pays for a
 /// wake-up, which costs some microseconds.

@@ -1,8 +1,6 @@
 //! Proofs that were used: each passes once (RFC 9449 §11.1).
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use hashbrown::HashTable;
@@ -12,6 +10,8 @@ use crate::bounds::TABLE_SHARE;
 use crate::clock::{Tick, UnixTime};
 use crate::denial::Denial;
 use crate::hashing::KeyHasher;
+use crate::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering};
+use crate::sync::{Mutex, MutexGuard, PoisonError};
 
 /// As many proofs can be remembered at once.
 const SHARDS: usize = 32;
@@ -227,7 +227,7 @@ impl<T: Default> Ring<T> {
 
 /// A time that only rises, in milliseconds; at first before all others.
 #[derive(Debug)]
-struct Floor(std::sync::atomic::AtomicI64);
+struct Floor(AtomicI64);
 
 impl Default for Floor {
     fn default() -> Self {

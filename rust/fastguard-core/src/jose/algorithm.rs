@@ -140,4 +140,20 @@ mod tests {
         assert_eq!(set.iter().map(Algorithm::name).collect::<Vec<_>>(), ["ES256", "RS512"]);
         assert_eq!(Algorithms::from_names(["ES256", "none"]), Err("none".to_owned()));
     }
+
+    #[test]
+    fn name_that_stands_there_twice_counts_as_once() {
+        let set = Algorithms::from_names(["ES256", "ES256"]).unwrap();
+        assert!(set.contains(Algorithm::Es256));
+    }
+
+    #[test]
+    fn either_name_of_one_algorithm_brings_the_other_and_no_third_does() {
+        for name in ["EdDSA", "Ed25519"] {
+            let set = Algorithms::from_names([name]).unwrap().with_both_names();
+            assert_eq!(set.iter().count(), 2);
+            assert!(set.contains(Algorithm::EdDsa) && set.contains(Algorithm::Ed25519));
+        }
+        assert_eq!(Algorithms::from_names(["ES256"]).unwrap().with_both_names().iter().count(), 1);
+    }
 }

@@ -191,4 +191,22 @@ mod tests {
         assert!(header(&nested(MAX_JOSE_HEADER_DEPTH - 1)).is_ok());
         assert!(header(&nested(MAX_JOSE_HEADER_DEPTH)).is_err());
     }
+
+    #[test]
+    fn header_at_its_bound_is_split_and_beyond_is_not() {
+        let of = |letters: usize| format!("{}.e30.AAAA", "e".repeat(letters));
+        assert!(Compact::split(of(MAX_JOSE_HEADER_BYTES).as_bytes()).is_ok());
+        assert!(Compact::split(of(MAX_JOSE_HEADER_BYTES + 1).as_bytes()).is_err());
+        assert!(Compact::split(b".e30.AAAA").is_err());
+    }
+
+    #[test]
+    fn key_id_at_its_bound_is_read_and_beyond_is_not() {
+        let of = |letters: usize| {
+            let found = header(&format!(r#"{{"alg":"ES256","kid":"{}"}}"#, "k".repeat(letters)));
+            found.map(|header| header.key_id.map(|key_id| key_id.len()))
+        };
+        assert_eq!(of(MAX_KEY_ID_BYTES).unwrap(), Some(MAX_KEY_ID_BYTES));
+        assert!(of(MAX_KEY_ID_BYTES + 1).is_err());
+    }
 }

@@ -200,4 +200,39 @@ mod tests {
         let skipped = SkippedKey { index: 1, key_id: Some("rfc".into()), reason: SkipReason::Published };
         assert_eq!(set.skipped(), [skipped]);
     }
+
+    const KEY: &str = r#"{"kty":"OKP","crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo""#;
+
+    fn of(key_ids: &[&str]) -> KeySet {
+        let keys: Vec<_> = key_ids.iter().map(|key_id| format!("{KEY},\"kid\":\"{key_id}\"}}")).collect();
+        KeySet::from_jwks(format!(r#"{{"keys":[{}]}}"#, keys.join(",")).as_bytes(), false).unwrap()
+    }
+
+    #[test]
+    fn set_of_the_most_keys_and_bytes_is_read_and_more_is_not() {
+        let of = |keys: usize, bytes: usize| {
+            let mut text = format!(r#"{{"keys":[{}]}}"#, vec!["{}"; keys].join(",")).into_bytes();
+            text.resize(text.len().max(bytes), b' ');
+            KeySet::from_jwks(&text, false).map(|_| ())
+        };
+        // None of them can verify: the bounds are looked at before that.
+        assert!(matches!(of(MAX_KEYS, 0), Err(error) if error != KeySetError::TooManyKeys));
+        assert_eq!(of(MAX_KEYS + 1, 0), Err(KeySetError::TooManyKeys));
+        assert!(matches!(of(1, MAX_KEY_SET_BYTES), Err(error) if error != KeySetError::TooLarge));
+        assert_eq!(of(1, MAX_KEY_SET_BYTES + 1), Err(KeySetError::TooLarge));
+    }
+
+    #[test]
+    fn document_that_is_neither_a_set_nor_a_key_is_told_so() {
+        let error = KeySet::from_jwks(br#"{"issuer":"https://auth.example.com"}"#, false).unwrap_err();
+        assert_eq!(error, KeySetError::NotAKeySet);
+        assert!(!error.to_string().is_empty());
+    }
+
+    #[test]
+    fn key_is_held_only_under_its_own_name() {
+        let (one, other) = (of(&["a"]), of(&["b"]));
+        assert!(one.holds_all_of(&of(&["a"])));
+        assert!(!one.holds_all_of(&other));
+    }
 }

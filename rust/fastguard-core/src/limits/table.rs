@@ -2,8 +2,6 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry as HolderEntry;
-use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use hashbrown::HashTable;
@@ -13,6 +11,8 @@ use super::window::{Counter, Window, WindowSpec};
 use crate::bounds::TABLE_SHARE;
 use crate::clock::Tick;
 use crate::denial::Fault;
+use crate::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
+use crate::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Most shards; as many calls can be charged at once.
 const MAX_SHARDS: usize = 64;

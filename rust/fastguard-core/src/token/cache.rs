@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::hash::BuildHasher;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use dashmap::DashMap;
@@ -10,6 +10,7 @@ use foldhash::fast::RandomState;
 
 use super::verify::Entry;
 use crate::bounds::TABLE_SHARE;
+use crate::sync::{Mutex, PoisonError};
 
 /// Hashes are keyed at random, and the text is compared whole, so that a collision costs a verification and nothing else.
 #[derive(Debug)]

@@ -394,3 +394,44 @@ impl Caller {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn is_met(claim: &str, expected: serde_json::Value) -> bool {
+        let claims = Json::parse(claim.as_bytes(), 4).unwrap();
+        check_required(&claims, &[("a".into(), Required::Equal(expected))]).is_ok()
+    }
+
+    #[test]
+    fn required_value_is_met_by_the_same_type_and_value_alone() {
+        assert!(is_met(r#"{"a":true}"#, true.into()));
+        assert!(!is_met(r#"{"a":false}"#, true.into()));
+        assert!(!is_met(r#"{"a":"true"}"#, true.into()));
+        assert!(is_met(r#"{"a":5}"#, 5.into()));
+        assert!(!is_met(r#"{"a":6}"#, 5.into()));
+        assert!(is_met(r#"{"a":"x"}"#, "x".into()));
+        assert!(!is_met(r#"{"a":"y"}"#, "x".into()));
+    }
+
+    #[test]
+    fn list_of_names_at_its_bounds_is_read_and_beyond_is_not() {
+        let of = |names: usize, letters: usize| {
+            let name = format!("\"{}\"", "x".repeat(letters));
+            let text = format!(r#"{{"roles":[{}]}}"#, vec![name; names].join(","));
+            texts(&Json::parse(text.as_bytes(), 4).unwrap(), "roles").map(|found| found.map(|names| names.len()))
+        };
+        assert_eq!(of(MAX_SCOPES, 1), Ok(Some(MAX_SCOPES)));
+        assert!(of(MAX_SCOPES + 1, 1).is_err());
+        assert_eq!(of(1, MAX_IDENTITY_BYTES), Ok(Some(1)));
+        assert!(of(1, MAX_IDENTITY_BYTES + 1).is_err());
+    }
+
+    #[test]
+    fn claim_is_read_where_the_configuration_names_it() {
+        let claims = Json::parse(br#"{"org":"acme"}"#, 4).unwrap();
+        assert_eq!(optional_claim(&claims, Some("org"), identity).unwrap().as_deref(), Some("acme"));
+        assert_eq!(optional_claim(&claims, None, identity).unwrap(), None);
+    }
+}

@@ -1,12 +1,12 @@
 //! Failed authentications by address: whoever guesses, or burns our time with signatures, is held off before the next is checked.
 
 use std::net::IpAddr;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::addresses::{Addresses, look, spend};
 use crate::clock::Tick;
 use crate::config::Quota;
 use crate::denial::Denial;
+use crate::sync::{Mutex, MutexGuard, PoisonError};
 
 /// The failures of the last while. They outlive a change of the configuration.
 #[derive(Debug, Default)]

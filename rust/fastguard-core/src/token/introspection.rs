@@ -3,7 +3,6 @@
 //! The question and its answer travel outside the core, by [`Need::Introspection`] and [`Tokens::introspected`]. The answer
 //! is read as claims are, and passes the same checks.
 
-use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -17,6 +16,7 @@ use crate::clock::Now;
 use crate::config;
 use crate::denial::Denial;
 use crate::json::Json;
+use crate::sync::atomic::AtomicU64;
 
 /// One issuer that is asked about its tokens.
 #[derive(Debug)]

@@ -1,8 +1,7 @@
 //! The keys of one issuer as they stand now, and when more may be asked for (decision 7).
 
 use std::collections::HashSet;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
@@ -12,6 +11,8 @@ use crate::bounds::MAX_UNKNOWN_KEY_IDS;
 use crate::clock::{Now, Tick};
 use crate::denial::Denial;
 use crate::jose::KeySet;
+use crate::sync::atomic::{AtomicU64, Ordering};
+use crate::sync::{Mutex, PoisonError};
 
 /// At most one fetch per issuer is caused by unknown keys in this time (F6).
 const COOL_DOWN: Duration = Duration::from_secs(30);

@@ -4,7 +4,6 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::addresses::{Addresses, spend};
@@ -12,6 +11,7 @@ use crate::bounds::{MAX_OPEN_LOOKUPS, MAX_REFUSED_TOKENS};
 use crate::clock::Tick;
 use crate::config::Quota;
 use crate::denial::Denial;
+use crate::sync::{Mutex, MutexGuard, PoisonError};
 
 /// A refusal by the issuer is believed for this long: one that is right again meanwhile is known so much later.
 const REFUSED_FOR: Duration = Duration::from_secs(10);

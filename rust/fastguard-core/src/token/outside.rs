@@ -2,7 +2,6 @@
 //!
 //! The verdict takes the same way as a verified JWT from there on: cached until the token expires, rechecked and revocable.
 
-use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -15,6 +14,7 @@ use crate::clock::UnixTime;
 use crate::config::{Config, ConfigError};
 use crate::denial::Denial;
 use crate::json::Json;
+use crate::sync::atomic::AtomicU64;
 
 /// The verifier outside failed: a matter of moments, or of its operator.
 pub const fn unavailable() -> Denial {

@@ -1,14 +1,14 @@
 //! Tokens that are refused although they verify (decision 3).
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{PoisonError, RwLock};
 use std::time::Duration;
 
 use super::claims::Caller;
 use crate::blocks::is_named;
 use crate::bounds::MAX_REVOCATIONS;
 use crate::clock::UnixTime;
+use crate::sync::atomic::{AtomicU64, Ordering};
+use crate::sync::{PoisonError, RwLock};
 
 /// Which tokens are revoked: those that have every value named here and were issued until now, or before `issued_before`.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -164,5 +164,75 @@ impl Entries {
             !list.is_empty()
         });
         self.count = self.by_selector.values().map(Vec::len).sum();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIFE: Duration = Duration::from_secs(3_600);
+
+    fn at(seconds: i64) -> UnixTime {
+        UnixTime::from_seconds(seconds)
+    }
+
+    /// Everything that names the caller of the tests.
+    fn all() -> Revocation {
+        Revocation {
+            issuer: Some("https://auth.example.com".into()),
+            token_id: Some("jti-1".into()),
+            subject: Some("alice".into()),
+            client_id: Some("agent-7".into()),
+            session: None,
+            key_id: Some("key-1".into()),
+            issued_before: None,
+        }
+    }
+
+    fn hits(revocation: Revocation) -> bool {
+        let revocations = Revocations::default();
+        revocations.add(revocation, at(1_800_000_000), LIFE).unwrap();
+        revocations.hits(&Caller::example())
+    }
+
+    #[test]
+    fn revocation_hits_who_has_all_that_it_names_and_nobody_who_lacks_one() {
+        assert!(hits(all()));
+        let other = || Some(Box::from("other"));
+        assert!(!hits(Revocation { issuer: other(), ..all() }));
+        assert!(!hits(Revocation { token_id: other(), ..all() }));
+        assert!(!hits(Revocation { subject: other(), ..all() }));
+        assert!(!hits(Revocation { client_id: other(), ..all() }));
+        assert!(!hits(Revocation { session: other(), ..all() }));
+        assert!(!hits(Revocation { key_id: other(), ..all() }));
+    }
+
+    #[test]
+    fn table_counts_what_is_in_force_and_the_same_one_once() {
+        let revocations = Revocations::default();
+        assert!(revocations.is_empty());
+        for _ in 0..2 {
+            revocations.add(all(), at(1_800_000_000), LIFE).unwrap();
+        }
+        assert_eq!(revocations.len(), 1);
+        assert!(!revocations.is_empty());
+        revocations.add(Revocation { token_id: Some("t".into()), ..all() }, at(1_800_000_000), LIFE).unwrap();
+        assert_eq!(revocations.len(), 2);
+    }
+
+    #[test]
+    #[ignore = "a million entries: make soak"]
+    fn full_table_drops_what_can_hit_nothing_any_more_and_refuses_while_all_can() {
+        let revocations = Revocations::default();
+        let of = |number: usize| Revocation { token_id: Some(number.to_string().into()), ..Revocation::default() };
+        for number in 0..MAX_REVOCATIONS {
+            revocations.add(of(number), at(0), LIFE).unwrap();
+        }
+        // The last moment at which a token that they hit can be valid.
+        assert!(revocations.add(of(MAX_REVOCATIONS), at(3_600), LIFE).is_err());
+        assert_eq!(revocations.len(), MAX_REVOCATIONS);
+        assert_eq!(revocations.add(of(MAX_REVOCATIONS), at(3_601), LIFE), Ok(()));
+        assert_eq!(revocations.len(), 1);
     }
 }

@@ -4,7 +4,6 @@ use std::collections::HashMap;
 use std::fmt;
 use std::net::IpAddr;
 use std::ops::Deref;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -27,6 +26,7 @@ use crate::hashing::KeyHasher;
 use crate::jose::{Compact, Header, HeaderKey, KeySet, KeySetError, encode_segment, sha256};
 use crate::json::Json;
 use crate::scopes::ScopeTable;
+use crate::sync::atomic::{AtomicU64, Ordering};
 
 /// Proof that a token's signature, issuer, audience, times and type are in order.
 #[derive(Clone, Debug)]

@@ -3,11 +3,12 @@
 use std::fs::{File, TryLockError};
 use std::io;
 use std::path::Path;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::folder::private_file;
 use crate::audit::queue::lock;
+use crate::sync::Mutex;
 
 /// The file whose lock says that the folder has a writer.
 const LOCK: &str = "lock";
