@@ -93,7 +93,7 @@ class GuardASGI:
         self._origins = None if cors_origins is None else Origins(guard.config.resource_url, cors_origins)
         self._metadata_paths = metadata_paths(guard)
         self._metadata = Metadata(guard)
-        self._admin = AdminEndpoint(guard, self._request)
+        self._admin = AdminEndpoint(guard, lambda scope, body: _request(public_path(scope), scope, body))
         self._watch = _Watch(guard)
         self._comparing: asyncio.Task[None] | None = None
 

@@ -11,7 +11,8 @@ mod line;
 pub mod log;
 pub mod merge;
 mod merkle;
-#[cfg(all(test, feature = "shuttle"))]
+#[cfg(test)]
+#[cfg(feature = "shuttle")]
 mod models;
 pub mod prove;
 pub mod prune;
@@ -21,7 +22,8 @@ pub mod registry;
 pub mod repair;
 mod scribe;
 mod tally;
-#[cfg(all(test, not(feature = "shuttle")))]
+#[cfg(test)]
+#[cfg(not(feature = "shuttle"))]
 mod tests;
 mod tree;
 mod writer;
