@@ -2,7 +2,6 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 
 use super::charges::Charges;
 use super::cost::Tools;
@@ -16,6 +15,7 @@ use crate::config::{Config, Measure};
 use crate::denial::Denial;
 use crate::hashing::KeyHasher;
 use crate::request::{Kind, Payload};
+use crate::sync::atomic::AtomicBool;
 
 /// Most rules of one configuration.
 pub const MAX_RULES: usize = 64;

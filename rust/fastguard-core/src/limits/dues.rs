@@ -2,8 +2,7 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::table::{Charge, WindowTable};
@@ -11,6 +10,8 @@ use super::window::WindowSpec;
 use crate::clock::Tick;
 use crate::config::Meter;
 use crate::denial::Denial;
+use crate::sync::atomic::{AtomicBool, Ordering};
+use crate::sync::{Mutex, MutexGuard, PoisonError};
 
 /// How many calls run, by key. It holds no more entries than calls that run have places, so it needs no bound of its own.
 #[derive(Debug, Default)]
