@@ -177,7 +177,28 @@ def guards(bench, folder):
         "bound by the writer",
     )
     guard.close()
-    silent.close()
+    revocations(bench, silent, Guard.from_dict({**table, "audit": {"enabled": False}}), arguments, token)
+
+
+def revocations(bench, none, many, arguments, token):
+    """What a full table of revocations adds to a call whose token was seen before."""
+    for number in range(bench.calls(1_000_000) - 1):
+        many.revoke(token_id=f"revoked-{number}")
+
+    def check(guard):
+        guard.check(ToolRequest.direct(tool="run_query", arguments=arguments, token=token))
+
+    bench.pair(
+        "guard.check with 1,000,000 revocations over none",
+        "at most 50 ns more",
+        lambda: check(many),
+        lambda: check(none),
+        5000,
+        5000,
+        over=True,
+    )
+    none.close()
+    many.close()
 
 
 def first_sight(bench):
