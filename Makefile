@@ -95,7 +95,7 @@ NIGHTLY ?= nightly
 MIRI_TESTS := json:: uri:: scopes:: clock:: jose::base64url jose::compact limits::window limits::table binding::replay token::keys
 miri:
 	@cargo +$(NIGHTLY) miri --version >/dev/null 2>&1 || { echo "a nightly toolchain with miri is needed; nothing was interpreted"; exit 1; }
-	MIRIFLAGS=-Zmiri-disable-isolation cargo +$(NIGHTLY) miri test -p fastguard-core --no-default-features --features ring --lib -- $(MIRI_TESTS)
+	MIRIFLAGS=-Zmiri-disable-isolation PROPTEST_CASES=4 cargo +$(NIGHTLY) miri test -p fastguard-core --no-default-features --features ring --lib -- $(MIRI_TESTS)
 
 # Needs `cargo install cargo-mutants --locked`, and two hours. Changes the verify path in every way that the tool knows, in a copy, and tells
 # which changes no test notices. SHARD=0/8 takes an eighth.
