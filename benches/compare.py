@@ -429,6 +429,21 @@ def bare(bench):
     return bare_ns
 
 
+def logs(bench):
+    """In Rust, without Python: what one writer writes, with tree and signatures, and how long reading it again takes."""
+    count = bench.calls(1_000_000)
+    profile = ["--profile", "quick"] if bench.scale < 1 else ["--release"]
+    run = ["cargo", "run", "--quiet", *profile, "-p", "fastguard-benches", "--example", "verify_log", "--", str(count)]
+    found = json.loads(subprocess.run(run, cwd=ROOT, check=True, capture_output=True, text=True).stdout)
+    for name, member, bar, scale in (
+        ("audit: records written and synced, 1000 a second", "written_per_second", ">= 200", 1000),
+        ("audit: seconds to verify 1,000,000 records", "verify_seconds", "<= 10", 1),
+        ("audit: seconds to repair 1,000,000 records", "repair_seconds", "", 1),
+    ):
+        figure = found[member] / scale
+        bench.row(name, bar, figure, figure, figure, f"{found['records']:,} records, {found['bytes']:,} bytes")
+
+
 def windows(bench):
     window = SlidingWindow(quota=4_000_000_000, window=60.0)
     narrow = SlidingWindow(quota=60_000, window=60.0, max_keys=1_000_000)
@@ -623,6 +638,7 @@ def main():
         except ImportError:
             asyncio.run(end_to_end(bench, Path(folder)))
         proofs(bench, Path(folder), bare(bench))
+        logs(bench)
     if options.json:
         names = ("name", "bar", "ratio", "low", "high", "note")
         options.json.write_text(json.dumps([dict(zip(names, row, strict=True)) for row in bench.rows], indent=2))
