@@ -141,6 +141,7 @@ interop-tools:
 	tests/interop/chromium
 	tests/faults/libfaketime
 	tests/interop/strace
+	tests/state/redis-server
 
 # Pins what the .in files ask for, for every platform. The files name no index: whoever installs chooses it.
 PIN := PIP_FIND_LINKS= UV_FIND_LINKS= $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
