@@ -38,7 +38,7 @@ def ending_of(guard, issuer, result=RESULT, tool="run_query", note=None):
     ("result", "expected"),
     [
         (RESULT, {"rows": 3, "bytes": 4, "items": 1}),
-        ({"content": [], "structuredContent": {"rows": [1, 2]}}, {}),
+        ({"content": [], "structuredContent": {"rows": [1, 2]}}, {"rows": 2, "bytes": 0, "items": 0}),
         ({"content": [{"text": "ab"}], "structuredContent": {"rows": [1, 2]}}, {"rows": 2, "bytes": 2, "items": 1}),
         ({"content": [{"text": "ab"}], "structuredContent": {"rows": "many"}}, {"bytes": 2, "items": 1}),
         ({"content": [{"text": "ab"}]}, {"bytes": 2, "items": 1}),

@@ -134,7 +134,8 @@ class Log:
 
     def __init__(self, folder):
         self._folder = folder
-        (self.audit_folder,) = [found for found in (folder / "audit").iterdir() if any(found.glob("*.jsonl"))] or [None]
+        logs = [found for found in (folder / "audit").iterdir() if found.name != "registry"]
+        (self.audit_folder,) = [found for found in logs if any(found.glob("*.jsonl"))] or [None]
 
     def flush(self):
         pass
