@@ -194,10 +194,7 @@ class Call:
         proof, guard = self.proof, self._guard
         if not self._is_settled or (self.is_closed and not self._is_notification):
             raise GuardFault("internal", "the call was not settled, or has ended")
-        if guard.listeners.are_there:
-            with guard.listeners.telling(proof=proof):
-                guard.gate.recheck(proof)
-        else:
+        with guard.listeners.telling(proof=proof):
             guard.gate.recheck(proof)
         return running.set(self)
 
