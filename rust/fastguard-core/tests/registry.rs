@@ -1,35 +1,25 @@
 //! The log of logs: what was born, how it ended, what was removed on purpose, and what vanished.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking, its helpers too")]
 
+mod logs;
+
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
 
+use fastguard_core::Fault;
 use fastguard_core::audit::prune::{forget, prune};
 use fastguard_core::audit::registry::{self, Checked, End, Standing, standings, verify_all};
 use fastguard_core::audit::repair::{Outcome, repair};
-use fastguard_core::audit::{Audit, Event, Known, Notice, Settings, log, prove};
-use fastguard_core::{Fault, UnixTime};
-
-const PATIENCE: Duration = Duration::from_secs(20);
+use fastguard_core::audit::{Audit, Known, Settings, log, prove};
+use logs::{PATIENCE, notice};
 
 fn place() -> PathBuf {
-    static NEXT: AtomicU32 = AtomicU32::new(0);
-    let number = NEXT.fetch_add(1, Ordering::Relaxed);
-    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("registry-{}-{number}", std::process::id()));
-    let _ = fs::remove_dir_all(&path);
-    path
+    logs::place_of("registry")
 }
 
 fn settings(place: &Path) -> Settings {
     // Small enough that a log of some records has several files.
     Settings { max_file_bytes: 2_000, ..Settings::at(place) }
-}
-
-fn notice(number: u32) -> Event {
-    let fields = vec![("subject", format!("subject-{number}").into_boxed_str())];
-    Notice { at: UnixTime::from_seconds(1_795_219_200), event_type: "revoked", fields }.into()
 }
 
 /// A log with so many records; its name.

@@ -1,35 +1,26 @@
 //! Logs of processes that were killed at any byte, and logs that somebody has changed.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking, its helpers too")]
 
+mod logs;
+
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use fastguard_core::UnixTime;
 use fastguard_core::audit::log::{self, Entry};
 use fastguard_core::audit::repair::{Found, Outcome, repair};
-use fastguard_core::audit::{Audit, Event, Notice, Settings};
+use fastguard_core::audit::{Audit, Settings};
+use logs::{PATIENCE, notice};
 
-const PATIENCE: Duration = Duration::from_secs(20);
 /// What a repair adds to a log without a seal: `log_opened`, `recovered`, `log_sealed`.
 const ADDED: u64 = 3;
 
 fn place() -> PathBuf {
-    static NEXT: AtomicU32 = AtomicU32::new(0);
-    let number = NEXT.fetch_add(1, Ordering::Relaxed);
-    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("repair-{}-{number}", std::process::id()));
-    let _ = fs::remove_dir_all(&path);
-    path
+    logs::place_of("repair")
 }
 
 fn settings(place: &Path) -> Settings {
     Settings { checkpoint_records: 5, ..Settings::at(place) }
-}
-
-fn notice(number: u32) -> Event {
-    let fields = vec![("subject", format!("subject-{number}").into_boxed_str())];
-    Notice { at: UnixTime::from_seconds(1_795_219_200), event_type: "revoked", fields }.into()
 }
 
 fn copy(from: &Path, to: &Path) {
