@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import textwrap
+import time
 from pathlib import Path
 
 #: What every script begins with: a configuration, and whatever else the test gives it.
 PRELUDE = """
 import asyncio, contextlib, json, os, sys, threading, time
 from mcp_fastguard import Denied, Guard, GuardFault, ToolRequest
+from process_support import stop
 
 config, given = json.load(sys.stdin)
 
@@ -32,6 +35,15 @@ def authorize(guard, request):
 def tell(**found):
     print(json.dumps(found), flush=True)
 """
+
+
+def stop(pid):
+    """Stops a process where it stands, and has seen it stop: until then it may still answer."""
+    os.kill(pid, signal.SIGSTOP)
+    until = time.monotonic() + 10
+    while Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "T":
+        assert time.monotonic() < until, "the process does not stop"
+        time.sleep(0.0005)
 
 
 def environment(**changes):

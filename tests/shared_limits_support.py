@@ -16,6 +16,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
+from process_support import stop
 from support import skip_aloud
 
 if TYPE_CHECKING:
@@ -72,7 +73,10 @@ class Server:
 
     def signal(self, number: int) -> None:
         assert self.process is not None
-        self.process.send_signal(number)
+        if number == signal.SIGSTOP:
+            stop(self.process.pid)
+        else:
+            self.process.send_signal(number)
 
     def kill(self) -> None:
         if self.process is not None:

@@ -684,6 +684,8 @@ class Guard:
         """Ends the fetching of keys, flushes and seals the audit log. Calls after it are refused."""
         if self._outside.is_closed:
             return
+        # First, for calls that wait for a store would go on without it once their connection is cut.
+        self._gate.refuse()
         self._outside.close()
         self._gate.close()
 
@@ -693,6 +695,7 @@ class Guard:
         """
         import asyncio  # noqa: PLC0415 - a third of the package's import; whoever awaits this has it
 
+        self._gate.refuse()
         await self._outside.aclose()
         # The log is sealed on disk.
         await asyncio.to_thread(self.close)

@@ -58,7 +58,7 @@ async def walk():
     waiting = [asyncio.ensure_future(guard.authorize(request(f"opaque-{number}"))) for number in range(20)]
     await asyncio.sleep(0.3)
     # The server of the store neither answers nor refuses.
-    os.kill(given["store"], 19)
+    stop(given["store"])
     waiting += [asyncio.ensure_future(guard.authorize(request(given["token"]))) for _ in range(20)]
     await asyncio.sleep(0.05)
     began = time.monotonic()

@@ -57,7 +57,7 @@ async def walk():
     await asyncio.sleep(given["quiet"])
     quiet.extend(lags)
     lags.clear()
-    os.kill(given["store"], 19)
+    stop(given["store"])
     is_watching = True
     waiting = set()
     for turn in range(given["turns"]):

@@ -688,8 +688,13 @@ impl Gate {
         }
     }
 
-    fn close(&self, py: Python<'_>) -> PyResult<()> {
+    /// Refuses every call from now on; the log takes the endings of those that run until it is closed.
+    fn refuse(&self) {
         self.is_closed.store(true, Ordering::Relaxed);
+    }
+
+    fn close(&self, py: Python<'_>) -> PyResult<()> {
+        self.refuse();
         match &*self.core.audit() {
             Some(audit) => py.detach(|| audit.close()).map_err(|fault| faulted(&fault)),
             None => Ok(()),
