@@ -1,7 +1,7 @@
 # The whole gate: `make all`. The two commands of the README: `make demo`, `make test`.
 .DEFAULT_GOAL := all
 .DELETE_ON_ERROR:
-.PHONY: all format lint lint-rust lint-python build test test-rust test-python coverage bench bench-smoke soak fuzz models miri mutants demo docs interop-tools requirements clean
+.PHONY: all format lint lint-rust lint-python build test test-rust test-python coverage bench bench-smoke instructions soak fuzz models miri mutants demo docs interop-tools requirements clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -116,6 +116,11 @@ $(VENV)/.peers: requirements/peers.txt $(VENV)/.installed
 	if command -v uv >/dev/null; then uv pip install --quiet --python $(BIN)/python --no-deps --require-hashes --requirement $<; \
 	else $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes --requirement $<; fi
 	@touch $@
+
+# Needs Valgrind. Counts are the same on a busy machine, so this says what a change costs where `make bench` only says that it does.
+instructions:
+	$(MAKE) build PROFILE=release
+	$(BIN)/python benches/instructions.py
 
 bench-smoke: build
 	$(BIN)/python benches/compare.py --smoke
