@@ -48,7 +48,7 @@ fn compare(name: &str, jwk: &str, raw: &ParsedPublicKey, input: &str, signature:
     let tokens = Tokens::single(options, keys, Duration::from_secs(30), 0);
     let now = Now { unix: UnixTime::from_seconds(NOW + 1), tick: Tick::from_nanos(1), own: Tick::from_nanos(1) };
     let (mut bare, mut whole, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
-    for _ in 0..BLOCKS {
+    for _ in 0..std::env::args().nth(1).and_then(|given| given.parse().ok()).unwrap_or(BLOCKS) {
         let one = block(|| raw.verify_sig(input.as_bytes(), signature).expect("valid"));
         let other = block(|| drop(tokens.verify(&token, Answered::default(), now, &Attached).expect("valid")));
         bare.push(one);

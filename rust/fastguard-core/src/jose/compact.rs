@@ -1,5 +1,7 @@
 //! JWS in compact serialisation (RFC 7515 §7.1), and nothing else.
 
+use memchr::memchr_iter;
+
 use super::algorithm::{Algorithm, Algorithms};
 use super::base64url::decode_segment;
 use super::keyset::KeySet;
@@ -40,10 +42,12 @@ impl<'a> Compact<'a> {
         if text.len() > MAX_TOKEN_BYTES {
             return Err(Denial::TokenTooLarge);
         }
-        let mut parts = text.split(|byte| *byte == b'.');
-        let (Some(header), Some(payload), Some(encoded), None) =
-            (parts.next(), parts.next(), parts.next(), parts.next())
-        else {
+        let mut dots = memchr_iter(b'.', text);
+        let (Some(first), Some(second), None) = (dots.next(), dots.next(), dots.next()) else {
+            return Err(malformed("not three parts"));
+        };
+        let parts = (text.get(..first), text.get(first + 1..second), text.get(second + 1..), text.get(..second));
+        let (Some(header), Some(payload), Some(encoded), Some(signing_input)) = parts else {
             return Err(malformed("not three parts"));
         };
         if header.is_empty() || header.len() > MAX_JOSE_HEADER_BYTES {
@@ -51,7 +55,6 @@ impl<'a> Compact<'a> {
         }
         let signature = Some(encoded).filter(|encoded| encoded.len() <= MAX_SIGNATURE_LETTERS).and_then(decode_segment);
         let signature = signature.ok_or(malformed("the signature is not base64url, or too long"))?;
-        let signing_input = text.get(..header.len() + 1 + payload.len()).unwrap_or_default();
         Ok(Self { header, payload, signing_input, signature })
     }
 
