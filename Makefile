@@ -6,10 +6,12 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
-# Quick to compile, fast enough to run a server on; `make bench` and the wheels use `release`.
+# Quick to compile, fast enough to run a server on. `make bench` uses `tuned`, as most wheels do: `release`, built a second time by what
+# benches/train.py made the first build do.
 PROFILE ?= quick
 # `requirements/test.txt` is enough to build and test.
 REQUIREMENTS ?= requirements/dev.txt
+BUILT_AS = --profile $(if $(filter tuned,$(PROFILE)),release --pgo,$(PROFILE))
 CARGO_QUICK := --quiet --profile quick
 RUST_SOURCES := $(shell find rust -name '*.rs' -not -path '*/target/*') Cargo.toml Cargo.lock $(wildcard rust/*/Cargo.toml)
 
@@ -29,7 +31,7 @@ $(VENV)/.installed: $(REQUIREMENTS)
 
 # The compiled module stands beside the Python sources, so that an edit of those needs no build.
 $(VENV)/.built-$(PROFILE): $(VENV)/.installed $(RUST_SOURCES) pyproject.toml
-	VIRTUAL_ENV="$(abspath $(VENV))" $(BIN)/maturin develop --quiet --skip-install --profile $(PROFILE)
+	VIRTUAL_ENV="$(abspath $(VENV))" $(BIN)/maturin develop --quiet --skip-install $(BUILT_AS)
 	$(BIN)/python -c "import pathlib, sysconfig; pathlib.Path(sysconfig.get_path('purelib'), 'mcp_fastguard.pth').write_text('$(abspath python)\n')"
 	@rm -f $(VENV)/.built-*
 	@touch $@
@@ -106,8 +108,10 @@ mutants:
 	  $(MUTATED:%=--file rust/fastguard-core/src/%.rs) \
 	  -- --lib --test token --test vectors --test freshness --test failures --test introspection --test binding
 
+# Where the toolchain is not rustup's, `llvm-profdata` must be there.
 bench: $(VENV)/.peers
-	$(MAKE) build PROFILE=release
+	! command -v rustup >/dev/null || rustup component add llvm-tools
+	$(MAKE) build PROFILE=tuned
 	$(BIN)/python benches/compare.py
 	$(BIN)/python benches/served.py
 	$(BIN)/python benches/attacks.py

@@ -139,8 +139,10 @@ def work(method: str, count: int) -> None:
             for number in range(count):
                 if number % 4_096 == 4_095:
                     # The queue of the log holds less than Valgrind's one thread at a time would let pile up.
-                    setting.guard.flush(60)
+                    setting.guard.flush(600)
                 found()
+        # Closing waits for two seconds, which is less than the writer needs here.
+        setting.guard.flush(600)
         setting.guard.close()
 
 
