@@ -5,6 +5,7 @@ mod charges;
 mod cost;
 mod dues;
 mod rules;
+mod shard;
 mod shared;
 mod sliding;
 mod table;

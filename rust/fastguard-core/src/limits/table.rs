@@ -4,9 +4,8 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry as HolderEntry;
 use std::time::Duration;
 
-use hashbrown::HashTable;
-
 use super::admit::MAX_WINDOWS;
+use super::shard::{Entry, Part, Shard, halves};
 use super::window::{Counter, Window, WindowSpec};
 use crate::bounds::TABLE_SHARE;
 use crate::clock::Tick;
@@ -23,13 +22,6 @@ const MAX_CHARGES: usize = 64;
 
 /// A shard is worth its lock from this many windows on.
 const WINDOWS_PER_SHARD: usize = 1_024;
-
-/// Idle windows that one insertion looks for: enough to find room in a table half of which is idle.
-const SWEEP: usize = 16;
-
-/// Windows are allocated in blocks of this many, so that the table never doubles. 93 of 176 bytes fill 16 KiB but for 16 bytes,
-/// which is a size that allocators give without waste.
-const BLOCK: usize = 93;
 
 /// One charge of a call.
 #[derive(Clone, Copy, Debug)]
@@ -117,108 +109,6 @@ pub struct WindowTable {
 #[derive(Debug)]
 #[repr(align(128))]
 struct Padded(Mutex<Shard>);
-
-#[derive(Debug, Default)]
-struct Shard {
-    narrow: Part<u16>,
-    wide: Part<u32>,
-}
-
-/// The windows of one width. The hash table holds indices of four bytes, the blocks the windows themselves.
-#[derive(Debug)]
-struct Part<C> {
-    index: HashTable<u32>,
-    blocks: Vec<Vec<Entry<C>>>,
-    hand: u32,
-}
-
-impl<C> Default for Part<C> {
-    fn default() -> Self {
-        Self { index: HashTable::new(), blocks: Vec::new(), hand: 0 }
-    }
-}
-
-#[derive(Debug)]
-struct Entry<C> {
-    // Two halves: a u128 would be aligned to 16 bytes and cost 8 more.
-    key: [u64; 2],
-    /// Half of the holder's hash: two who share it share their part of the table.
-    holder: u64,
-    idle_from: u64,
-    window: Window<C>,
-}
-
-const fn halves(value: u128) -> [u64; 2] {
-    #[expect(clippy::cast_possible_truncation, reason = "the halves are meant")]
-    [value as u64, (value >> 64) as u64]
-}
-
-impl<C: Counter> Part<C> {
-    fn len(&self) -> usize {
-        self.index.len()
-    }
-
-    fn entry(&self, index: u32) -> Option<&Entry<C>> {
-        let index = index as usize;
-        self.blocks.get(index / BLOCK)?.get(index % BLOCK)
-    }
-
-    fn entry_mut(&mut self, index: u32) -> Option<&mut Entry<C>> {
-        let index = index as usize;
-        self.blocks.get_mut(index / BLOCK)?.get_mut(index % BLOCK)
-    }
-
-    fn find(&self, key: u128) -> Option<u32> {
-        let key = halves(key);
-        self.index.find(key[0], |index| self.entry(*index).is_some_and(|entry| entry.key == key)).copied()
-    }
-
-    fn insert(&mut self, entry: Entry<C>) -> Option<u32> {
-        let position = u32::try_from(self.index.len()).ok()?;
-        let hash = entry.key[0];
-        if self.blocks.last().is_none_or(|block| block.len() == BLOCK) {
-            self.blocks.push(Vec::with_capacity(BLOCK));
-        }
-        self.blocks.last_mut()?.push(entry);
-        let Self { index, blocks, .. } = self;
-        index.insert_unique(hash, position, |other| {
-            let other = *other as usize;
-            blocks.get(other / BLOCK).and_then(|block| block.get(other % BLOCK)).map_or(0, |entry| entry.key[0])
-        });
-        Some(position)
-    }
-
-    /// Removes one window; the last one takes its place, so that the blocks stay dense.
-    fn remove(&mut self, position: u32) -> Option<Entry<C>> {
-        let key = self.entry(position)?.key;
-        self.index.find_entry(key[0], |index| *index == position).ok()?.remove();
-        let moved = self.blocks.last_mut()?.pop()?;
-        if self.blocks.last().is_some_and(Vec::is_empty) {
-            self.blocks.pop();
-        }
-        let last = u32::try_from(self.index.len()).ok()?;
-        if last == position {
-            return Some(moved);
-        }
-        if let Some(index) = self.index.find_mut(moved.key[0], |index| *index == last) {
-            *index = position;
-        }
-        Some(std::mem::replace(self.entry_mut(position)?, moved))
-    }
-
-    /// Looks at the next few windows for idle ones, removes them, and tells whose they were.
-    fn sweep(&mut self, now: Tick, freed: &mut Vec<u64>) {
-        for _ in 0..SWEEP {
-            let Some(last) = u32::try_from(self.len()).ok().and_then(|count| count.checked_sub(1)) else { return };
-            self.hand = if self.hand >= last { 0 } else { self.hand + 1 };
-            if self.entry(self.hand).is_some_and(|entry| entry.idle_from <= now.as_nanos())
-                && let Some(entry) = self.remove(self.hand)
-            {
-                freed.push(entry.holder);
-            }
-        }
-    }
-}
 
 impl WindowTable {
     /// A table of at most `max_keys` windows.
@@ -444,44 +334,6 @@ impl WindowTable {
                 held.remove();
             }
         }
-    }
-}
-
-impl Shard {
-    /// Makes a charge that was checked under the same lock, and tells what it left.
-    fn charge(&mut self, charge: &Charge<'_>, position: u32) -> u64 {
-        if charge.spec.is_narrow() { self.narrow.charge(charge, position) } else { self.wide.charge(charge, position) }
-    }
-
-    fn overdraw(&mut self, charge: &Charge<'_>, position: u32, cost: u64) {
-        if charge.spec.is_narrow() {
-            self.narrow.overdraw(charge, position, cost);
-        } else {
-            self.wide.overdraw(charge, position, cost);
-        }
-    }
-
-    /// Where a window is that was checked under the same lock; making others may have moved it since.
-    fn position(&self, charge: &Charge<'_>) -> Option<u32> {
-        if charge.spec.is_narrow() { self.narrow.find(charge.key) } else { self.wide.find(charge.key) }
-    }
-}
-
-impl<C: Counter> Part<C> {
-    fn charge(&mut self, charge: &Charge<'_>, position: u32) -> u64 {
-        if charge.is_look {
-            return u64::MAX;
-        }
-        let Some(entry) = self.entry_mut(position) else { return 0 };
-        entry.window.charge(charge.cost);
-        entry.idle_from = entry.window.idle_from(charge.spec);
-        entry.window.remaining(charge.spec)
-    }
-
-    fn overdraw(&mut self, charge: &Charge<'_>, position: u32, cost: u64) {
-        let Some(entry) = self.entry_mut(position) else { return };
-        entry.window.overdraw(cost);
-        entry.idle_from = entry.window.idle_from(charge.spec);
     }
 }
 
