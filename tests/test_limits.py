@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from mcp_fastguard import GuardFault
-from mcp_fastguard.limits import SlidingWindow
+from mcp_fastguard.limits import MeteredWindow, SlidingWindow
 
 
 def test_quota_is_admitted_and_no_more():
@@ -53,12 +53,25 @@ def test_times_of_two_clocks_are_refused():
     assert fault.value.code == "clock_mixed"
 
 
-def test_full_table_refuses_new_keys_and_keeps_what_counts():
-    window = SlidingWindow(quota=1, window=60.0, max_keys=10)
+def test_new_keys_of_a_full_table_share_one_window_and_others_keep_theirs():
+    window = SlidingWindow(quota=2, window=60.0, max_keys=10)
     admitted = [window.admit(f"k{n}", now=1.0).allowed for n in range(40)]
-    assert admitted.count(True) == 10
+    assert admitted == [True] * 12 + [False] * 28
+    assert window.admit("k0", now=2.0)
     assert not window.admit("k0", now=2.0)
     assert window.admit("new", now=200.0)
+
+
+def test_metered_window_is_overdrawn_by_one_charge_and_refuses_until_it_has_room():
+    window = MeteredWindow(quota=5, window=60.0)
+    window.charge("a", 4, now=1.0)
+    assert (window.look("a", now=1.0).allowed, window.look("a", now=1.0).remaining) == (True, 1)
+    window.charge("a", 100_000, now=1.0)
+    refused = window.look("a", now=2.0)
+
+    assert not refused
+    assert (refused.remaining, window.look("b", now=2.0).remaining) == (0, 5)
+    assert window.look("a", now=2.0 + refused.retry_after)
 
 
 @pytest.mark.parametrize("options", [(1, 0.0), (1, -1.0), (1, float("nan")), (1, 3e7), (2**32, 1.0)])

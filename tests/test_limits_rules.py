@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from mcp_fastguard import Denied, Guard, ToolRequest
-from mcp_fastguard.errors import GuardConfigError
+from mcp_fastguard.errors import GuardConfigError, LimitDenied
+from support import records
 
 NOW = 1_800_000_000.0
 
@@ -215,3 +216,27 @@ def test_sixteen_quotas_may_count_a_call(admitted):
     call = admitted({"per": "principal", "quota": [f"1/{index}m" for index in range(1, 17)]})
 
     assert [call(), call()] == [True, "rule-0"]
+
+
+# --- a full table -----------------------------------------------------------------------------------
+
+
+def test_newcomers_to_a_full_table_are_counted_together_and_their_records_say_so(make_guard, issuer):
+    guard = make_guard(limits={"max_keys": 64, "rules": [{"name": "mine", "per": "principal", "quota": "2/minute"}]})
+
+    def ask(number):
+        token = issuer.token(sub=f"caller-{number}")
+        return guard.check(ToolRequest.direct(tool="add", arguments={}, token=token))
+
+    for number in range(64):
+        ask(number)
+    assert [ask(number).remaining for number in (64, 65)] == [1, 0]
+    with pytest.raises(LimitDenied) as denied:
+        ask(66)
+    assert ask(0).remaining == 0
+
+    assert denied.value.code == "quota_spent"
+    assert denied.value.retry_after is not None
+    modes = [record.get("limits_mode") for record in records(guard, "decision")]
+    assert modes == [None] * 64 + ["overflow"] * 3 + [None]
+    assert dict(guard.gate.statistics())["windows_overflowed"] == 2

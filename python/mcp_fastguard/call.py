@@ -187,6 +187,7 @@ class Call:
             raise
         finally:
             self.close()
+            await self._guard._told(self._proof)  # noqa: SLF001 - one corridor
         return result
 
     def _enter(self) -> Token[Call | None]:
@@ -253,7 +254,9 @@ class Call:
         if self.is_closed:
             return
         self.is_closed = True
-        if self._proof is not None:
+        if self._proof is None:
+            return
+        try:
             self._guard.gate.finish(
                 self._proof,
                 self._status,
@@ -264,6 +267,8 @@ class Call:
                 self._items,
                 self._summary_failed,
             )
+        finally:
+            self._guard._ended(self._proof)  # noqa: SLF001 - one corridor
 
     async def nested(self, request: ToolRequest) -> Call:
         """Another message of this call's caller, decided anew under its own name.
@@ -302,6 +307,7 @@ class Call:
         elif self._status == "unused":
             self._status = "ok"
         self.close()
+        await self._guard._told(self._proof)  # noqa: SLF001 - one corridor
 
 
 def _is_cancellation(error: BaseException) -> bool:

@@ -188,6 +188,16 @@ class Guard:
                     return telling.decided(await self._kept(found))
             raise GuardFault("internal", "the call waited for too much")
 
+    def _ended(self, proof: Proof) -> None:
+        """A call has ended, whose places and counts others may share."""
+        if proof.owes:
+            self._outside.collect()
+
+    async def _told(self, proof: Proof | None) -> None:
+        """Waits until others can know that a call has ended: its client may call them at once."""
+        if proof is not None and proof.owes:
+            await self._outside.told()
+
     def _at_once(self, request: ToolRequest, *, observes: bool, attested: Attested | None) -> Decision | None:
         """The decision of a call whose ending will be told, where nobody must be told of the decision and nothing be waited for
         before; :meth:`_authorized` goes on with it. None where that must do all of it; nothing was charged then.
@@ -223,7 +233,16 @@ class Guard:
     ) -> Callable[[], AllowedCall | ObservedCall | Agreeing]:
         """Asks what other processes must agree on; gives what decides by the answer."""
         answer = await self._outside.agree(agreeing)
-        return functools.partial(self._gate.agreed, agreeing, **answer._asdict(), observes=observes, now=now)
+        decide = functools.partial(self._gate.agreed, agreeing, **answer._asdict(), observes=observes, now=now)
+        return decide if agreeing.ticket is None else functools.partial(self._or_ended, decide)
+
+    def _or_ended(self, decide: Callable[[], T]) -> T:
+        """What a later room refuses gives its place back."""
+        try:
+            return decide()
+        except Denied:
+            self._outside.collect()
+            raise
 
     async def _measured(self, decide: Callable[[], Decision], telling: Telling) -> Decision:
         """Decides, and waits for room in the queue of the audit log, and for a refusal that must be on disk."""

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from mcp_fastguard._fastguard import Admission, SlidingWindow
+from mcp_fastguard._fastguard import Admission, MeteredWindow, SlidingWindow
 
-__all__ = ["Admission", "SlidingWindow"]
+__all__ = ["Admission", "MeteredWindow", "SlidingWindow"]

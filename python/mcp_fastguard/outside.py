@@ -71,7 +71,17 @@ class Outside:
         if self.deployment is None:
             raise GuardFault("internal", "no store is known to ask other processes by")
         with _having():
-            return await self.deployment.agree(agreeing.claims, agreeing.charges)
+            return await self.deployment.agree(agreeing.claims, agreeing.charges, agreeing.places, agreeing.ticket)
+
+    def collect(self) -> None:
+        """Takes in the calls that have ended and of which other processes must be told."""
+        if self.deployment is not None:
+            self.deployment.collect()
+
+    async def told(self) -> None:
+        """Waits until other processes can know of the calls that have ended, for at most the budget of the store."""
+        if self.deployment is not None:
+            await self.deployment.told()
 
     @property
     def tells_others(self) -> bool:
@@ -166,7 +176,7 @@ class Outside:
 
         settings = StateSettings.of(found)
         if self.deployment is None or self.deployment.settings != settings:
-            self.deployment = Deployment(settings)
+            self.deployment = Deployment(settings, self._gate.take_ended)
 
     def _learn(self, config: GuardConfig) -> None:
         from mcp_fastguard.revocations import RevocationSettings  # noqa: PLC0415 - only where it is used

@@ -358,7 +358,8 @@ class SlidingWindow:
         Args:
             quota: how many, at most 4294967295; 0 admits nothing.
             window: seconds, from 0.001 to 31 days.
-            max_keys: most keys at once. A full table refuses new keys; it never forgets one that counts.
+            max_keys: most keys at once. When the table is full, new keys share one window of the quota; it never forgets a key that
+                counts.
 
         Raises:
             ValueError: a value is out of its range.
@@ -370,6 +371,28 @@ class SlidingWindow:
             key: who.
             cost: how much.
             now: any monotonic seconds; left out, the system's monotonic clock. One or the other, never both.
+
+        Raises:
+            GuardFault: times of two clocks were given.
+        """
+    def __len__(self) -> int: ...
+
+@final
+class MeteredWindow:
+    """A quota in any window, for each key, of what is known only afterwards: whoever has spent it is refused until there is room
+    for 1, and one charge may go beyond it.
+    """
+
+    def __new__(cls, quota: int, window: float, *, max_keys: int = 1_000_000) -> MeteredWindow:
+        """Makes an empty table; see :class:`SlidingWindow`."""
+    def look(self, key: str | bytes, now: float | None = None) -> Admission:
+        """Whether the key's window has room for 1. Charges nothing.
+
+        Raises:
+            GuardFault: times of two clocks were given.
+        """
+    def charge(self, key: str | bytes, amount: int, now: float | None = None) -> None:
+        """Charges the key's window, whether it has room or not.
 
         Raises:
             GuardFault: times of two clocks were given.
@@ -473,8 +496,16 @@ class Agreeing:
     def claims(self) -> list[tuple[bytes, float]]:
         """The proof and the signature that no other process may take: a key (16 bytes), and for how many seconds it must be remembered."""
     @property
-    def charges(self) -> list[tuple[str, bytes, int, float, int]]:
-        """One for each shared window: the rule's name, the key (16 bytes), the quota, the window in seconds, the cost."""
+    def charges(self) -> list[tuple[str, bytes, int, float, int, bool]]:
+        """One for each shared window: the rule's name, the key (16 bytes), the quota, the window in seconds, the cost; and whether it is
+        only asked for room, because it counts what results have.
+        """
+    @property
+    def places(self) -> list[tuple[str, bytes, int]]:
+        """One for each place among the calls that run: the rule's name, the key (16 bytes), how many may run at once."""
+    @property
+    def ticket(self) -> int | None:
+        """By which number ``Gate.take_ended`` will tell of the call's ending; None where it owes nothing then."""
 
 @final
 class Attested:
@@ -561,6 +592,23 @@ class Gate:
         observes: bool = False,
         now: float | None = None,
     ) -> AllowedCall | ObservedCall | Agreeing: ...
+    def take_ended(self) -> list[tuple[int, list[tuple[bytes, int, float, int]]]]:
+        """Calls that have ended and of which other processes must be told, each once: the ticket, and of each window that the result
+        is charged to the key, the quota, the window in seconds and how much.
+        """
+    def applied_limits(
+        self, request: ToolRequest, now: float | None = None
+    ) -> list[tuple[str, list[tuple[str, str | None]], tuple[str, int, float, int], tuple[bytes, int, float | None]]]:
+        """Every rule of the limits that counts a call, and how it stands in this process. Charges and records nothing.
+
+        Of each: its name; what it has a window of its own for, by the words of ``per`` and the names that the call has there; what it
+        counts, how many, in how many seconds (0 where it counts what runs) and what the call costs; its key, what is left, and in how
+        many seconds there is room where there is none.
+
+        Raises:
+            Denied: a room before the limits refuses the call, or its cost cannot be read.
+            GuardFault: the call cannot be decided without waiting.
+        """
     def check_head(
         self,
         request: ToolRequest,

@@ -64,6 +64,9 @@ FAMILIES: Final = {
     ),
     "fastguard_tokens_cached": Family("gauge", (), "Verified tokens in the cache."),
     "fastguard_windows": Family("gauge", (), "Windows of limits that are kept."),
+    "fastguard_windows_overflowed": Family(
+        "counter", (), "Charges in windows that newcomers share, because `limits.max_keys` are in use."
+    ),
     "fastguard_quota_spent": Family(
         "counter", ("rule",), "Refusals because a quota was spent, by the rule of the limits."
     ),
@@ -115,6 +118,7 @@ _SHIPPED: Final = (
 _FIGURES: Final = {
     "tokens_cached": "fastguard_tokens_cached",
     "windows": "fastguard_windows",
+    "windows_overflowed": "fastguard_windows_overflowed",
     "replays": "fastguard_replays",
     "revocations": "fastguard_revocations",
     "blocks": "fastguard_blocks",

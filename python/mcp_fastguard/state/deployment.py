@@ -6,18 +6,25 @@ import asyncio
 import contextlib
 import importlib.util
 import logging
+import os
+import threading
 import time
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, cast
 
 from mcp_fastguard.errors import GuardConfigError
 from mcp_fastguard.state.breaker import BreakingStore
-from mcp_fastguard.state.limits import Admitted, Charge, Mode, ProcessWindows, SharedLimits
+from mcp_fastguard.state.endings import Ended, Endings
+from mcp_fastguard.state.limits import Admitted, Charge, Debt, Mode, Place, ProcessWindows, SharedLimits
+from mcp_fastguard.state.places import ProcessPlaces
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from mcp_fastguard.state.settings import StateSettings
     from mcp_fastguard.state.store import RedisStore
+
+    #: A ticket, and what `Debt` is made of.
+    EndedFields = tuple[int, list[tuple[bytes, int, float, int]]]
 
 __all__ = ["Answer", "Deployment"]
 
@@ -33,8 +40,8 @@ class Answer(NamedTuple):
     Args:
         claim: of the proof and the signature: ``"new"``, ``"used"``, or ``"unknown"`` where the store is away.
         mode: how the windows were counted; None where none was.
-        place: of the window with the least left, or of the one that has no room; None where the store is away and such calls are
-            refused.
+        place: of the window with the least left, or of the one that has no room; places among the calls that run come after them.
+            None where the store is away and such calls are refused.
         is_admitted: whether all windows were charged.
         remaining: what that window has left.
         retry_after: seconds until it has room; None where it was admitted, or no time helps.
@@ -62,15 +69,24 @@ class _Here(NamedTuple):
 class Deployment:
     """The store of ``[state]``, for one guard. May be used from any thread and loop.
 
+    Args:
+        settings: where, and how.
+        take_ended: gives the calls that have ended since it was asked last, each by its ticket and with what it is charged.
+
     Raises:
         GuardConfigError: redis-py is not installed.
     """
 
-    def __init__(self, settings: StateSettings) -> None:
+    def __init__(self, settings: StateSettings, take_ended: Callable[[], list[EndedFields]]) -> None:
         if importlib.util.find_spec("redis") is None:
             raise GuardConfigError("state: needs the extra `state`: pip install 'mcp-fastguard[state]'")
         self._settings = settings
         self._windows = ProcessWindows()
+        self._take_ended = take_ended
+        #: By its ticket, the name that the store has for a call that runs.
+        self._calls: dict[int, bytes] = {}
+        self._collecting = threading.Lock()
+        self._endings = self._new_endings()
         #: Not weakly, for connections hold their loop. Those of loops that have ended go when a new one comes.
         self._loops: dict[asyncio.AbstractEventLoop, _Here] = {}
         #: How often the store was asked, and for how many seconds calls waited for it.
@@ -86,9 +102,20 @@ class Deployment:
         return self._settings
 
     async def agree(
-        self, claims: Sequence[tuple[bytes, float]], charges: Sequence[tuple[str, bytes, int, float, int]]
+        self,
+        claims: Sequence[tuple[bytes, float]],
+        charges: Sequence[tuple[str, bytes, int, float, int, bool]],
+        places: Sequence[tuple[str, bytes, int]] = (),
+        ticket: int | None = None,
     ) -> Answer:
-        """Claims a call's proofs, then has the windows of the call checked and charged. Never raises for what the store does."""
+        """Claims a call's proofs, then has its windows and places checked and charged. Never raises for what the store does.
+
+        Args:
+            claims: of proofs.
+            charges: of windows.
+            places: among the calls that run.
+            ticket: by which `take_ended` will tell that the call has ended; None where it owes nothing then.
+        """
         here, began = self._here(), time.perf_counter()
         try:
             for place, claim in enumerate(claims):
@@ -96,14 +123,46 @@ class Deployment:
                 # A call that will be refused is charged nowhere.
                 if found != "new":
                     return Answer(found, claim_place=place)
-            if not charges:
+            if not charges and not places:
                 return Answer("new")
-            answer = await self._admitted(here, [Charge(*charge) for charge in charges])
+            if ticket is not None:
+                # What ended before it began counts.
+                await self.told()
+            answer = await self._admitted(here, [Charge(*charge) for charge in charges], places, ticket)
             self._counted("limits", answer.mode or "")
             return answer
         finally:
             self._asked += 1
             self._seconds += time.perf_counter() - began
+
+    def collect(self) -> None:
+        """Takes in what has ended, and has the store told soon."""
+        # Together, so that whoever waits for the store to be told waits for all that was taken in.
+        with self._collecting:
+            found = [self._ended(*ended) for ended in self._take_ended()]
+            self._endings.add([ended for ended in found if ended.freed or ended.debts])
+
+    async def told(self) -> None:
+        """Waits until the store was told of what has ended, or for its budget."""
+        self.collect()
+        told = self._endings.told()
+        if told is not None:
+            await asyncio.wait((asyncio.wrap_future(told),), timeout=self._settings.budget)
+
+    def _ended(self, ticket: int, debts: Sequence[tuple[bytes, int, float, int]]) -> Ended:
+        call = self._calls.pop(ticket, None)
+        keys = () if call is None else self._windows.places.leave(call)
+        owed = tuple(Debt(*debt) for debt in debts)
+        self._windows.charge(owed, self._settings.processes)
+        return Ended(tuple((key, call) for key in keys if call is not None), owed)
+
+    def _new_endings(self) -> Endings:
+        return Endings(
+            connect=lambda: self._here().limits,
+            disconnect=self._disconnect,
+            places=self._windows.places,
+            collect=self.collect,
+        )
 
     def status(self) -> dict[str, Any]:
         """Figures since the start; see :meth:`Guard.state_status`."""
@@ -124,20 +183,45 @@ class Deployment:
         self._tell("proofs", is_away=found not in {0, 1})
         return {1: "new", 0: "used"}.get(cast("int", found), "unknown")
 
-    async def _admitted(self, here: _Here, charges: list[Charge]) -> Answer:
-        answer = await here.limits.admit(charges)
+    async def _admitted(
+        self, here: _Here, charges: list[Charge], places: Sequence[tuple[str, bytes, int]], ticket: int | None
+    ) -> Answer:
+        call = b""
+        if places:
+            call = os.urandom(16)
+            self._endings.start()
+        taken = tuple((key, call) for _, key, _ in places)
+        try:
+            answer = await here.limits.admit(charges, [Place(*place) for place in places], call)
+        except BaseException:
+            # Nobody knows whether the store has heard.
+            self._endings.add([Ended(taken, ())] if taken else [])
+            raise
         self._tell("limits", is_away=answer.mode in {Mode.LOCAL, Mode.REFUSE})
         mode = answer.mode.value
         if isinstance(answer, Admitted):
+            if taken and ticket is not None:
+                self._calls[ticket] = call
             left = [standing.remaining for standing in answer.standings]
+            if not left:
+                return Answer("new", mode, 0, is_admitted=True)
             tightest = left.index(min(left))
-            return Answer("new", mode, tightest, is_admitted=True, remaining=left[tightest])
+            place = [at for at, charge in enumerate(charges) if not charge.is_look][tightest]
+            return Answer("new", mode, place, is_admitted=True, remaining=left[tightest])
+        if taken and answer.mode not in {Mode.EXACT, Mode.LEASED}:
+            self._endings.add([Ended(taken, ())])
         if answer.mode is Mode.REFUSE:
             return Answer("new", mode, retry_after=answer.retry_after)
-        refused = charges[answer.place]
-        # No time helps a call that costs more than the whole quota.
-        retry_after = answer.retry_after if refused.cost <= refused.quota else None
-        return Answer("new", mode, answer.place, remaining=answer.remaining, retry_after=retry_after)
+        is_of_place = answer.place >= len(charges)
+        # No time helps where calls must end, nor a call that costs more than the whole quota.
+        has_time = not is_of_place and charges[answer.place].cost <= charges[answer.place].quota
+        return Answer(
+            "new",
+            mode,
+            answer.place,
+            remaining=answer.remaining,
+            retry_after=answer.retry_after if has_time else None,
+        )
 
     def after_fork(self) -> None:
         """In a child process: the parent's connections are not its own.
@@ -148,15 +232,24 @@ class Deployment:
             here.store.abandon()
         _inherited.append(self._loops)
         self._loops = {}
+        # The calls that run are the parent's, and so is the thread that holds their places.
+        self._calls, self._collecting = {}, threading.Lock()
+        self._windows.places = ProcessPlaces()
+        self._endings = self._new_endings()
 
     async def aclose(self) -> None:
         """Closes the connections of the running loop."""
+        await self._disconnect()
+
+    async def _disconnect(self) -> None:
         here = self._loops.pop(asyncio.get_running_loop(), None)
         if here is not None:
             await here.store.aclose()
 
     def close(self) -> None:
-        """Has the connections of loops that still run closed, without waiting."""
+        """Tells the store of what has ended, and has the connections of loops that still run closed, without waiting."""
+        self.collect()
+        self._endings.close()
         for loop, here in list(self._loops.items()):
             if loop.is_running():
                 with contextlib.suppress(RuntimeError):

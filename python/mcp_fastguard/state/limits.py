@@ -5,22 +5,28 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Literal, Self, cast
 
-from mcp_fastguard.limits import SlidingWindow
+from mcp_fastguard.limits import MeteredWindow, SlidingWindow
 from mcp_fastguard.state.leases import LEAST_LEFT, Lease, LeaseTable, is_leasable
-from mcp_fastguard.state.window_script import Ask, LimitStore, StoreUnavailable, WindowScript
+from mcp_fastguard.state.places import LIFETIME, Place, ProcessPlaces
+from mcp_fastguard.state.window_script import Act, Ask, LimitStore, Spot, StoreUnavailable, WindowScript
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from mcp_fastguard.state.window_script import Answer
+
 __all__ = [
     "Admitted",
     "Charge",
+    "Debt",
     "LimitStore",
     "Mode",
+    "Place",
+    "ProcessPlaces",
     "ProcessWindows",
     "Refused",
     "SharedLimits",
@@ -60,6 +66,8 @@ class Charge:
         quota: how many, 0 to 4294967295.
         window: seconds, 0.001 to 31 days.
         cost: how much, at least 1.
+        is_look: whether the window is only asked for room for 1: what it counts is known when the call has ended, and charged by
+            a `Debt` then. Such a window is counted exactly in every mode, and has no standing in the answer.
     """
 
     rule: str
@@ -67,6 +75,24 @@ class Charge:
     quota: int
     window: float
     cost: int = 1
+    is_look: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Debt:
+    """What a call that has ended is charged in one window, whether there is room or not.
+
+    Args:
+        key: that of the charge that looked.
+        quota: as there.
+        window: as there.
+        amount: how much, at least 1.
+    """
+
+    key: bytes
+    quota: int
+    window: float
+    amount: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +115,8 @@ class Admitted:
 class Refused:
     """A window had no room, and none was charged. After `retry_after` seconds it has, when nobody else is charged meanwhile.
 
-    `place` is that of its charge, and `remaining` what it has left, which is less than the cost.
+    `place` is that of its charge, and `remaining` what it has left, which is less than the cost. Places among the calls that run
+    come after the charges; no time helps there, and `retry_after` is 0.
     """
 
     rule: str
@@ -112,12 +139,36 @@ class _Windows:
         return found
 
 
+class _Metered:
+    """The same, of what results have."""
+
+    def __init__(self) -> None:
+        self._windows: dict[tuple[int, float], MeteredWindow] = {}
+
+    def of(self, quota: int, window: float) -> MeteredWindow:
+        found = self._windows.get((quota, window))
+        if found is None:
+            found = self._windows[quota, window] = MeteredWindow(quota, window)
+        return found
+
+
 class ProcessWindows:
-    """A process's own windows: what the store admits to it at most, and its share for when the store is away."""
+    """A process's own windows: what the store admits to it at most, and its share for when the store is away. And its calls that
+    run.
+    """
 
     def __init__(self) -> None:
         self.bounds = _Windows()
         self.shares = _Windows()
+        self.metered_bounds = _Metered()
+        self.metered_shares = _Metered()
+        self.places = ProcessPlaces()
+
+    def charge(self, debts: Sequence[Debt], processes: int) -> None:
+        """Charges them for a call that has ended, whatever the store will say."""
+        for debt in debts:
+            self.metered_bounds.of(debt.quota, debt.window * _BOUND).charge(debt.key, debt.amount)
+            self.metered_shares.of(debt.quota // processes, debt.window).charge(debt.key, debt.amount)
 
 
 class SharedLimits:
@@ -156,70 +207,111 @@ class SharedLimits:
         self._mode = mode
         self._degrade = degrade
         self._leases = LeaseTable()
-        own = windows or ProcessWindows()
-        self._bounds, self._shares = own.bounds, own.shares
+        self._own = windows or ProcessWindows()
+        self._bounds, self._shares = self._own.bounds, self._own.shares
 
     def is_leased(self, quota: int, window: float) -> bool:
         """Whether a rule of this quota and window (seconds) takes permits in advance; the others run exact."""
         return self._mode == "leased" and is_leasable(quota, window, self._processes)
 
-    async def admit(self, charges: Sequence[Charge]) -> Admitted | Refused:
+    async def admit(
+        self, charges: Sequence[Charge], places: Sequence[Place] = (), call: bytes = b""
+    ) -> Admitted | Refused:
         """Decides a call.
 
         Args:
             charges: one for each rule that counts the call, no two with the same key.
+            places: one for each rule that says how many calls may run at once. They are held until `left`, and `hold` says to the
+                store that they are.
+            call: 16 bytes that no other call has, where there are places.
 
         Raises:
             ValueError: a charge cannot be counted.
         """
         _check(charges)
         try:
-            if self._mode == "leased" and any(self.is_leased(charge.quota, charge.window) for charge in charges):
-                return await self._leased(charges)
-            return await self._exact(charges)
+            if self._mode == "leased" and any(self._has_lease(charge) for charge in charges):
+                answer = await self._leased(charges, [Spot(place.key, call, Act.TAKE, place.most) for place in places])
+            else:
+                answer = await self._exact(charges, [Spot(place.key, call, Act.TAKE, place.most) for place in places])
         except asyncio.CancelledError:
             raise
         except Exception:  # noqa: BLE001 -- whatever a store raises, the answer is the declared one
-            return self._degraded(charges)
+            return self._degraded(charges, places, call)
+        if isinstance(answer, Refused):
+            full = answer.place - len(charges)
+            return answer if full < 0 else replace(answer, rule=places[full].rule)
+        answer = self._bounded(charges, answer)
+        if isinstance(answer, Admitted) and places:
+            self._own.places.enter(call, places)
+        return answer
 
-    async def _exact(self, charges: Sequence[Charge]) -> Admitted | Refused:
-        asks = [Ask(charge.key, charge.quota, charge.window, charge.cost, charge.cost) for charge in charges]
-        answer = await self._script.ask(asks)
+    async def left(self, freed: Sequence[tuple[bytes, bytes]], debts: Sequence[Debt], name: bytes) -> None:
+        """Tells the store of calls that have ended.
+
+        Args:
+            freed: key and call of each place.
+            debts: what they are charged, at most one for each window.
+            name: 16 bytes by which the store knows that it was told already.
+
+        Raises:
+            Exception: whatever the store raises. It may have heard all the same: say it again by the same name.
+        """
+        asks = [Ask(debt.key, debt.quota, debt.window, 0, debt.amount, is_metered=True) for debt in debts]
+        await self._script.ask(asks, [Spot(key, call, Act.FREE) for key, call in freed], name=name)
+
+    async def hold(self, held: Sequence[tuple[bytes, bytes]]) -> None:
+        """Tells the store that calls run, by key and call of each place.
+
+        Raises:
+            Exception: whatever the store raises.
+        """
+        await self._script.ask((), [Spot(key, call, Act.HOLD) for key, call in held], lifetime=LIFETIME)
+
+    def _has_lease(self, charge: Charge) -> bool:
+        return not charge.is_look and self.is_leased(charge.quota, charge.window)
+
+    async def _exact(self, charges: Sequence[Charge], spots: Sequence[Spot]) -> Admitted | Refused:
+        answer = await self._script.ask([_exactly(charge) for charge in charges], spots, lifetime=LIFETIME)
         if answer.refused is not None:
-            place, left = answer.refused, answer.given[answer.refused].remaining
-            return Refused(charges[place].rule, answer.retry_after, Mode.EXACT, place, left)
+            return _refused_by_store(charges, answer, answer.refused, Mode.EXACT)
         standings = tuple(
-            Standing(charge.rule, given.remaining) for charge, given in zip(charges, answer.given, strict=True)
+            Standing(charge.rule, given.remaining)
+            for charge, given in zip(charges, answer.given, strict=True)
+            if not charge.is_look
         )
-        return self._bounded(charges, Admitted(standings, Mode.EXACT))
+        return Admitted(standings, Mode.EXACT)
 
-    async def _leased(self, charges: Sequence[Charge]) -> Admitted | Refused:
-        """Uses the permits at hand, and asks for what is lacking in one question together with the exact rules."""
+    async def _leased(self, charges: Sequence[Charge], spots: Sequence[Spot]) -> Admitted | Refused:
+        """Uses the permits at hand, and asks for what is lacking in one question together with the exact rules and the places."""
         leases = [
-            self._leases.of(charge.key, charge.quota, charge.window)
-            if self.is_leased(charge.quota, charge.window)
-            else None
+            self._leases.of(charge.key, charge.quota, charge.window) if self._has_lease(charge) else None
             for charge in charges
         ]
+        must_ask = None in leases or bool(spots)
         while True:
-            lacking = _lacking(charges, leases, LEAST_LEFT if None in leases else 0.0)
+            lacking = _lacking(charges, leases, LEAST_LEFT if must_ask else 0.0)
             if lacking:
                 # What must be asked for anyway takes those along that would end while the answer is under way.
                 lacking = _lacking(charges, leases, LEAST_LEFT)
-            if not lacking and None not in leases:
+            if not lacking and not must_ask:
                 for charge, lease in zip(charges, leases, strict=True):
                     cast("Lease", lease).take(charge.cost)
-                return self._bounded(charges, self._stand(charges, leases, {}))
+                return self._stand(charges, leases, {})
             async with contextlib.AsyncExitStack() as asking:
                 # One question at a time for each lease; in the order of their keys, so that no two calls wait for each other.
                 for at in sorted(lacking, key=lambda at: charges[at].key):
                     await asking.enter_async_context(cast("Lease", leases[at]).asking)
                 still = _lacking(charges, leases, LEAST_LEFT)
-                if (still or None in leases) and set(still) <= set(lacking):
-                    return await self._ask(charges, leases, still)
+                if (still or must_ask) and set(still) <= set(lacking):
+                    return await self._ask(charges, leases, still, spots)
 
     async def _ask(
-        self, charges: Sequence[Charge], leases: Sequence[Lease | None], lacking: Sequence[int]
+        self,
+        charges: Sequence[Charge],
+        leases: Sequence[Lease | None],
+        lacking: Sequence[int],
+        spots: Sequence[Spot],
     ) -> Admitted | Refused:
         sent = time.monotonic()
         for at in lacking:
@@ -228,8 +320,11 @@ class SharedLimits:
                 return Refused(charges[at].rule, lease.free_at - sent, Mode.LEASED, at, lease.permits)
         asked = [at for at, lease in enumerate(leases) if lease is None or at in lacking]
         with _Reserved(charges, leases, asked) as reserved:
-            answer = await self._script.ask([self._question(charges[at], leases[at]) for at in asked])
+            questions = [self._question(charges[at], leases[at]) for at in asked]
+            answer = await self._script.ask(questions, spots, lifetime=LIFETIME)
             if answer.refused is not None:
+                if answer.refused >= len(asked):
+                    return Refused("", 0.0, Mode.LEASED, len(charges) + answer.refused - len(asked))
                 place = asked[answer.refused]
                 refused, spent = charges[place], leases[place]
                 if spent is not None:
@@ -243,43 +338,60 @@ class SharedLimits:
                 leased.grant(given, sent, charges[at].window, charges[at].cost)
         if reserved.has_ended() or any(cast("Lease", leases[at]).has_ended() for at in lacking):
             raise StoreUnavailable("the answer came after a lease had ended")
-        return self._bounded(charges, self._stand(charges, leases, exact))
+        return self._stand(charges, leases, exact)
 
     def _question(self, charge: Charge, lease: Lease | None) -> Ask:
         if lease is None:
-            return Ask(charge.key, charge.quota, charge.window, charge.cost, charge.cost)
+            return _exactly(charge)
         return lease.ask(charge.key, charge.quota, charge.window, charge.cost, self._processes)
 
     def _stand(self, charges: Sequence[Charge], leases: Sequence[Lease | None], exact: Mapping[int, int]) -> Admitted:
         standings = tuple(
             Standing(charge.rule, exact[at] if lease is None else lease.remaining + lease.permits)
             for at, (charge, lease) in enumerate(zip(charges, leases, strict=True))
+            if not charge.is_look
         )
         return Admitted(standings, Mode.LEASED)
 
     def _bounded(self, charges: Sequence[Charge], admitted: Admitted) -> Admitted | Refused:
         """Charges the process's own windows, which hold even where the store's answer was forged."""
-        bounds = [self._bounds.of(charge.quota, charge.window * _BOUND) for charge in charges]
+        bounds = [
+            (self._own.metered_bounds if charge.is_look else self._bounds).of(charge.quota, charge.window * _BOUND)
+            for charge in charges
+        ]
         refused = _admit_all(bounds, charges)
         if refused is not None:
             return _refused(charges, refused, Mode.OVERDRAWN)
         for charge in charges:
+            if charge.is_look:
+                continue
             share = self._shares.of(charge.quota // self._processes, charge.window)
             # What does not fit fills it: should the store fail now, this process has had its share.
             if not share.admit(charge.key, charge.cost):
                 share.admit(charge.key, share.admit(charge.key, 0).remaining)
         return admitted
 
-    def _degraded(self, charges: Sequence[Charge]) -> Admitted | Refused:
+    def _degraded(self, charges: Sequence[Charge], places: Sequence[Place], call: bytes) -> Admitted | Refused:
         if self._degrade == "refuse":
-            return Refused(charges[0].rule, 1.0, Mode.REFUSE)
-        shares = [self._shares.of(charge.quota // self._processes, charge.window) for charge in charges]
+            return Refused(charges[0].rule if charges else places[0].rule, 1.0, Mode.REFUSE)
+        shares = [
+            (self._own.metered_shares if charge.is_look else self._shares).of(
+                charge.quota // self._processes, charge.window
+            )
+            for charge in charges
+        ]
+        if places:
+            full = self._own.places.enter(call, places, processes=self._processes)
+            if full is not None:
+                return Refused(places[full].rule, 0.0, Mode.LOCAL, len(charges) + full)
         refused = _admit_all(shares, charges)
         if refused is not None:
+            self._own.places.leave(call)
             return _refused(charges, refused, Mode.LOCAL)
         standings = tuple(
             Standing(charge.rule, share.admit(charge.key, 0).remaining)
             for charge, share in zip(charges, shares, strict=True)
+            if isinstance(share, SlidingWindow)
         )
         return Admitted(standings, Mode.LOCAL)
 
@@ -319,23 +431,46 @@ def _lacking(charges: Sequence[Charge], leases: Sequence[Lease | None], least_le
     ]
 
 
-def _admit_all(windows: Sequence[SlidingWindow], charges: Sequence[Charge]) -> tuple[int, float, int] | None:
+def _exactly(charge: Charge) -> Ask:
+    if charge.is_look:
+        return Ask(charge.key, charge.quota, charge.window, 1, 0, is_metered=True)
+    return Ask(charge.key, charge.quota, charge.window, charge.cost, charge.cost)
+
+
+def _refused_by_store(charges: Sequence[Charge], answer: Answer, place: int, mode: Mode) -> Refused:
+    if place >= len(charges):
+        return Refused("", 0.0, mode, place)
+    return Refused(charges[place].rule, answer.retry_after, mode, place, answer.given[place].remaining)
+
+
+def _admit_all(
+    windows: Sequence[SlidingWindow | MeteredWindow], charges: Sequence[Charge]
+) -> tuple[int, float, int] | None:
     """Charges all, or none and says which one waits longest, how long, and what it has left. Nothing else runs in between on a
     thread of an event loop.
     """
     worst: tuple[int, float, int] | None = None
     for place, (window, charge) in enumerate(zip(windows, charges, strict=True)):
-        left = window.admit(charge.key, 0).remaining
-        if left < charge.cost:
-            retry_after = window.admit(charge.key, charge.cost).retry_after or charge.window
-            if worst is None or retry_after > worst[1]:
-                worst = (place, retry_after, left)
+        left, retry_after = _room(window, charge)
+        if retry_after is not None and (worst is None or retry_after > worst[1]):
+            worst = (place, retry_after, left)
     if worst is None:
         for place, (window, charge) in enumerate(zip(windows, charges, strict=True)):
             # A table that is full, or a second thread, refuses here what was free above.
-            if not window.admit(charge.key, charge.cost):
+            if isinstance(window, SlidingWindow) and not window.admit(charge.key, charge.cost):
                 return place, charge.window / 64, 0
     return worst
+
+
+def _room(window: SlidingWindow | MeteredWindow, charge: Charge) -> tuple[int, float | None]:
+    """What is left, and in how many seconds there is room where there is none."""
+    if isinstance(window, MeteredWindow):
+        look = window.look(charge.key)
+        return look.remaining, None if look else look.retry_after or charge.window
+    left = window.admit(charge.key, 0).remaining
+    if left >= charge.cost:
+        return left, None
+    return left, window.admit(charge.key, charge.cost).retry_after or charge.window
 
 
 def _refused(charges: Sequence[Charge], found: tuple[int, float, int], mode: Mode) -> Refused:

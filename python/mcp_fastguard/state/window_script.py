@@ -1,4 +1,4 @@
-"""The one script that checks and charges the windows of a call, and what is said to it."""
+"""The one script that checks and charges the windows of a call and its places among those that run, and what is said to it."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import math
 import struct
 import time
 from dataclasses import dataclass
+from enum import IntEnum
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
@@ -22,6 +23,8 @@ _PROMPT = 0.025
 #: Seconds after which a slow one does too, because clocks drift.
 _STALE = 10.0
 _MICRO = 1_000_000
+#: Seconds for which a batch of endings is known by its name, so that one that is told twice counts once.
+NAMED_FOR = 3_600
 
 # Time. The store's own clock (`TIME`) runs it, from the call before to this one. A step shows against the caller, which says
 # how far the store's time must have come by its monotonic clock: where `TIME` has gone 100 ms further since the last call, or
@@ -29,6 +32,9 @@ _MICRO = 1_000_000
 #
 # A window is a head (the newest slot), a sum, and 65 counters in a ring, all of one width: a slot's is cut out by its place.
 # The clock is written at most every 20 ms; what it says follows from the last time that it was.
+#
+# What runs is a sorted set for each key: the calls, by when they are forgotten unless their process says again that they run.
+#
 # The question is packed into one argument, because redis-py spends more on an argument than the server on all of them.
 # Everything is checked before anything is written; a refused call writes only what is given back.
 SCRIPT = """
@@ -56,10 +62,15 @@ if stored then
   end
 end
 
+local count, lifetime = struct.unpack('<dd', question, 17)
+local places = (#question - 32 - count * 56) / 16
+local named = KEYS[2 + count + places]
+local is_told = named and redis.call('EXISTS', named) == 1
+
 local windows, worst, wait = {}, 0, -1
 local dirty = false
-for i = 2, #KEYS do
-  local quota, length, width, need, want, back_to, back = struct.unpack('<ddddddd', question, 17 + (i - 2) * 56)
+for i = 2, count + 1 do
+  local quota, length, width, need, want, back_to, back = struct.unpack('<ddddddd', question, 33 + (i - 2) * 56)
   local format = width == 2 and '<I2' or '<I4'
   local slot = math.floor(now / length)
   local head, total, ring = slot, 0, nil
@@ -108,6 +119,16 @@ for i = 2, #KEYS do
   windows[i - 1] = {head, total, ring, width, format, quota, need, want, length, changed}
 end
 
+local running = {}
+for i = 1, places do
+  local most, what = struct.unpack('<dd', question, 33 + count * 56 + (i - 1) * 16)
+  running[i] = 0
+  if what == TAKE or what == LOOK then
+    running[i] = redis.call('ZCOUNT', KEYS[1 + count + i], string.format('(%.0f', now), '+inf')
+    if what == TAKE and running[i] >= most then worst, wait = count + i, 0 end
+  end
+end
+
 local reply = {worst, now, born, wait}
 if (worst == 0 or dirty) and (passed < 0 or passed > 20000) then
   redis.call('SET', KEYS[1], struct.pack('<ddd', wall, now, born))
@@ -115,8 +136,14 @@ end
 for i = 1, #windows do
   local head, total, ring, width, format, quota, need, want, length, changed = unpack(windows[i])
   local granted, value = 0, nil
-  if worst == 0 and need > 0 then
-    granted = math.max(need, math.min(want, quota - total))
+  if worst == 0 and want > 0 then
+    if need > 0 then
+      granted = math.max(need, math.min(want, quota - total))
+    elseif not is_told then
+      granted = math.min(want, 4294967295 - total)
+    end
+  end
+  if granted > 0 then
     total = total + granted
     ring = ring or string.rep('\\0', 65 * width)
     local place = (head % 65) * width
@@ -131,8 +158,30 @@ for i = 1, #windows do
   reply[#reply + 1] = math.max(quota - total, 0)
   reply[#reply + 1] = head
 end
+for i = 1, places do
+  local _, what = struct.unpack('<dd', question, 33 + count * 56 + (i - 1) * 16)
+  local key, call = KEYS[1 + count + i], ARGV[1 + i]
+  if what == FREE then
+    redis.call('ZREM', key, call)
+  elseif what == HOLD or what == TAKE and worst == 0 then
+    redis.call('ZREMRANGEBYSCORE', key, '-inf', string.format('%.0f', now))
+    redis.call('ZADD', key, string.format('%.0f', now + lifetime), call)
+    redis.call('PEXPIRE', key, math.ceil(lifetime / 1000) + LINGER)
+  end
+  reply[#reply + 1] = running[i]
+end
+if named and not is_told then redis.call('SET', named, '', 'EX', NAMED) end
 return reply
-""".replace("LINGER", str(LINGER * 1_000))
+"""
+for _word, _number in {
+    "LINGER": LINGER * 1_000,
+    "NAMED": NAMED_FOR,
+    "TAKE": 0,
+    "HOLD": 1,
+    "FREE": 2,
+    "LOOK": 3,
+}.items():
+    SCRIPT = SCRIPT.replace(_word, str(_number))
 
 
 class StoreUnavailable(Exception):
@@ -159,8 +208,9 @@ class Ask:
         key: 16 bytes.
         quota: how many, 0 to 4294967295.
         window: seconds.
-        need: what must be granted, or the whole call is refused; 0 only gives back.
-        want: what is granted when there is room.
+        need: what must be granted, or the whole call is refused; 0 where nothing must.
+        want: what is granted when there is room. 0 where the window is only asked for room; where `need` is 0, it is charged
+            whether there is room or not.
         back_to: the slot that something is given back to.
         back: how much.
     """
@@ -172,6 +222,48 @@ class Ask:
     want: int
     back_to: int = 0
     back: int = 0
+    #: Whether it may count more than the quota.
+    is_metered: bool = False
+
+    @property
+    def most(self) -> int:
+        """What it may be granted."""
+        return 0 if self.want == 0 else max(self.need, self.want)
+
+    @property
+    def least(self) -> int:
+        """What it is granted unless the call is refused."""
+        return min(self.need, self.want)
+
+
+class Act(IntEnum):
+    """What becomes of a place among the calls that run."""
+
+    #: It is taken, if there is room; else the whole call is refused.
+    TAKE = 0
+    #: It is held for longer, and entered where it was lost.
+    HOLD = 1
+    #: It is free.
+    FREE = 2
+    #: Nothing: how many are taken is what is asked.
+    LOOK = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Spot:
+    """One place among the calls that run.
+
+    Args:
+        key: 16 bytes that name what is counted.
+        call: 16 bytes that no other call has.
+        act: what becomes of it.
+        most: how many there are.
+    """
+
+    key: bytes
+    call: bytes
+    act: Act
+    most: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,11 +277,16 @@ class Given:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What the script said: everything given, or the window that waits longest and how many seconds."""
+    """What the script said: everything given, or the window that waits longest and how many seconds.
+
+    Places come after the windows. Where both refuse, it is a place, and no time helps there.
+    """
 
     given: tuple[Given, ...]
     refused: int | None
     retry_after: float
+    #: How many calls run, of places that were looked at or taken.
+    running: tuple[int, ...] = ()
 
 
 class WindowScript:
@@ -202,8 +299,16 @@ class WindowScript:
         self._seen = 0
         self._seen_at = -math.inf
 
-    async def ask(self, asks: Sequence[Ask]) -> Answer:
+    async def ask(
+        self, asks: Sequence[Ask], spots: Sequence[Spot] = (), *, lifetime: float = 0.0, name: bytes | None = None
+    ) -> Answer:
         """One round trip.
+
+        Args:
+            asks: of windows, no two with the same key.
+            spots: of places.
+            lifetime: for how many seconds a place is held.
+            name: 16 bytes by which the question is known: what it charges without a need is charged once.
 
         Raises:
             StoreUnavailable: the answer is none that the script gives.
@@ -213,30 +318,43 @@ class WindowScript:
         sent = time.monotonic()
         # Rounded down: a caller may say too little of the time that has passed, never too much.
         claim = self._seen + int((sent - self._seen_at) * _MICRO) if self._born else 0
-        numbers: list[float] = [claim, self._born]
+        numbers: list[float] = [claim, self._born, len(asks), round(lifetime * _MICRO)]
         for ask in asks:
-            width = 2 if ask.quota <= NARROW else 4
+            width = 2 if ask.quota <= NARROW and not ask.is_metered else 4
             micros = round(ask.window * _MICRO)
             keys.append(self._store.key(f"limits-{width}-{micros}", ask.key))
             numbers += (ask.quota, -(-micros // SPAN), width, ask.need, ask.want, ask.back_to, ask.back)
+        for spot in spots:
+            keys.append(self._store.key("limits-running", spot.key))
+            numbers += (spot.most, spot.act)
+        if name is not None:
+            keys.append(self._store.key("limits-told", name))
         question = struct.pack(f"<{len(numbers)}d", *numbers)
-        return self._read(await self._store.run(SCRIPT, keys, [question]), asks, sent)
+        reply = await self._store.run(SCRIPT, keys, [question, *(spot.call for spot in spots)])
+        return self._read(reply, asks, spots, sent)
 
-    def _read(self, reply: object, asks: Sequence[Ask], sent: float) -> Answer:
-        if not isinstance(reply, list) or len(reply) != 4 + 3 * len(asks) or not all(type(n) is int for n in reply):
+    def _read(self, reply: object, asks: Sequence[Ask], spots: Sequence[Spot], sent: float) -> Answer:
+        count = 4 + 3 * len(asks)
+        if (
+            not isinstance(reply, list)
+            or len(reply) != count + len(spots)
+            or not all(type(number) is int for number in reply)
+        ):
             raise StoreUnavailable("the store's answer cannot be read")
         refused, now, born, wait, *rest = reply
-        given = tuple(Given(*rest[at : at + 3]) for at in range(0, len(rest), 3))
+        given = tuple(Given(*rest[at : at + 3]) for at in range(0, 3 * len(asks), 3))
         fits = all(
-            (ask.need <= part.granted <= max(ask.need, ask.want) if refused == 0 else part.granted == 0)
+            (ask.least <= part.granted <= ask.most if refused == 0 else part.granted == 0)
             and 0 <= part.remaining <= ask.quota
             for ask, part in zip(asks, given, strict=True)
         )
-        if not fits or not 0 <= refused <= len(asks) or (refused and wait <= 0):
+        is_window = 0 < refused <= len(asks)
+        if not fits or not 0 <= refused <= len(asks) + len(spots) or (is_window and wait <= 0):
             raise StoreUnavailable("the store's answer contradicts the question")
         received = time.monotonic()
         if born != self._born or received - sent <= _PROMPT or received - self._seen_at > _STALE:
             self._born, self._seen, self._seen_at = born, now, received
+        running = tuple(rest[3 * len(asks) :])
         if refused:
-            return Answer(given, refused - 1, wait / _MICRO)
-        return Answer(given, None, 0.0)
+            return Answer(given, refused - 1, wait / _MICRO if is_window else 0.0, running)
+        return Answer(given, None, 0.0, running)

@@ -242,6 +242,8 @@ pub enum Denial {
         retry_after: Option<Duration>,
         /// What of results it counts; calls where there is none.
         meter: Option<Meter>,
+        /// Whether the window is one that newcomers share, because the table of windows is full.
+        is_together: bool,
     },
     /// As many calls run as may run at once. No time helps: one of them must end.
     ConcurrencySpent { rule: String, concurrent: u32 },
@@ -565,6 +567,11 @@ impl Denial {
             Self::ConcurrencySpent { rule, .. } | Self::WindowsFull { rule, .. } => Some((rule, 0)),
             _ => None,
         }
+    }
+
+    /// Whether newcomers share the window that has too little left.
+    pub const fn is_together(&self) -> bool {
+        matches!(self, Self::QuotaSpent { is_together: true, .. })
     }
 
     /// The quota that is spent: the rule's name, how many, in which time, what is left, and of what.

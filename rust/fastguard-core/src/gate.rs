@@ -18,7 +18,7 @@ use crate::clock::{Now, Tick, UnixTime};
 use crate::config::{Config, ConfigError, Durability, OnStale};
 use crate::denial::{Denial, Fault, GateError, Room};
 use crate::hashing::KeyHasher;
-use crate::limits::{Dues, Limits};
+use crate::limits::{AppliedLimit, Call, Dues, EndedCall, Limits};
 use crate::policy::{CodeRule, Policy};
 use crate::request::{Kind, Receiver};
 use crate::scopes::ScopeTable;
@@ -129,6 +129,11 @@ impl State {
     /// How many windows are kept.
     pub fn windows(&self) -> usize {
         self.limits.table().len()
+    }
+
+    /// How often newcomers were charged in a window that they share, because the table of windows was full.
+    pub fn overflowed(&self) -> u64 {
+        self.limits.table().overflowed()
     }
 
     /// How many used proofs are remembered.
@@ -273,6 +278,8 @@ impl Gate {
 
     /// Begins a log of its own in a child process. Nothing of the parent's thread, queue or locks is used.
     pub fn after_fork(&self) -> Result<(), Fault> {
+        // The parent tells of the endings of its calls.
+        drop(self.take_ended());
         if let Some(audit) = &*self.audit() {
             let own = audit.reopen_after_fork()?;
             self.audit.store(Some(Arc::new(own)));
@@ -381,6 +388,25 @@ impl Gate {
         }
     }
 
+    /// Every rule of `[limits]` that counts a call, and how it stands in this process. Charges and records nothing.
+    pub fn applied_limits(&self, request: &ToolRequest, now: Now) -> Result<Vec<AppliedLimit>, GateError> {
+        let whole = self.state();
+        let state = whole.of(request);
+        let mut trail = Trail::new(false, false);
+        let found = state.receiver.receive(request).map_err(Stop::from).and_then(|received| {
+            let bound = identify(state, &received, Answered::default(), now, Use::Look, &mut trail, &Attached)?;
+            let target = received.target()?;
+            let call = Call::new(&bound, &target, received.session(), received.peer());
+            Ok(state.limits.applied(&call, request.payload(), now.tick)?)
+        });
+        found.map_err(|stop| match stop {
+            Stop::Denied(denial) => denial.into(),
+            Stop::Faulted(fault) => fault.into(),
+            Stop::Needs(need) => Fault::NeedsAuthorize { need: need.name() }.into(),
+            Stop::Agrees(_) => Fault::NeedsAuthorize { need: Agreeing::NEED }.into(),
+        })
+    }
+
     /// Refuses a request for what only its transport can see, and has it recorded.
     pub fn deny(&self, request: &ToolRequest, denial: Denial, now: Now) -> GateError {
         self.refuse(self.state().of(request), request, Trail::new(false, false), denial, now)
@@ -445,6 +471,13 @@ impl Gate {
     /// Refuses from the next call on what a block names; `until` is when it ends by itself. [`Blocks::lift`] ends it.
     pub fn block(&self, block: Block, until: Option<UnixTime>, now: UnixTime) -> Result<(), &'static str> {
         self.state().blocks.add(block, until, now)
+    }
+
+    /// Calls that have ended since this was asked last, where places and windows are those of all processes: whoever was asked by
+    /// [`Agreeing`] frees the places of each, by its ticket, and charges what its result had. To be taken before every question that has a
+    /// ticket, and now and then besides, for calls that nobody finishes.
+    pub fn take_ended(&self) -> Vec<EndedCall> {
+        self.state().limits.take_ended()
     }
 
     /// Whether the record of a call must be on disk before it runs: with durability `each`, or where it writes and intents are

@@ -42,8 +42,14 @@ fn bytes_per_key(quota: u64, keys: u32, each: u32) -> usize {
     let before = LIVE.load(Ordering::Relaxed);
     let table = WindowTable::new(keys as usize * 2);
     for number in 0..keys {
-        let charge =
-            Charge { key: spread(number), spec: &spec, cost: 1, holder: spread(number / each), is_look: false };
+        let charge = Charge {
+            key: spread(number),
+            spec: &spec,
+            cost: 1,
+            holder: spread(number / each),
+            is_look: false,
+            overflow: 0,
+        };
         assert!(table.admit_one(&charge, Tick::from_nanos(1)).is_ok(), "key {number}");
     }
     assert_eq!(table.len(), keys as usize);

@@ -114,7 +114,7 @@ fn spec(quota: u64) -> WindowSpec {
 
 /// Windows in shards of their own: the upper half of the key says which.
 fn charge(number: u128, spec: &WindowSpec) -> Charge<'_> {
-    Charge { key: (number << 64) | 1, spec, cost: 1, holder: 7, is_look: false }
+    Charge { key: (number << 64) | 1, spec, cost: 1, holder: 7, is_look: false, overflow: 0 }
 }
 
 /// Charges two windows together from three threads, each of which names them in another order, and tells how often both were charged.

@@ -12,7 +12,8 @@ mod signing;
 use std::time::Duration;
 
 use fastguard_core::clock::FakeClock;
-use fastguard_core::gate::{Agreeing, Answer, ClaimAnswer};
+use fastguard_core::config::Meter;
+use fastguard_core::gate::{Agreeing, Answer, ClaimAnswer, Outcome};
 use fastguard_core::limits::Verdict;
 use fastguard_core::token::{Attached, Revocation};
 use fastguard_core::{Config, Decision, Gate, GateError, ToolRequest, UnixTime};
@@ -137,6 +138,82 @@ fn verdict_decides_and_names_its_rule() {
     let away = Verdict::Unavailable { retry_after: Duration::from_secs(1) };
     let Err(GateError::Denied(denial)) = world.counted(&gate, &request, &away) else { panic!("not refused") };
     assert_eq!((denial.code(), denial.status()), ("limits_unavailable", 503));
+}
+
+const OWING: &str = "[[limits.rules]]\nname = \"at once\"\nper = \"everyone\"\nconcurrent = 2\n\
+                     [[limits.rules]]\nname = \"rows\"\nper = \"principal\"\nmeter = \"rows\"\nquota = \"50/hour\"\n";
+
+fn ending(rows: u64) -> Outcome {
+    Outcome {
+        status: "ok".into(),
+        error: None,
+        duration: Duration::ZERO,
+        rows: Some(rows),
+        bytes: Some(9),
+        items: None,
+        summary_failed: false,
+    }
+}
+
+#[test]
+fn call_that_is_counted_until_it_ends_asks_for_its_place_and_tells_of_its_ending_once() {
+    let world = World::new();
+    let gate = world.gate(OWING);
+    let request = world.request("open", "alice");
+    let agreeing = world.agreeing(&gate, &request);
+    let places: Vec<_> = agreeing.places().iter().map(|place| (place.rule.to_string(), place.most)).collect();
+    let looks: Vec<_> = agreeing.charges().iter().map(|it| (it.rule.to_string(), it.quota, it.meter)).collect();
+    assert_eq!(places, [("at once".to_owned(), 2)]);
+    assert_eq!(looks, [("rows".to_owned(), 50, Some(Meter::Rows))]);
+
+    let verdict = Verdict::Admitted { tightest: 1, remaining: 0 };
+    let decided = gate.agreed(&request, &agreeing, &answer(&verdict), world.clock.now(), &Attached, false).unwrap();
+    let Decision::Allowed(call) = decided else { panic!("not allowed") };
+    // What tells nothing of calls has no standing.
+    assert!(call.admitted().standing().is_none());
+    assert!(gate.take_ended().is_empty());
+    gate.finish(&call, ending(7), UnixTime::from_seconds(NOW)).unwrap();
+    gate.finish(&call, ending(7), UnixTime::from_seconds(NOW)).unwrap();
+    let ended = gate.take_ended();
+    let told: Vec<_> = ended.iter().map(|it| (Some(it.ticket), it.charges[0].key, it.charges[0].amount)).collect();
+    assert_eq!(told, [(agreeing.ticket(), agreeing.charges()[0].key, 7)]);
+    assert!(gate.take_ended().is_empty());
+}
+
+#[test]
+fn process_takes_no_more_places_than_all_together_may_have() {
+    let world = World::new();
+    let gate = world.gate(OWING);
+    let request = world.request("open", "alice");
+    let held: Vec<_> = (0..2).map(|_| world.agreeing(&gate, &request)).collect();
+    assert_eq!(code(gate.check(&request, world.clock.now())), "concurrency_spent");
+
+    let tickets: Vec<_> = held.iter().filter_map(Agreeing::ticket).collect();
+    drop(held);
+    // Nobody has them any more, and nothing was charged.
+    assert_eq!(
+        gate.take_ended().iter().map(|it| (it.ticket, it.charges.len())).collect::<Vec<_>>(),
+        [(tickets[0], 0), (tickets[1], 0)]
+    );
+    world.agreeing(&gate, &request);
+}
+
+#[test]
+fn refused_place_and_spent_meter_are_named() {
+    let world = World::new();
+    let gate = world.gate(OWING);
+    let request = world.request("open", "alice");
+    let refused = |place| {
+        let verdict = Verdict::Refused { place, remaining: 0, retry_after: None };
+        match world.counted(&gate, &request, &verdict) {
+            Err(GateError::Denied(denial)) => denial,
+            other => panic!("{other:?}"),
+        }
+    };
+    let hour = Duration::from_secs(3_600);
+    assert_eq!(refused(0).spent(), Some(("rows", 50, hour, 0, "rows")));
+    assert_eq!((refused(1).code(), refused(1).limit()), ("concurrency_spent", Some(("at once", 0))));
+    assert_eq!(refused(2).code(), "limits_unavailable");
 }
 
 #[test]

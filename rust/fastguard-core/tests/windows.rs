@@ -111,7 +111,7 @@ proptest! {
             .collect();
         let charges = |cost| -> Vec<Charge<'_>> {
             let key = |index: usize| ((index as u128 + 1) << 61) | 7;
-            specs.iter().enumerate().map(|(index, spec)| Charge { key: key(index), spec, cost, holder: 1, is_look: false }).collect()
+            specs.iter().enumerate().map(|(index, spec)| Charge { key: key(index), spec, cost, holder: 1, is_look: false, overflow: 0 }).collect()
         };
         let table = WindowTable::new(100_000);
         let mut now = 1;
@@ -122,6 +122,42 @@ proptest! {
             if let Some(wait) = refused.retry_after {
                 now += wait.as_nanos() as u64;
                 prop_assert!(table.admit(&charges(cost), tick(now)).is_ok());
+            }
+        }
+    }
+
+    #[test]
+    fn newcomers_to_a_full_table_are_never_admitted_more_than_the_quota(
+        quota in 1_u64..5,
+        most in 1_usize..5,
+        arrivals in prop::collection::vec((steps(), 0_usize..8, 0_usize..8, 1_u32..3), 1..300),
+    ) {
+        let table = WindowTable::without_shares(most);
+        let spec = WindowSpec::new(quota, Duration::from_nanos(WINDOW)).unwrap();
+        let mut logs: Vec<Vec<(u64, u64)>> = vec![Vec::new(); 8];
+        let mut now = 1;
+        for (step, one, other, cost) in arrivals {
+            now += step;
+            let charge = |key: usize| Charge { cost, ..charge(&spec, key as u128, key as u128) };
+            let charges = [charge(one), charge(other)];
+            let charges = if one == other { &charges[..1] } else { &charges[..] };
+            match table.admit(charges, tick(now)) {
+                Ok(_) => {
+                    for charge in charges {
+                        let log = &mut logs[charge.key as usize];
+                        log.push((now, u64::from(cost)));
+                        prop_assert!(charged_after(log, i128::from(now) - i128::from(WINDOW)) <= quota);
+                    }
+                }
+                Err(refused) if charges.len() == 1 => {
+                    prop_assert_eq!(refused.retry_after.is_none(), u64::from(cost) > quota);
+                    if let Some(wait) = refused.retry_after {
+                        now += wait.as_nanos() as u64;
+                        prop_assert!(table.admit(charges, tick(now)).is_ok(), "a retry after the time that was told");
+                        logs[one].push((now, u64::from(cost)));
+                    }
+                }
+                Err(_) => {}
             }
         }
     }
@@ -139,7 +175,7 @@ proptest! {
             let charges: Vec<Charge<'_>> = specs
                 .iter()
                 .enumerate()
-                .map(|(index, spec)| Charge { key: ((index as u128 + 1) << 61) | 7, spec, cost, holder: 1, is_look: false })
+                .map(|(index, spec)| Charge { key: ((index as u128 + 1) << 61) | 7, spec, cost, holder: 1, is_look: false, overflow: 0 })
                 .collect();
             let expected = left.iter().all(|left| *left >= i64::from(cost));
             prop_assert_eq!(table.admit(&charges, tick(5)).is_ok(), expected);
@@ -169,7 +205,7 @@ fn threads_together_never_exceed_the_quota() {
 }
 
 fn charge(spec: &WindowSpec, key: u128, holder: u128) -> Charge<'_> {
-    Charge { key, spec, cost: 1, holder, is_look: false }
+    Charge { key, spec, cost: 1, holder, is_look: false, overflow: 0 }
 }
 
 #[test]
@@ -191,10 +227,79 @@ fn idle_windows_make_room_and_those_with_debt_do_not() {
     for key in 0..64 {
         assert!(table.admit_one(&charge(&spec, key, key), tick(1)).is_ok());
     }
-    assert_eq!(table.admit_one(&charge(&spec, 99, 99), tick(2)).unwrap_err().reason, Refusal::TableFull);
+    assert!(table.admit_one(&charge(&spec, 99, 99), tick(2)).unwrap().is_together);
     assert!(table.admit_one(&charge(&spec, 0, 0), tick(3)).is_err());
     assert!(table.admit_one(&charge(&spec, 99, 99), tick(3_000_000_000)).is_ok());
     assert!(table.len() <= 64);
+}
+
+#[test]
+fn newcomers_to_a_full_table_share_one_window_and_others_keep_theirs() {
+    let table = WindowTable::new(64);
+    let spec = WindowSpec::new(3, Duration::from_secs(1)).unwrap();
+    for key in 0..64 {
+        table.admit_one(&charge(&spec, key, key), tick(1)).unwrap();
+    }
+    let newcomers: Vec<_> = (100..110).map(|key| table.admit_one(&charge(&spec, key, key), tick(2))).collect();
+
+    let left: Vec<_> = newcomers.iter().map(|found| found.map(|it| (it.remaining, it.is_together))).collect();
+    assert_eq!(left[..3], [Ok((2, true)), Ok((1, true)), Ok((0, true))]);
+    assert!(left[3..].iter().all(|found| found.unwrap_err().reason == Refusal::SpentTogether));
+    assert_eq!(table.overflowed(), 3);
+    // Another rule's newcomers have another window.
+    let other = Charge { overflow: 1, ..charge(&spec, 100, 100) };
+    assert!(table.admit_one(&other, tick(2)).unwrap().is_together);
+    assert_eq!(table.admit_one(&charge(&spec, 5, 5), tick(3)).unwrap().remaining, 1);
+    assert!(table.len() <= 64);
+}
+
+#[test]
+fn newcomer_begins_its_own_window_with_what_it_was_charged_before() {
+    let table = WindowTable::without_shares(1);
+    let short = WindowSpec::new(1, Duration::from_millis(1)).unwrap();
+    let spec = WindowSpec::new(3, Duration::from_secs(1)).unwrap();
+    table.admit_one(&Charge { overflow: 9, ..charge(&short, 1, 1) }, tick(1)).unwrap();
+    assert!(table.admit_one(&Charge { cost: 2, ..charge(&spec, 2, 2) }, tick(2)).unwrap().is_together);
+    let later = table.admit_one(&charge(&spec, 2, 2), tick(10_000_000)).unwrap();
+
+    assert_eq!((later.remaining, later.is_together), (0, false));
+}
+
+#[test]
+fn holder_with_its_share_spends_nothing_of_newcomers() {
+    let table = WindowTable::new(64);
+    let spec = WindowSpec::new(3, Duration::from_secs(60)).unwrap();
+    for key in 0..64 {
+        table.admit_one(&charge(&spec, key, key), tick(1)).unwrap();
+    }
+    for key in 200..210 {
+        assert_eq!(table.admit_one(&charge(&spec, key, 7), tick(2)).unwrap_err().reason, Refusal::ShareFull);
+    }
+    assert_eq!(table.admit_one(&charge(&spec, 300, 300), tick(2)).unwrap().remaining, 2);
+}
+
+#[test]
+fn two_newcomers_of_one_call_must_fit_together() {
+    let table = WindowTable::without_shares(1);
+    let spec = WindowSpec::new(3, Duration::from_secs(1)).unwrap();
+    table.admit_one(&charge(&spec, 1, 1), tick(1)).unwrap();
+    let both = [Charge { cost: 2, ..charge(&spec, 2, 2) }, Charge { cost: 2, ..charge(&spec, 3, 3) }];
+
+    assert!(table.admit(&both, tick(2)).is_err());
+    assert!(table.admit(&both[..1], tick(2)).is_ok());
+}
+
+#[test]
+fn window_is_looked_at_and_stays_as_it_is() {
+    let table = WindowTable::new(64);
+    let spec = WindowSpec::new(3, Duration::from_secs(1)).unwrap();
+    assert_eq!(table.look(&charge(&spec, 1, 1), tick(1)), (3, None));
+    assert!(table.is_empty());
+    table.admit_one(&Charge { cost: 3, ..charge(&spec, 1, 1) }, tick(1)).unwrap();
+    let (left, wait) = table.look(&charge(&spec, 1, 1), tick(2));
+
+    assert_eq!(left, 0);
+    assert!(wait.unwrap() <= Duration::from_millis(1_016));
 }
 
 #[test]

@@ -19,10 +19,11 @@ use crate::audit::told;
 use crate::call::{AllowedCall, ObservedCall, Proof};
 use crate::config::{StateFields, read, state_fields};
 use crate::error::{caught, denied, faulted, misconfigured, misused};
+use crate::limits::{AppliedFields, applied_fields};
 use crate::request::{ToolRequest, address};
 use crate::time;
 use crate::token::{Released, VerifiedToken};
-use crate::waiting::{Agreeing, Attested, MODES, Waiting, answered, verdict};
+use crate::waiting::{Agreeing, Attested, EndedFields, MODES, Waiting, answered, ended_fields, verdict};
 
 #[pyclass(frozen, weakref, module = "mcp_fastguard")]
 pub(crate) struct Gate {
@@ -289,6 +290,11 @@ impl Gate {
         self.decided(py, request, decision)
     }
 
+    /// Calls that have ended and of which the other processes must be told, each once.
+    fn take_ended<'py>(&self, py: Python<'py>) -> Vec<EndedFields<'py>> {
+        self.core.take_ended().iter().map(|ended| ended_fields(py, ended)).collect()
+    }
+
     #[pyo3(signature = (request, *, has_waited = false, attested = None, now = None))]
     fn check_head(
         &self,
@@ -303,6 +309,20 @@ impl Gate {
         let waiting = caught(|| self.core.check_head(&request.core, answered, now, &Released(py)))?;
         let waiting = waiting.map_err(|error| self.refused(&request.core, &error))?;
         Ok(waiting.map(|waiting| Waiting { need: waiting.need().clone() }))
+    }
+
+    /// Every rule of the limits that counts a call: what Python's `AppliedLimit` is made of, in its order.
+    #[pyo3(signature = (request, now = None))]
+    fn applied_limits<'py>(
+        &self,
+        py: Python<'py>,
+        request: &ToolRequest,
+        now: Option<f64>,
+    ) -> PyResult<Vec<AppliedFields<'py>>> {
+        let now = self.now(now)?;
+        let applied = caught(|| self.core.applied_limits(&request.core, now))?;
+        let applied = applied.map_err(|error| self.refused(&request.core, &error))?;
+        Ok(applied.iter().map(|limit| applied_fields(py, limit)).collect())
     }
 
     /// Refuses a request of the administrators' endpoint for what only its transport can see, and has it recorded.
@@ -712,6 +732,7 @@ impl Gate {
         let mut figures = vec![
             ("tokens_cached", count(state.tokens().cached())),
             ("windows", count(state.windows())),
+            ("windows_overflowed", state.overflowed()),
             ("replays", count(state.replays())),
             ("revocations", count(state.tokens().revocations())),
             ("blocks", count(state.blocks().len())),

@@ -40,7 +40,7 @@ mod _fastguard {
     #[pymodule_export]
     use super::gate::Gate;
     #[pymodule_export]
-    use super::limits::{Admission, SlidingWindow, empty_call};
+    use super::limits::{Admission, MeteredWindow, SlidingWindow, empty_call};
     #[pymodule_export]
     use super::request::ToolRequest;
     #[pymodule_export]

@@ -2,7 +2,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use fastguard_core::gate::Agreeing as AgreeingCore;
-use fastguard_core::limits::Verdict;
+use fastguard_core::limits::{EndedCall, EndedCharge, SharedPlace, Verdict};
 use fastguard_core::token::{Answered, Need};
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
@@ -55,19 +55,51 @@ impl Agreeing {
         claims.map(|claim| (PyBytes::new(py, &claim.key.to_le_bytes()), claim.lifetime.as_secs_f64())).collect()
     }
 
-    /// One for each shared window: the rule's name, the key (16 bytes), the quota, the window in seconds, the cost.
+    /// One for each shared window: the rule's name, the key (16 bytes), the quota, the window in seconds, the cost; and whether it is
+    /// only asked for room, because it counts what results have.
     #[getter]
     fn charges<'py>(&self, py: Python<'py>) -> Vec<ChargeFields<'py>> {
         let charges = self.core.charges().iter().map(|charge| {
-            let key = PyBytes::new(py, &charge.key.to_le_bytes());
-            (charge.rule.to_string(), key, charge.quota, charge.window.as_secs_f64(), charge.cost)
+            let key = key_of(py, charge.key);
+            let is_look = charge.meter.is_some();
+            (charge.rule.to_string(), key, charge.quota, charge.window.as_secs_f64(), charge.cost, is_look)
         });
         charges.collect()
     }
+
+    /// One for each place among the calls that run: the rule's name, the key (16 bytes), how many may run at once.
+    #[getter]
+    fn places<'py>(&self, py: Python<'py>) -> Vec<PlaceFields<'py>> {
+        let places = self.core.places().iter();
+        let fields = |place: &SharedPlace| (place.rule.to_string(), key_of(py, place.key), place.most);
+        places.map(fields).collect()
+    }
+
+    /// By which number `Gate.take_ended` will tell of the call's ending; none where it owes nothing then.
+    #[getter]
+    fn ticket(&self) -> Option<u64> {
+        self.core.ticket()
+    }
+}
+
+fn key_of(py: Python<'_>, key: u128) -> Bound<'_, PyBytes> {
+    PyBytes::new(py, &key.to_le_bytes())
 }
 
 /// What Python's `Charge` is made of, in its order.
-type ChargeFields<'py> = (String, Bound<'py, PyBytes>, u64, f64, u32);
+type ChargeFields<'py> = (String, Bound<'py, PyBytes>, u64, f64, u32, bool);
+
+/// What Python's `Place` is made of, in its order.
+type PlaceFields<'py> = (String, Bound<'py, PyBytes>, u32);
+
+/// An ending's ticket, and what it is charged: what Python's `Debt` is made of, in its order.
+pub(crate) type EndedFields<'py> = (u64, Vec<(Bound<'py, PyBytes>, u64, f64, u64)>);
+
+pub(crate) fn ended_fields<'py>(py: Python<'py>, ended: &EndedCall) -> EndedFields<'py> {
+    let fields =
+        |charge: &EndedCharge| (key_of(py, charge.key), charge.quota, charge.window.as_secs_f64(), charge.amount);
+    (ended.ticket, ended.charges.iter().map(fields).collect())
+}
 
 /// The modes that a record may name.
 pub(crate) const MODES: [&str; 5] = ["exact", "leased", "local", "refuse", "overdrawn"];

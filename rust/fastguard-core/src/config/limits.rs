@@ -122,10 +122,10 @@ pub struct LimitRule {
     )]
     #[cfg_attr(feature = "schema", schemars(with = "super::values::OneOrMany<Quota>"))]
     pub quota: Vec<Quota>,
-    /// How many calls of tools may run at once, in one process. A call runs until its tool has ended.
+    /// How many calls of tools may run at once; with `[state]` in all processes together. A call runs until its tool has ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub concurrent: Option<u32>,
-    /// What `quota` counts of the results of tools, in one process, once they are there. Default: calls, each at its cost.
+    /// What `quota` counts of the results of tools, once they are there. Default: calls, each at its cost.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub meter: Option<Meter>,
     /// Only calls of this tool count, by name or glob.

@@ -208,6 +208,9 @@ impl fmt::Display for Denial {
             Self::BindingMissing { demanded_by } => {
                 write!(f, "the token is not bound to a key, which {demanded_by} demands")
             }
+            Self::QuotaSpent { rule, is_together: true, .. } => {
+                write!(f, "the quota of `{rule}` that newcomers share is spent: `limits.max_keys` windows are in use")
+            }
             Self::QuotaSpent { rule, .. } => write!(f, "the quota of `{rule}` is spent"),
             Self::ConcurrencySpent { rule, concurrent } => write!(f, "{concurrent} calls of `{rule}` run already"),
             Self::LimitsUnavailable { .. } => f.write_str("the store of the shared limits is away"),

@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::binding::ProofClaim;
 use crate::call::BoundToken;
 use crate::denial::Denial;
-use crate::limits::{Counted, Dues, SharedCharge, Verdict};
+use crate::limits::{Counted, Dues, SharedCharge, SharedPlace, Verdict};
 
 /// A call whose token and binding are proved, as far as this process can tell. The others are asked outside the core.
 #[derive(Clone, Debug)]
@@ -15,6 +15,7 @@ pub struct Agreeing {
     /// Whether its proofs must be claimed: the message of a call that was decided before brings none of its own.
     pub(super) is_new: bool,
     pub(super) charges: Box<[SharedCharge]>,
+    pub(super) places: Box<[SharedPlace]>,
     /// What the call owes already.
     pub(super) dues: Option<Arc<Dues>>,
 }
@@ -31,6 +32,16 @@ impl Agreeing {
     /// What the call is charged. To be made after the claim, and only where the proof is new.
     pub fn charges(&self) -> &[SharedCharge] {
         &self.charges
+    }
+
+    /// The places that the call needs among those that run. To be taken with the charges, all or none.
+    pub fn places(&self) -> &[SharedPlace] {
+        &self.places
+    }
+
+    /// By which number [`Gate::take_ended`](super::Gate::take_ended) will tell that the call has ended; `None` where it owes nothing then.
+    pub fn ticket(&self) -> Option<u64> {
+        self.dues.as_ref().and_then(|dues| dues.ticket())
     }
 }
 
@@ -74,10 +85,10 @@ impl Agreed {
             }),
             (_, ClaimAnswer::Unknown) => Err(Denial::ReplaysUnavailable { retry_after }),
         };
-        let charges = &agreeing.charges;
-        let counted = (!charges.is_empty()).then(|| match &answer.limits {
-            Some((verdict, mode)) => Counted::new(charges, verdict, mode),
-            None => Counted::new(charges, &Verdict::Unavailable { retry_after }, "refuse"),
+        let (charges, places) = (&agreeing.charges, &agreeing.places);
+        let counted = (!charges.is_empty() || !places.is_empty()).then(|| match &answer.limits {
+            Some((verdict, mode)) => Counted::new(charges, places, verdict, mode),
+            None => Counted::new(charges, places, &Verdict::Unavailable { retry_after }, "refuse"),
         });
         Self { proof, counted, dues: agreeing.dues.clone() }
     }

@@ -13,6 +13,9 @@ use crate::denial::{Denial, Room};
 use crate::limits::Dues;
 use crate::request::Payload;
 
+/// How records call what newcomers are counted in, when the table of windows is full.
+const TOGETHER: &str = "overflow";
+
 /// How far a call came.
 pub(super) struct Trail {
     pub(super) caller: Option<Arc<Caller>>,
@@ -70,6 +73,7 @@ impl Trail {
             tier: tier_name(rule.tier()),
             log_arguments: Arc::clone(rule.log_arguments()),
             limit: standing.map(|standing| (Arc::clone(&standing.rule), standing.remaining)),
+            limits_mode: self.limits_mode.or_else(|| standing.filter(|it| it.is_together).map(|_| TOGETHER)),
             checks: Checks::passed_through(Room::Policy),
             ..self.decision(Some(call.target()), audit::Outcome::Allowed, request, policy, record, at)
         }
@@ -88,6 +92,7 @@ impl Trail {
         Decision {
             checks: Checks::refused_by(denial.room()),
             limit: denial.limit().map(|(rule, left)| (Arc::from(rule), left)),
+            limits_mode: self.limits_mode.or_else(|| denial.is_together().then_some(TOGETHER)),
             ..self.decision(target.as_ref(), audit::Outcome::from(denial), request, policy, record, at)
         }
         .into()

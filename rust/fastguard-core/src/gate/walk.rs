@@ -11,7 +11,7 @@ use crate::binding::{Presented, Use};
 use crate::call::{AllowedCall, BoundToken, Received, Target, ToolRequest};
 use crate::clock::Now;
 use crate::denial::{Denial, Fault};
-use crate::limits::{AdmittedCall, Limits};
+use crate::limits::{AdmittedCall, Asked, Call, Limits};
 use crate::request::Scheme;
 use crate::token::{Answered, Detach, Need, Tokens, Unverified};
 
@@ -122,25 +122,20 @@ fn admit_together(
     if !state.limits.is_shared() && !is_new {
         return Ok(state.limits.admit(bound, target, payload, session, peer, now.tick));
     }
-    let mut dues = agreed.and_then(|agreed| agreed.dues.clone());
-    let charges = if state.limits.is_shared() {
-        if agreed.is_none() {
-            match state.limits.begin(&bound, &target, session, peer, now.tick) {
-                Ok(begun) => dues = begun,
-                Err(denial) => return Ok(Err(Box::new((target, denial)))),
-            }
-        }
-        match state.limits.charges(&bound, &target, payload, session, peer) {
-            Ok(charges) => charges.to_shared(),
+    let before = agreed.and_then(|agreed| agreed.dues.clone());
+    let Asked { charges, places, dues } = if state.limits.is_shared() {
+        match state.limits.asked(&Call::new(&bound, &target, session, peer), payload, agreed.is_none(), now.tick) {
+            Ok(asked) => asked,
             Err(denial) => return Ok(Err(Box::new((target, denial)))),
         }
     } else {
-        Box::default()
+        Asked::default()
     };
-    if charges.is_empty() && !is_new {
+    let dues = dues.or(before);
+    if charges.is_empty() && places.is_empty() && !is_new {
         return Ok(Ok(Limits::admit_uncounted(bound, target, dues)));
     }
-    Err(Stop::Agrees(Agreeing { bound, is_new, charges, dues }))
+    Err(Stop::Agrees(Agreeing { bound, is_new, charges, places, dues }))
 }
 
 /// Rooms 1 and 2: from the presented token to its holder.

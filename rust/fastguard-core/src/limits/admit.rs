@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use super::charges::Charges;
 use super::cost::Tools;
-use super::dues::{Dues, Owed, Place, Running};
+use super::dues::{Dues, EndedCall, Outbox, Owed, Place, Running};
 use super::rules::{Call, Group, compile};
-use super::shared::Counted;
+use super::shared::{Asked, Counted, SharedPlace};
 use super::table::{Charge, Refusal, WindowTable};
 use crate::call::{BoundToken, Target};
 use crate::clock::Tick;
@@ -39,6 +39,8 @@ pub struct Standing {
     pub rule: Arc<str>,
     /// What is left of its quota.
     pub remaining: u64,
+    /// Whether the call was counted in a window that newcomers share, because the table of windows is full.
+    pub is_together: bool,
 }
 
 impl AdmittedCall {
@@ -71,12 +73,13 @@ impl AdmittedCall {
 /// Room 3, compiled from one configuration. The windows outlive it.
 #[derive(Debug)]
 pub struct Limits {
-    groups: Vec<Group>,
+    pub(super) groups: Vec<Group>,
     /// Those that count a call until it ends.
-    owing: Vec<Group>,
-    tools: Tools,
-    running: Arc<Running>,
-    table: Arc<WindowTable>,
+    pub(super) owing: Vec<Group>,
+    pub(super) tools: Tools,
+    pub(super) running: Arc<Running>,
+    outbox: Arc<Outbox>,
+    pub(super) table: Arc<WindowTable>,
     hasher: KeyHasher,
     /// Whether the windows are those of all processes, which are asked outside.
     is_shared: bool,
@@ -86,20 +89,27 @@ impl Limits {
     /// Compiles `[limits]`.
     pub fn new(config: &Config, hasher: KeyHasher) -> Self {
         let table = Arc::new(WindowTable::new(config.limits.max_keys));
-        Self::compiled(config, hasher, table, Arc::default())
+        Self::compiled(config, hasher, table, Arc::default(), Arc::default())
     }
 
-    fn compiled(config: &Config, hasher: KeyHasher, table: Arc<WindowTable>, running: Arc<Running>) -> Self {
+    fn compiled(
+        config: &Config,
+        hasher: KeyHasher,
+        table: Arc<WindowTable>,
+        running: Arc<Running>,
+        outbox: Arc<Outbox>,
+    ) -> Self {
         let is_of_calls = |group: &Group| group.measure == Measure::Calls;
         let (groups, owing) = compile(config, &hasher).into_iter().partition(is_of_calls);
         let is_shared = config.limit_mode().is_shared();
-        Self { groups, owing, tools: Tools::new(config), running, table, hasher, is_shared }
+        Self { groups, owing, tools: Tools::new(config), running, outbox, table, hasher, is_shared }
     }
 
     /// Compiles a changed `[limits]`. Windows of rules that differ in nothing but their count keep what they counted.
     #[must_use]
     pub fn reload(&self, config: &Config) -> Self {
-        Self::compiled(config, self.hasher.clone(), Arc::clone(&self.table), Arc::clone(&self.running))
+        let (table, running, outbox) = (Arc::clone(&self.table), Arc::clone(&self.running), Arc::clone(&self.outbox));
+        Self::compiled(config, self.hasher.clone(), table, running, outbox)
     }
 
     /// Whether the windows are those of all processes: then [`Limits::charges`] are made outside the core.
@@ -127,13 +137,21 @@ impl Limits {
     }
 
     /// The same in place: the list is large, and moving it would cost a call with one rule more than its window does.
-    fn plan<'a>(&'a self, charges: &mut Charges<'a>, payload: Payload<'_>, call: &Call<'_>) -> Result<(), Denial> {
+    pub(super) fn plan<'a>(
+        &'a self,
+        charges: &mut Charges<'a>,
+        payload: Payload<'_>,
+        call: &Call<'_>,
+    ) -> Result<(), Denial> {
         let (holder, target) = (call.bound.caller().principal(), call.target);
         let cost = if target.kind() == Kind::Tool { self.tools.cost(target.name(), payload) } else { Ok(1) };
         let cost = cost.map_err(|_| Denial::CostUnreadable { tool: target.name().to_owned() })?;
         for group in &self.groups {
             for window in group.windows(call) {
-                let push = |key| charges.push(Charge { key, spec: &window.spec, cost, holder, is_look: false }, window);
+                let (spec, overflow) = (&window.spec, window.salt);
+                let push = |key, _: Option<&str>| {
+                    charges.push(Charge { key, spec, cost, holder, is_look: false, overflow }, window)
+                };
                 group.keys(call, &self.tools, window, push);
             }
         }
@@ -146,10 +164,15 @@ impl Limits {
             return Ok(None);
         }
         match self.table.admit(charges.as_slice(), now) {
-            Ok(admitted) => Ok(charges
-                .window(admitted.tightest)
-                .filter(|_| admitted.remaining != u64::MAX)
-                .map(|window| Standing { rule: Arc::clone(&window.rule), remaining: admitted.remaining })),
+            Ok(admitted) => {
+                Ok(charges.window(admitted.tightest).filter(|_| admitted.remaining != u64::MAX).map(|window| {
+                    Standing {
+                        rule: Arc::clone(&window.rule),
+                        remaining: admitted.remaining,
+                        is_together: admitted.is_together,
+                    }
+                }))
+            }
             Err(refused) => {
                 let found = charges.window(refused.index);
                 let rule = found.map(|found| found.rule.to_string()).unwrap_or_default();
@@ -163,8 +186,9 @@ impl Limits {
                     (Refusal::TableFull | Refusal::ShareFull, Some(retry_after)) => {
                         Denial::WindowsFull { rule, retry_after }
                     }
-                    (_, retry_after) => {
-                        Denial::QuotaSpent { rule, quota, window, remaining: refused.remaining, retry_after, meter }
+                    (reason, retry_after) => {
+                        let (remaining, is_together) = (refused.remaining, reason == Refusal::SpentTogether);
+                        Denial::QuotaSpent { rule, quota, window, remaining, retry_after, meter, is_together }
                     }
                 })
             }
@@ -177,17 +201,61 @@ impl Limits {
         self.owing.iter().find_map(|group| group.windows(&call).first()).map(|window| &*window.rule)
     }
 
-    /// Takes the places of a call among those that run, if the meters have room too, where its windows are asked outside.
-    pub(crate) fn begin(
+    /// What other processes are asked of a call. `begins`: its places in this process are taken first; else they were.
+    pub(crate) fn asked(
         &self,
-        bound: &BoundToken,
-        target: &Target,
-        session: Option<&str>,
-        peer: Option<IpAddr>,
+        call: &Call<'_>,
+        payload: Payload<'_>,
+        begins: bool,
         now: Tick,
-    ) -> Result<Option<Arc<Dues>>, Denial> {
-        let mut looks = Charges::new();
-        self.take(&mut looks, &Call::new(bound, target, session, peer), now).map(|(_, dues)| dues)
+    ) -> Result<Asked, Denial> {
+        let mut charges = Charges::new();
+        let (mut places, mut dues) = (Box::default(), None);
+        if begins {
+            let (wanted, owed) = self.owing(&mut charges, call);
+            if !wanted.is_empty() || !owed.is_empty() {
+                let mut running = self.running.lock();
+                // No process may have more of them than all together.
+                running.check(&wanted)?;
+                let taken = running.take(&wanted);
+                let shared = Some((self.outbox.ticket(), Arc::clone(&self.outbox)));
+                dues = Some(Arc::new(self.dues(taken, owed, shared, now)));
+            }
+            let place = |Place { rule, key, most }| SharedPlace { rule, key, most };
+            places = wanted.into_iter().map(place).collect();
+        }
+        self.plan(&mut charges, payload, call)?;
+        Ok(Asked { charges: charges.to_shared(), places, dues })
+    }
+
+    /// Calls that have ended since this was asked last, where places and windows are those of all processes.
+    pub fn take_ended(&self) -> Vec<EndedCall> {
+        self.outbox.take()
+    }
+
+    /// The places that a call needs while it runs, and what its result will be charged to. Windows of results are pushed to be looked at.
+    fn owing<'a>(&'a self, charges: &mut Charges<'a>, call: &Call<'_>) -> (Vec<Place>, Vec<Owed>) {
+        let holder = call.bound.caller().principal();
+        let (mut wanted, mut owed) = (Vec::new(), Vec::new());
+        for group in &self.owing {
+            for window in group.windows(call) {
+                let (rule, spec, length, overflow) = (&window.rule, &window.spec, window.window, window.salt);
+                group.keys(call, &self.tools, window, |key, _| match group.measure {
+                    Measure::Results(meter) => {
+                        owed.push(Owed { meter, key, spec: *spec, window: length, holder, overflow });
+                        charges.push(Charge { key, spec, cost: 1, holder, is_look: true, overflow }, window);
+                    }
+                    _ => wanted.push(Place { rule: Arc::clone(rule), key, most: spec.quota() }),
+                });
+            }
+        }
+        (wanted, owed)
+    }
+
+    fn dues(&self, places: Box<[u128]>, owed: Vec<Owed>, shared: Option<(u64, Arc<Outbox>)>, since: Tick) -> Dues {
+        let (running, table) = (Arc::clone(&self.running), Arc::clone(&self.table));
+        let owed = owed.into_boxed_slice();
+        Dues { places, owed, running, table, shared, since, is_settled: AtomicBool::new(false) }
     }
 
     /// Checks places, meters and charges, then takes and charges them all, or none.
@@ -197,20 +265,7 @@ impl Limits {
         call: &Call<'_>,
         now: Tick,
     ) -> Result<(Option<Standing>, Option<Arc<Dues>>), Denial> {
-        let holder = call.bound.caller().principal();
-        let (mut wanted, mut owed) = (Vec::new(), Vec::new());
-        for group in &self.owing {
-            for window in group.windows(call) {
-                let (rule, spec) = (&window.rule, &window.spec);
-                group.keys(call, &self.tools, window, |key| match group.measure {
-                    Measure::Results(meter) => {
-                        owed.push(Owed { meter, key, spec: *spec, holder });
-                        charges.push(Charge { key, spec, cost: 1, holder, is_look: true }, window);
-                    }
-                    _ => wanted.push(Place { rule: Arc::clone(rule), key, most: spec.quota() }),
-                });
-            }
-        }
+        let (wanted, owed) = self.owing(charges, call);
         if wanted.is_empty() && owed.is_empty() {
             return self.charge(charges, now).map(|standing| (standing, None));
         }
@@ -219,10 +274,7 @@ impl Limits {
         // INVARIANT: whoever holds the lock of a shard never waits for the one of the places.
         let standing = self.charge(charges, now)?;
         let places = places.take(&wanted);
-        let (running, table) = (Arc::clone(&self.running), Arc::clone(&self.table));
-        let owed = owed.into_boxed_slice();
-        let dues = Dues { places, owed, running, table, since: now, is_settled: AtomicBool::new(false) };
-        Ok((standing, Some(Arc::new(dues))))
+        Ok((standing, Some(Arc::new(self.dues(places, owed, None, now)))))
     }
 
     /// Takes what the store has said of the charges of a call. A refusal gives the target back, for the record.

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::rules::CompiledWindow;
 use super::table::Charge;
+use crate::config::Meter;
 
 /// Charges that stand on the stack; calls that count in more windows pay for a list.
 const FEW: usize = 4;
@@ -34,6 +35,8 @@ pub struct PlannedCharge<'a> {
     pub cost: u32,
     /// The principal.
     pub holder: u128,
+    /// What the window counts of results, where the call is not charged before it has ended.
+    pub meter: Option<Meter>,
 }
 
 impl<'a> Charges<'a> {
@@ -94,6 +97,7 @@ impl<'a> Charges<'a> {
                 window: window.window,
                 cost: charge.cost,
                 holder: charge.holder,
+                meter: window.meter(),
             })
         })
     }

@@ -10,7 +10,7 @@ use super::window::WindowSpec;
 use crate::clock::Tick;
 use crate::config::Meter;
 use crate::denial::Denial;
-use crate::sync::atomic::{AtomicBool, Ordering};
+use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::sync::{Mutex, MutexGuard, PoisonError};
 
 /// How many calls run, by key. It holds no more entries than calls that run have places, so it needs no bound of its own.
@@ -44,6 +44,10 @@ impl Places<'_> {
         }
     }
 
+    pub(super) fn left(&self, key: u128, most: u32) -> u64 {
+        u64::from(most.saturating_sub(self.0.get(&key).copied().unwrap_or(0)))
+    }
+
     pub(super) fn take(&mut self, wanted: &[Place]) -> Box<[u128]> {
         for place in wanted {
             *self.0.entry(place.key).or_default() += 1;
@@ -69,7 +73,55 @@ pub(super) struct Owed {
     pub(super) meter: Meter,
     pub(super) key: u128,
     pub(super) spec: WindowSpec,
+    pub(super) window: Duration,
     pub(super) holder: u128,
+    pub(super) overflow: u128,
+}
+
+/// A call that has ended, for those who share its places and windows.
+#[derive(Clone, Debug)]
+pub struct EndedCall {
+    /// The number that the call had when they were asked.
+    pub ticket: u64,
+    /// What its result is charged. Empty where it never ran.
+    pub charges: Box<[EndedCharge]>,
+}
+
+/// What the result of a call is charged in one window.
+#[derive(Clone, Copy, Debug)]
+pub struct EndedCharge {
+    /// The window's key.
+    pub key: u128,
+    /// How many the window holds, where nothing is overdrawn.
+    pub quota: u64,
+    /// Its length.
+    pub window: Duration,
+    /// How much.
+    pub amount: u64,
+}
+
+/// Calls that have ended and of which the other processes were not told. It holds no more than once ran at a time, since whoever
+/// begins one takes them all.
+#[derive(Debug, Default)]
+pub(super) struct Outbox {
+    tickets: AtomicU64,
+    ended: Mutex<Vec<EndedCall>>,
+}
+
+impl Outbox {
+    /// A number that no other call of this process has.
+    pub(super) fn ticket(&self) -> u64 {
+        self.tickets.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// What ended since it was last taken.
+    pub(super) fn take(&self) -> Vec<EndedCall> {
+        std::mem::take(&mut *self.ended.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn put(&self, ended: EndedCall) {
+        self.ended.lock().unwrap_or_else(PoisonError::into_inner).push(ended);
+    }
 }
 
 /// What a call owes until it ends. Its places are free when it is settled, and at the latest when nobody has the call any more.
@@ -79,6 +131,8 @@ pub(crate) struct Dues {
     pub(super) owed: Box<[Owed]>,
     pub(super) running: Arc<Running>,
     pub(super) table: Arc<WindowTable>,
+    /// Where places and windows are those of all processes: the call's number, and where its ending is told.
+    pub(super) shared: Option<(u64, Arc<Outbox>)>,
     pub(super) since: Tick,
     pub(super) is_settled: AtomicBool,
 }
@@ -90,17 +144,28 @@ impl Dues {
             return;
         }
         self.running.lock().free(&self.places);
-        let now = self.since.plus(lasted);
-        for Owed { meter, key, spec, holder } in &self.owed {
-            let counted = match meter {
-                Meter::Rows => rows,
-                Meter::Bytes => bytes,
-            };
-            if let Some(counted @ 1..) = counted {
-                let charge = Charge { key: *key, spec, cost: 1, holder: *holder, is_look: false };
-                self.table.overdraw(&charge, counted, now);
-            }
+        let counted = self.owed.iter().filter_map(|owed| match owed.meter {
+            Meter::Rows => rows.filter(|rows| *rows > 0).map(|rows| (owed, rows)),
+            Meter::Bytes => bytes.filter(|bytes| *bytes > 0).map(|bytes| (owed, bytes)),
+        });
+        if let Some((ticket, outbox)) = &self.shared {
+            let charges = counted.map(|(owed, amount)| {
+                let (key, quota, window) = (owed.key, u64::from(owed.spec.quota()), owed.window);
+                EndedCharge { key, quota, window, amount }
+            });
+            return outbox.put(EndedCall { ticket: *ticket, charges: charges.collect() });
         }
+        let now = self.since.plus(lasted);
+        for (Owed { key, spec, holder, overflow, .. }, amount) in counted {
+            let (key, holder, overflow) = (*key, *holder, *overflow);
+            let charge = Charge { key, spec, cost: 1, holder, is_look: false, overflow };
+            self.table.overdraw(&charge, amount, now);
+        }
+    }
+
+    /// The number by which others are told of the ending.
+    pub(crate) fn ticket(&self) -> Option<u64> {
+        self.shared.as_ref().map(|(ticket, _)| *ticket)
     }
 
     /// The call does not run after all.

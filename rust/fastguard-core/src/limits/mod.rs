@@ -1,9 +1,11 @@
 //! Room 3: admits the call, if every window that counts it has room.
 
 mod admit;
+mod applied;
 mod charges;
 mod cost;
 mod dues;
+mod overflow;
 mod rules;
 mod shard;
 mod shared;
@@ -12,10 +14,13 @@ mod table;
 mod window;
 
 pub use admit::{AdmittedCall, Limits, MAX_RULES, MAX_WINDOWS, Standing};
+pub use applied::AppliedLimit;
 pub use charges::{Charges, PlannedCharge};
 pub(crate) use dues::Dues;
-pub(crate) use shared::Counted;
-pub use shared::{SharedCharge, Verdict};
-pub use sliding::SlidingWindow;
+pub use dues::{EndedCall, EndedCharge};
+pub(crate) use rules::Call;
+pub(crate) use shared::{Asked, Counted};
+pub use shared::{SharedCharge, SharedPlace, Verdict};
+pub use sliding::{MeteredWindow, SlidingWindow};
 pub use table::{Admitted, Charge, ClockSource, Refusal, Refused, WindowTable};
 pub use window::{Admission, LONGEST_WINDOW, SHORTEST_WINDOW, WindowSpec};

@@ -11,14 +11,14 @@ use super::cost::{Tools, weight};
 use super::window::WindowSpec;
 use crate::bounds::MAX_CLAIMS_DEPTH;
 use crate::call::{BoundToken, Target};
-use crate::config::{Config, Counted, Glob, LimitRule, Measure, Per, Quota, Required};
+use crate::config::{Config, Counted, Glob, LimitRule, Measure, Meter, Per, Quota, Required};
 use crate::hashing::{KeyHasher, PartialHash};
 use crate::json::Json;
 use crate::request::Kind;
 
 /// One call, as the rules see it.
 #[derive(Debug)]
-pub(super) struct Call<'a> {
+pub(crate) struct Call<'a> {
     pub(super) bound: &'a BoundToken,
     pub(super) target: &'a Target,
     pub(super) session: Option<&'a str>,
@@ -28,7 +28,7 @@ pub(super) struct Call<'a> {
 }
 
 impl<'a> Call<'a> {
-    pub(super) const fn new(
+    pub(crate) const fn new(
         bound: &'a BoundToken,
         target: &'a Target,
         session: Option<&'a str>,
@@ -53,8 +53,18 @@ pub(super) struct CompiledWindow {
     pub(super) spec: WindowSpec,
     /// What makes two windows the same, across a reload and between rules that name the same thing: all but the count.
     prefix: PartialHash,
-    /// The same for keys of principals alone.
-    salt: u128,
+    /// The same for keys of principals alone, and the name of the window that newcomers share.
+    pub(super) salt: u128,
+}
+
+impl CompiledWindow {
+    /// What it counts of results, if that is what it counts.
+    pub(super) const fn meter(&self) -> Option<Meter> {
+        match self.measure {
+            Measure::Results(meter) => Some(meter),
+            Measure::Calls | Measure::Running => None,
+        }
+    }
 }
 
 /// A claim that must be there, and the JSON text that it must equal, if any.
@@ -189,17 +199,47 @@ impl Group {
     }
 
     /// One key, or one for each role of the caller.
-    pub(super) fn keys(&self, call: &Call<'_>, tools: &Tools, window: &CompiledWindow, mut with: impl FnMut(u128)) {
+    pub(super) fn keys(
+        &self,
+        call: &Call<'_>,
+        tools: &Tools,
+        window: &CompiledWindow,
+        mut with: impl FnMut(u128, Option<&str>),
+    ) {
         let roles = call.bound.caller().roles();
         if roles.is_empty() || !self.words.contains(&Per::Role) {
-            return with(self.key(call, tools, window, None));
+            return with(self.key(call, tools, window, None), None);
         }
         // A role that a token names twice is one role.
         for (place, role) in roles.iter().enumerate() {
             if !roles.iter().take(place).any(|other| other == role) {
-                with(self.key(call, tools, window, Some(role)));
+                with(self.key(call, tools, window, Some(role)), Some(role));
             }
         }
+    }
+
+    /// The words of the key of one window, each with what the call has there.
+    pub(super) fn named(
+        &self,
+        call: &Call<'_>,
+        tools: &Tools,
+        role: Option<&str>,
+    ) -> Vec<(&'static str, Option<Box<str>>)> {
+        let caller = call.bound.caller();
+        let name = |word: &Per| match word {
+            Per::Principal => caller.subject().or(caller.client_id()).map(Box::from),
+            Per::Session => call.session.map(Box::from),
+            Per::Agent if caller.actor().is_some() => caller.actor().map(Box::from),
+            Per::Client | Per::Agent => caller.client_id().map(Box::from),
+            Per::Organisation => caller.organisation().map(Box::from),
+            Per::Role => role.map(Box::from),
+            Per::Tool => Some(call.target.name().into()),
+            Per::Class => tools.class(call.target.name()).map(Box::from),
+            Per::Method => Some(call.target.method_name().into()),
+            Per::Address => call.peer.map(|address| address.to_canonical().to_string().into()),
+            Per::Everyone => None,
+        };
+        self.words.iter().map(|word| (word.name(), name(word))).collect()
     }
 
     /// The key of one window. What a caller lacks counts for its principal: nobody is free of a rule for want of a name.

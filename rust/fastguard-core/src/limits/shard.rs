@@ -1,5 +1,7 @@
 //! The windows under one lock.
 
+use std::time::Duration;
+
 use hashbrown::HashTable;
 
 use super::table::Charge;
@@ -116,6 +118,15 @@ impl<C: Counter> Part<C> {
 }
 
 impl Shard {
+    pub(super) fn len(&self) -> usize {
+        self.narrow.len() + self.wide.len()
+    }
+
+    /// How a window stands, if there is one.
+    pub(super) fn look(&self, charge: &Charge<'_>, now: Tick) -> Option<(u64, Option<Duration>)> {
+        if charge.spec.is_narrow() { self.narrow.look(charge, now) } else { self.wide.look(charge, now) }
+    }
+
     /// Makes a charge that was checked under the same lock, and tells what it left.
     pub(super) fn charge(&mut self, charge: &Charge<'_>, position: u32) -> u64 {
         if charge.spec.is_narrow() { self.narrow.charge(charge, position) } else { self.wide.charge(charge, position) }
@@ -136,6 +147,12 @@ impl Shard {
 }
 
 impl<C: Counter> Part<C> {
+    fn look(&self, charge: &Charge<'_>, now: Tick) -> Option<(u64, Option<Duration>)> {
+        let mut window = self.entry(self.find(charge.key)?)?.window.clone();
+        window.advance(charge.spec, now);
+        Some(window.look(charge.spec, charge.cost, now))
+    }
+
     fn charge(&mut self, charge: &Charge<'_>, position: u32) -> u64 {
         if charge.is_look {
             return u64::MAX;

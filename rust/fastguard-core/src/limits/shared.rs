@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use super::admit::Standing;
 use super::charges::Charges;
+use super::dues::Dues;
+use crate::config::Meter;
 use crate::denial::Denial;
 
 /// What a call is charged in one shared window.
@@ -20,12 +22,33 @@ pub struct SharedCharge {
     pub window: Duration,
     /// How much is charged.
     pub cost: u32,
+    /// What the window counts of results: then it is only asked for room for 1, and charged by the [`EndedCall`](super::EndedCall).
+    pub meter: Option<Meter>,
 }
 
-/// What came of asking. Places are those of the charges.
+/// A place that a call needs among those that run in all processes, until it has ended.
+#[derive(Clone, Debug)]
+pub struct SharedPlace {
+    /// The rule's name.
+    pub rule: Arc<str>,
+    /// The key of what runs, the same in every process that has the deployment's secret.
+    pub key: u128,
+    /// How many may run at once.
+    pub most: u32,
+}
+
+/// What other processes are asked of a call, and what it owes them then.
+#[derive(Debug, Default)]
+pub(crate) struct Asked {
+    pub(crate) charges: Box<[SharedCharge]>,
+    pub(crate) places: Box<[SharedPlace]>,
+    pub(crate) dues: Option<Arc<Dues>>,
+}
+
+/// What came of asking. Places are those of the charges, and after them those among the calls that run.
 #[derive(Clone, Debug)]
 pub enum Verdict {
-    /// All were charged; the one with the least left.
+    /// All were charged and taken; the charge with the least left, or any that tells nothing of calls.
     Admitted {
         /// Its place.
         tightest: usize,
@@ -57,19 +80,26 @@ pub(crate) struct Counted {
 }
 
 impl Counted {
-    pub(crate) fn new(charges: &[SharedCharge], verdict: &Verdict, mode: &'static str) -> Self {
+    pub(crate) fn new(charges: &[SharedCharge], places: &[SharedPlace], verdict: &Verdict, mode: &'static str) -> Self {
         let unknown = || Denial::LimitsUnavailable { retry_after: Duration::from_secs(1) };
+        let place_of = |place: usize| place.checked_sub(charges.len()).and_then(|place| places.get(place));
         let standing = match *verdict {
-            Verdict::Admitted { tightest, remaining } => {
-                { charges.get(tightest).map(|charge| Some(Standing { rule: Arc::clone(&charge.rule), remaining })) }
-                    .ok_or_else(unknown)
-            }
-            Verdict::Refused { place, remaining, retry_after } => {
-                Err(charges.get(place).map_or_else(unknown, |charge| {
+            Verdict::Admitted { tightest, remaining } => match (charges.get(tightest), place_of(tightest)) {
+                (Some(SharedCharge { rule, meter: None, .. }), _) => {
+                    Ok(Some(Standing { rule: Arc::clone(rule), remaining, is_together: false }))
+                }
+                (Some(_), _) | (None, Some(_)) => Ok(None),
+                (None, None) => Err(unknown()),
+            },
+            Verdict::Refused { place, remaining, retry_after } => Err(match (charges.get(place), place_of(place)) {
+                (Some(charge), _) => {
                     let (rule, quota, window) = (charge.rule.to_string(), charge.quota, charge.window);
-                    Denial::QuotaSpent { rule, quota, window, remaining, retry_after, meter: None }
-                }))
-            }
+                    let (meter, is_together) = (charge.meter, false);
+                    Denial::QuotaSpent { rule, quota, window, remaining, retry_after, meter, is_together }
+                }
+                (None, Some(full)) => Denial::ConcurrencySpent { rule: full.rule.to_string(), concurrent: full.most },
+                (None, None) => unknown(),
+            }),
             Verdict::Unavailable { retry_after } => Err(Denial::LimitsUnavailable { retry_after }),
         };
         Self { standing, mode }
@@ -85,6 +115,7 @@ impl Charges<'_> {
             quota: charge.quota,
             window: charge.window,
             cost: charge.cost,
+            meter: charge.meter,
         });
         shared.collect()
     }

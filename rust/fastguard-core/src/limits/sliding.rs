@@ -29,9 +29,20 @@ impl SlidingWindow {
 
     /// Charges the key's window, if it has room.
     pub fn admit(&self, key: &[u8], cost: u32, now: Tick, source: ClockSource) -> Result<Admission, Fault> {
+        self.admit_as(key, cost, false, now, source)
+    }
+
+    fn admit_as(
+        &self,
+        key: &[u8],
+        cost: u32,
+        is_look: bool,
+        now: Tick,
+        source: ClockSource,
+    ) -> Result<Admission, Fault> {
         self.table.bind_clock(source)?;
         let key = self.hasher.hash(&[key]);
-        let charge = Charge { key, spec: &self.spec, cost, holder: key, is_look: false };
+        let charge = Charge { key, spec: &self.spec, cost, holder: key, is_look, overflow: 0 };
         Ok(match self.table.admit_one(&charge, now) {
             Ok(admitted) => Admission { allowed: true, remaining: admitted.remaining, retry_after: None },
             Err(Refused { remaining, retry_after, .. }) => Admission { allowed: false, remaining, retry_after },
@@ -46,5 +57,46 @@ impl SlidingWindow {
     /// Whether none has.
     pub fn is_empty(&self) -> bool {
         self.table.is_empty()
+    }
+}
+
+/// One window per key of what is known only afterwards, and may be more than the quota.
+#[derive(Debug)]
+pub struct MeteredWindow(SlidingWindow);
+
+impl MeteredWindow {
+    /// A quota for any `window`, for each of at most `max_keys` keys.
+    pub fn new(quota: u64, window: Duration, max_keys: usize) -> Result<Self, &'static str> {
+        let found = SlidingWindow::new(quota, window, max_keys)?;
+        // A slot may hold more than the quota.
+        Ok(Self(SlidingWindow { spec: found.spec.as_wide_as(u64::from(u32::MAX)), ..found }))
+    }
+
+    /// Whether the key's window has room for 1. Charges nothing.
+    pub fn look(&self, key: &[u8], now: Tick, source: ClockSource) -> Result<Admission, Fault> {
+        let found = self.0.admit_as(key, 1, true, now, source)?;
+        if !found.allowed {
+            return Ok(found);
+        }
+        Ok(Admission { remaining: self.0.admit_as(key, 0, false, now, source)?.remaining, ..found })
+    }
+
+    /// Charges the key's window, whether it has room or not.
+    pub fn charge(&self, key: &[u8], amount: u64, now: Tick, source: ClockSource) -> Result<(), Fault> {
+        self.0.table.bind_clock(source)?;
+        let key = self.0.hasher.hash(&[key]);
+        let charge = Charge { key, spec: &self.0.spec, cost: 1, holder: key, is_look: false, overflow: 0 };
+        self.0.table.overdraw(&charge, amount, now);
+        Ok(())
+    }
+
+    /// How many keys have a window.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether none has.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
     }
 }

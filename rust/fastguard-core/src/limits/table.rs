@@ -5,6 +5,7 @@ use std::collections::hash_map::Entry as HolderEntry;
 use std::time::Duration;
 
 use super::admit::MAX_WINDOWS;
+use super::overflow::{Newcomers, Overflow};
 use super::shard::{Entry, Part, Shard, halves};
 use super::window::{Counter, Window, WindowSpec};
 use crate::bounds::TABLE_SHARE;
@@ -36,11 +37,14 @@ pub struct Charge<'a> {
     pub holder: u128,
     /// Whether it is only asked for room: what is charged will be known when the call ends.
     pub is_look: bool,
+    /// Which window newcomers share with it when the table is full: the same for all keys of a rule's window.
+    pub overflow: u128,
 }
 
 impl Charge<'_> {
     /// Of nobody, in no window.
-    pub(super) const NONE: Self = Self { key: 0, spec: &WindowSpec::CLOSED, cost: 0, holder: 0, is_look: false };
+    pub(super) const NONE: Self =
+        Self { key: 0, spec: &WindowSpec::CLOSED, cost: 0, holder: 0, is_look: false, overflow: 0 };
 }
 
 /// Every charge was made.
@@ -50,6 +54,8 @@ pub struct Admitted {
     pub tightest: usize,
     /// What it left; [`u64::MAX`] where none was charged.
     pub remaining: u64,
+    /// Whether one of them was made in a window that newcomers share.
+    pub is_together: bool,
 }
 
 /// No charge was made.
@@ -66,6 +72,11 @@ pub struct Refused {
 }
 
 impl Refused {
+    pub(super) const fn full(index: usize, charge: &Charge<'_>) -> Self {
+        let retry_after = Some(charge.spec.longest_wait());
+        Self { index, reason: Refusal::TableFull, remaining: 0, retry_after }
+    }
+
     /// Nothing is longer than for ever.
     fn waits_longer_than(&self, other: &Self) -> bool {
         other.retry_after.is_some_and(|wait| self.retry_after.is_none_or(|own| own > wait))
@@ -77,7 +88,9 @@ impl Refused {
 pub enum Refusal {
     /// The quota is spent.
     Spent,
-    /// No window is free, and none is idle.
+    /// The quota of the window that newcomers share is spent, because the table is full.
+    SpentTogether,
+    /// No window is free, none is idle, and newcomers can share none.
     TableFull,
     /// The holder has its share of the table already.
     ShareFull,
@@ -101,6 +114,7 @@ pub struct WindowTable {
     holders: Box<[Mutex<HashMap<u64, u32>>]>,
     /// How many windows one holder may have.
     share: Option<u32>,
+    overflow: Overflow,
     count: AtomicUsize,
     clock: AtomicU8,
 }
@@ -126,6 +140,7 @@ impl WindowTable {
             windows_per_shard: max_keys.div_ceil(shards),
             holders: (0..shards).map(|_| Mutex::default()).collect(),
             share: None,
+            overflow: Overflow::default(),
             count: AtomicUsize::new(0),
             clock: AtomicU8::new(0),
         }
@@ -134,6 +149,11 @@ impl WindowTable {
     /// How many windows there are, idle ones included.
     pub fn len(&self) -> usize {
         self.count.load(Ordering::Relaxed)
+    }
+
+    /// How often newcomers were charged in a window that they share, because the table was full.
+    pub fn overflowed(&self) -> u64 {
+        self.overflow.charged()
     }
 
     /// Whether there are none.
@@ -166,10 +186,14 @@ impl WindowTable {
 
     /// Charges one window.
     pub fn admit_one(&self, charge: &Charge<'_>, now: Tick) -> Result<Admitted, Refused> {
-        let Some(mut shard) = self.lock(self.shard_of(charge.key)) else { return Err(full(0, charge)) };
-        let position = self.check(&mut shard, 0, charge, now)?;
-        let remaining = shard.charge(charge, position);
-        Ok(Admitted { tightest: 0, remaining })
+        let Some(mut shard) = self.lock(self.shard_of(charge.key)) else { return Err(Refused::full(0, charge)) };
+        let mut newcomers = None;
+        if let Some(position) = self.check(&mut shard, 0, charge, &mut newcomers, now)? {
+            return Ok(Admitted { tightest: 0, remaining: shard.charge(charge, position), is_together: false });
+        }
+        let newcomers = newcomers.get_or_insert_with(|| self.overflow.lock());
+        newcomers.check(0, charge, now)?;
+        Ok(Admitted { tightest: 0, remaining: newcomers.charge(charge), is_together: true })
     }
 
     /// Checks all charges, then makes them all, or none. The shards are locked in ascending order, each once.
@@ -179,7 +203,7 @@ impl WindowTable {
             charges if charges.len() <= FEW_CHARGES => self.admit_at_most::<FEW_CHARGES>(charges, now),
             charges if charges.len() <= MAX_WINDOWS => self.admit_at_most::<MAX_WINDOWS>(charges, now),
             charges if charges.len() <= MAX_CHARGES => self.admit_at_most::<MAX_CHARGES>(charges, now),
-            charges => Err(full(0, charges.first().unwrap_or(&Charge::NONE))),
+            charges => Err(Refused::full(0, charges.first().unwrap_or(&Charge::NONE))),
         }
     }
 
@@ -199,15 +223,28 @@ impl WindowTable {
         }
         // Where in the order a shard stands first is where its guard is.
         let place = |key: u128| order.partition_point(|shard| *shard < self.shard_of(key));
-        let mut refused: Option<Refused> = None;
+        let (mut refused, mut newcomers): (Option<Refused>, _) = (None, None);
+        let mut together = [false; MOST];
         for (index, charge) in charges.iter().enumerate().take(MOST) {
             // Two charges of one window must fit together.
-            let same = charges.iter().take(index).filter(|other| other.key == charge.key);
-            let cost = same.fold(charge.cost, |sum, other| sum.saturating_add(other.cost));
+            let flags = together;
+            let before = || charges.iter().zip(flags).take(index);
+            let sum = |sum: u32, (other, _): (&Charge<'_>, bool)| sum.saturating_add(other.cost);
+            let cost = before().filter(|(other, _)| other.key == charge.key).fold(charge.cost, sum);
             let outcome = match guards.get_mut(place(charge.key)).and_then(Option::as_mut) {
-                Some(shard) => self.check(shard, index, &Charge { cost, ..*charge }, now),
-                None => Err(full(index, charge)),
+                Some(shard) => self.check(shard, index, &Charge { cost, ..*charge }, &mut newcomers, now),
+                None => Err(Refused::full(index, charge)),
             };
+            let outcome = outcome.and_then(|own| {
+                if own.is_some() {
+                    return Ok(());
+                }
+                let same = before().filter(|(other, is_there)| *is_there && other.overflow == charge.overflow);
+                let cost = same.fold(charge.cost, sum);
+                together.iter_mut().skip(index).take(1).for_each(|is_there| *is_there = true);
+                let newcomers = newcomers.get_or_insert_with(|| self.overflow.lock());
+                newcomers.check(index, &Charge { cost, ..*charge }, now)
+            });
             if let Err(refusal) = outcome
                 && refused.is_none_or(|worst| refusal.waits_longer_than(&worst))
             {
@@ -217,72 +254,106 @@ impl WindowTable {
         if let Some(refused) = refused {
             return Err(refused);
         }
-        let mut admitted = Admitted { tightest: 0, remaining: u64::MAX };
-        for (index, charge) in charges.iter().enumerate().take(MOST) {
-            if let Some(shard) = guards.get_mut(place(charge.key)).and_then(Option::as_mut) {
-                let Some(position) = shard.position(charge) else { continue };
-                let remaining = shard.charge(charge, position);
-                if remaining < admitted.remaining {
-                    admitted = Admitted { tightest: index, remaining };
-                }
+        let mut admitted = Admitted { tightest: 0, remaining: u64::MAX, is_together: together.contains(&true) };
+        for (index, (charge, is_together)) in charges.iter().zip(together).enumerate() {
+            let own = guards.get_mut(place(charge.key)).and_then(Option::as_mut).filter(|_| !is_together);
+            let remaining = match (own, &mut newcomers) {
+                (Some(shard), _) => shard.position(charge).map(|position| shard.charge(charge, position)),
+                (None, Some(newcomers)) => Some(newcomers.charge(charge)),
+                (None, None) => None,
+            };
+            if let Some(remaining) = remaining.filter(|remaining| *remaining < admitted.remaining) {
+                (admitted.tightest, admitted.remaining) = (index, remaining);
             }
         }
         Ok(admitted)
     }
 
     /// Charges what is known only afterwards, whether it fits or not. `charge.cost` is 1, so that a window can be made for it.
-    // Where the table is full meanwhile, and the call has outlived its window, the charge is lost.
     pub(super) fn overdraw(&self, charge: &Charge<'_>, cost: u64, now: Tick) {
         let Some(mut shard) = self.lock(self.shard_of(charge.key)) else { return };
+        let mut newcomers = None;
         // The refusal of a spent window is meant for the next call.
-        let _ = self.check(&mut shard, 0, charge, now);
+        let outcome = self.check(&mut shard, 0, charge, &mut newcomers, now);
         if let Some(position) = shard.position(charge) {
             shard.overdraw(charge, position, cost);
+        } else if matches!(outcome, Ok(None)) {
+            let newcomers = newcomers.get_or_insert_with(|| self.overflow.lock());
+            let _ = newcomers.check(0, charge, now);
+            newcomers.overdraw(charge, cost);
         }
     }
 
-    /// Brings the window to `now`, makes it where there is none, and says where it is if it has room.
-    fn check(&self, shard: &mut Shard, index: usize, charge: &Charge<'_>, now: Tick) -> Result<u32, Refused> {
+    /// How a window stands: what is left, and in what time there is room for the cost where there is none. Makes and charges nothing.
+    pub fn look(&self, charge: &Charge<'_>, now: Tick) -> (u64, Option<Duration>) {
+        let spec = charge.spec;
+        let whole = (u64::from(spec.quota()), None);
+        let Some(shard) = self.lock(self.shard_of(charge.key)) else { return whole };
+        if let Some(found) = shard.look(charge, now) {
+            return found;
+        }
+        let is_full = shard.len() >= self.windows_per_shard;
+        if !is_full && self.overflow.is_idle(now) {
+            return whole;
+        }
+        self.overflow.lock().standing(charge, now).map_or(whole, |window| window.look(spec, charge.cost, now))
+    }
+
+    /// Brings the window to `now`, makes it where there is none, and says where it is if it has room. `None` where the table is
+    /// full: then newcomers share a window.
+    fn check<'a>(
+        &'a self,
+        shard: &mut Shard,
+        index: usize,
+        charge: &Charge<'_>,
+        newcomers: &mut Option<Newcomers<'a>>,
+        now: Tick,
+    ) -> Result<Option<u32>, Refused> {
         if charge.spec.is_narrow() {
-            self.check_part(shard, |shard| &mut shard.narrow, index, charge, now)
+            self.check_part(shard, |shard| &mut shard.narrow, index, charge, newcomers, now)
         } else {
-            self.check_part(shard, |shard| &mut shard.wide, index, charge, now)
+            self.check_part(shard, |shard| &mut shard.wide, index, charge, newcomers, now)
         }
     }
 
-    fn check_part<C: Counter>(
-        &self,
+    fn check_part<'a, C: Counter>(
+        &'a self,
         shard: &mut Shard,
         part: fn(&mut Shard) -> &mut Part<C>,
         index: usize,
         charge: &Charge<'_>,
+        newcomers: &mut Option<Newcomers<'a>>,
         now: Tick,
-    ) -> Result<u32, Refused> {
+    ) -> Result<Option<u32>, Refused> {
         let position = match part(shard).find(charge.key) {
             Some(position) => position,
-            None => self.make(shard, part, index, charge, now)?,
+            None => match self.make(shard, part, index, charge, newcomers, now)? {
+                Some(position) => position,
+                None => return Ok(None),
+            },
         };
-        let Some(entry) = part(shard).entry_mut(position) else { return Err(full(index, charge)) };
+        let Some(entry) = part(shard).entry_mut(position) else { return Err(Refused::full(index, charge)) };
         entry.window.advance(charge.spec, now);
         // INVARIANT: a window that is about to be charged is not idle, so making another cannot sweep it away.
         entry.idle_from = entry.window.idle_from(charge.spec);
         if entry.window.has_room(charge.spec, charge.cost) {
-            return Ok(position);
+            return Ok(Some(position));
         }
         let retry_after = entry.window.retry_after(charge.spec, charge.cost, now);
         let remaining = entry.window.remaining(charge.spec);
         Err(Refused { index, reason: Refusal::Spent, remaining, retry_after })
     }
 
-    /// Makes a window, in the place of idle ones where the table or the holder's share of it is full.
-    fn make<C: Counter>(
-        &self,
+    /// Makes a window, in the place of idle ones where the table or the holder's share of it is full. `None` where all are in use.
+    fn make<'a, C: Counter>(
+        &'a self,
         shard: &mut Shard,
         part: fn(&mut Shard) -> &mut Part<C>,
         index: usize,
         charge: &Charge<'_>,
+        newcomers: &mut Option<Newcomers<'a>>,
         now: Tick,
-    ) -> Result<u32, Refused> {
+    ) -> Result<Option<u32>, Refused> {
         if !charge.spec.quota().ge(&charge.cost.max(1)) {
             // Nothing can ever be charged here: a window for it would only take room.
             let remaining = u64::from(charge.spec.quota());
@@ -294,18 +365,26 @@ impl WindowTable {
         for holder in freed {
             self.give_back(holder);
         }
-        if shard.narrow.len() + shard.wide.len() >= self.windows_per_shard {
-            return Err(full(index, charge));
+        let holder = halves(charge.holder)[0];
+        let is_full = shard.len() >= self.windows_per_shard;
+        let has_share = if is_full { self.has_share(holder) } else { !self.take_share(holder) };
+        // Whoever has its share of the table already is none of the newcomers, and must not spend what they have.
+        if has_share {
+            return Err(Refused { reason: Refusal::ShareFull, ..Refused::full(index, charge) });
         }
-        if !self.take_share(halves(charge.holder)[0]) {
-            return Err(Refused { reason: Refusal::ShareFull, ..full(index, charge) });
+        if is_full {
+            return Ok(None);
         }
         let mut window = Window::new();
+        if !self.overflow.is_idle(now) {
+            let newcomers = newcomers.get_or_insert_with(|| self.overflow.lock());
+            window = newcomers.standing(charge, now).map_or(window, Window::like);
+        }
         window.advance(charge.spec, now);
         let idle_from = window.idle_from(charge.spec);
-        let entry = Entry { key: halves(charge.key), holder: halves(charge.holder)[0], idle_from, window };
+        let entry = Entry { key: halves(charge.key), holder, idle_from, window };
         self.count.fetch_add(1, Ordering::Relaxed);
-        part(shard).insert(entry).ok_or_else(|| full(index, charge))
+        part(shard).insert(entry).map(Some).ok_or_else(|| Refused::full(index, charge))
     }
 
     fn holders_of(&self, holder: u64) -> Option<MutexGuard<'_, HashMap<u64, u32>>> {
@@ -322,6 +401,11 @@ impl WindowTable {
         has_room
     }
 
+    fn has_share(&self, holder: u64) -> bool {
+        let Some(share) = self.share else { return false };
+        self.holders_of(holder).is_none_or(|holders| holders.get(&holder).is_some_and(|held| *held >= share))
+    }
+
     fn give_back(&self, holder: u64) {
         self.count.fetch_sub(1, Ordering::Relaxed);
         if self.share.is_none() {
@@ -335,9 +419,4 @@ impl WindowTable {
             }
         }
     }
-}
-
-const fn full(index: usize, charge: &Charge<'_>) -> Refused {
-    let retry_after = Some(charge.spec.longest_wait());
-    Refused { index, reason: Refusal::TableFull, remaining: 0, retry_after }
 }

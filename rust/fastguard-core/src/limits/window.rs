@@ -132,6 +132,12 @@ impl<C: Counter> Window<C> {
         Self { head: 0, total: 0, slots: [C::default(); KEPT] }
     }
 
+    /// One that was charged the same.
+    pub(super) fn like(other: &Window<u32>) -> Self {
+        let slots = other.slots.map(|counter| C::default().plus(counter));
+        Self { head: other.head, total: other.total, slots }
+    }
+
     /// Gives back what lies too far behind.
     pub(super) fn advance(&mut self, spec: &WindowSpec, now: Tick) {
         let slot = spec.slot(now);
@@ -186,6 +192,12 @@ impl<C: Counter> Window<C> {
         }
         // The cost is above the quota: it never fits.
         None
+    }
+
+    /// What is left, and in what time there is room for the cost where there is none.
+    pub(super) fn look(&self, spec: &WindowSpec, cost: u32, now: Tick) -> (u64, Option<Duration>) {
+        let wait = if self.has_room(spec, cost) { None } else { self.retry_after(spec, cost, now) };
+        (self.remaining(spec), wait)
     }
 
     /// The tick from which on nothing is charged any more.

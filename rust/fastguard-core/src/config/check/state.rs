@@ -107,9 +107,10 @@ fn names_sentinels(rest: &str) -> bool {
 
 pub(super) fn warn(config: &Config, warnings: &mut Vec<Warning>) {
     let Some(state) = &config.state else { return };
+    let is_leased = config.limit_mode() == LimitMode::Leased;
     let owing = config.limits.rules.iter().enumerate().filter(|(_, rule)| rule.measure() != Measure::Calls);
-    warnings.extend(owing.map(|(index, _)| {
-        let message = "counts in each process by itself, whatever they share".to_owned();
+    warnings.extend(owing.filter(|_| is_leased).map(|(index, _)| {
+        let message = "has no leases: each call that it counts asks the server, as in mode `exact`".to_owned();
         Warning { key: format!("limits.rules[{index}]"), message }
     }));
     let plain = ["redis://", "redis+sentinel://"].into_iter().find_map(|scheme| state.url.strip_prefix(scheme));
