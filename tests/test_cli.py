@@ -95,6 +95,51 @@ def test_explain_decides_calls_that_a_rule_counts_until_they_end(file, issuer):
     assert done.returncode == 0, done.stdout
 
 
+def test_explain_shows_every_rule_that_counts_the_call_and_which_decides(file, issuer):
+    file.write_text(
+        file.read_text()
+        + """
+[limits]
+rules = [
+    { name = "mine", per = "principal", quota = ["9/s", "50/h"] },
+    { name = "tool", per = ["principal", "tool"], tool = "run_query", quota = "7/minute" },
+    { name = "at once", per = "everyone", concurrent = 3 },
+    { name = "rows", per = "principal", meter = "rows", quota = "1000/h" },
+    { name = "other", per = "principal", tool = "list_tables", quota = "1/h" },
+]
+"""
+    )
+    done = fastguard("explain", "run_query", "--token", issuer.token(), "--config", file)
+
+    assert done.returncode == 0, done.stdout
+    limits = {
+        (cells[0], cells[2]): (cells[1], *cells[3:])
+        for cells in ([cell.strip() for cell in line.split("│")[1:-1]] for line in done.stdout.splitlines())
+        if len(cells) == 5
+    }
+    assert limits == {
+        ("mine", "9 of 9 calls in 1 s"): ("principal alice", "now", ""),
+        ("mine", "50 of 50 calls in 3600 s"): ("principal alice", "now", ""),
+        ("tool", "7 of 7 calls in 60 s"): ("principal alice, tool run_query", "now", "the least"),
+        ("at once", "3 of 3 calls that run"): ("everyone", "now", ""),
+        ("rows", "1000 of 1000 rows in 3600 s"): ("principal alice", "now", ""),
+    }
+
+
+def test_explain_names_the_rule_that_has_no_room_for_the_call_and_why(file, issuer):
+    rules = 'rules = [{ name = "none", per = "principal", quota = "0/h" }, { per = "everyone", quota = "5/h" }]'
+    file.write_text(f"{file.read_text()}\n[limits]\n{rules}\n")
+    done = fastguard("explain", "run_query", "--token", issuer.token(), "--config", file)
+
+    assert done.returncode == 1
+    line = next(line for line in done.stdout.splitlines() if "0 of 0" in line)
+    assert [cell.strip() for cell in line.split("│")[3:6]] == [
+        "0 of 0 calls in 3600 s",
+        "never, at a cost of 1",
+        "refuses",
+    ]
+
+
 def test_explain_charges_nothing_that_processes_share_and_needs_no_server(file, issuer):
     file.write_text(
         file.read_text()
@@ -114,3 +159,4 @@ shared = true
     done = fastguard("explain", "run_query", "--token", issuer.token(), "--config", file)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "4 left" in done.stdout
+    assert "? of 5 calls in 60 s" in done.stdout

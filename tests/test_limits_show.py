@@ -55,6 +55,27 @@ def test_processes_with_windows_of_their_own_show_the_smallest_rest_and_the_last
     assert [(one.left, one.target) for one in near] == [(3, "list")]
 
 
+def test_callers_of_two_issuers_are_two_though_they_have_one_name():
+    one, two = ({"authenticated_identity": {"subject": "alice", "issuer": f"https://{host}"}} for host in "ab")
+    found = of_one_log(record("", 3, **one), record("", 7, **two), record("", 2, **one))
+    near, _ = nearest(found, BEGIN, None, 10)
+
+    assert [(each.who, each.issuer, each.left) for each in near] == [
+        ("alice", "https://a", 2),
+        ("alice", "https://b", 7),
+    ]
+
+
+def test_command_names_the_issuer_where_there_are_several(tmp_path, monkeypatch):
+    one, two = ({"authenticated_identity": {"subject": "alice", "issuer": f"https://{host}"}} for host in "ab")
+    monkeypatch.setattr(limits, "logs", lambda path: [path])
+    monkeypatch.setattr(limits, "records_of", lambda log: [record("", 3, **one), record("", 7, **two)])
+    shown = CliRunner().invoke(app, ["limits", "show", str(tmp_path), "--since", "2026-11-28T12:00:00Z"])
+
+    assert "alice of https://a" in shown.output
+    assert "alice of https://b" in shown.output
+
+
 def test_older_decisions_other_rules_and_endings_do_not_count():
     found = of_one_log(
         record("old", 0, at="11:59:59"),

@@ -102,6 +102,12 @@ class GuardConfig:
         """Paths that pass unguarded."""
         return frozenset(self.tables["resource"].get("public", ()))
 
+    def unrecorded(self) -> dict[str, Any]:
+        """The same as a dict, without its log, and learning of no revocations: for looking at what processes share."""
+        tables = {**self.tables, "audit": {"enabled": False}}
+        tables.pop("revocations", None)
+        return tables
+
     def by_itself(self) -> dict[str, Any]:
         """The same as a dict, without its log, and sharing nothing with other processes: for looking at rules where nothing
         should be recorded, charged or used up.

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from mcp_fastguard._fastguard import Attested, ToolRequest, VerifiedToken
     from mcp_fastguard.audit import ResultSummary
+    from mcp_fastguard.limits import AppliedLimit
     from mcp_fastguard.listeners import Listener, Telling, TimedListener
     from mcp_fastguard.revocations.entry import Entry
     from mcp_fastguard.transport.asgi import ASGIApp, GuardASGI, Receive, Scope, Send
@@ -291,6 +292,20 @@ class Guard:
                 attested = await self._outside.answer(waiting)
                 has_waited = True
             raise GuardFault("internal", "the call waited for too much")
+
+    async def limits_of(self, request: ToolRequest) -> list[AppliedLimit]:
+        """How every rule of ``[limits]`` stands that counts a call: in the server of ``[state]`` where processes share it, else
+        in this process. Charges nothing.
+
+        Raises:
+            Denied: a room before the limits refuses the call.
+            GuardFault: it could not be decided.
+        """
+        from mcp_fastguard.limits import AppliedLimit  # noqa: PLC0415 - only whoever explains a decision needs it
+
+        await self.authorize_head(request)
+        found = [AppliedLimit.of(fields) for fields in self._gate.applied_limits(request)]
+        return await self._outside.look(found)
 
     def call(self, request: ToolRequest) -> Call:
         """One call through all rooms: ``async with guard.call(request) as call:``. See :meth:`authorize`."""

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from mcp_fastguard._fastguard import Agreeing, Attested, Gate, Waiting
     from mcp_fastguard.config import GuardConfig
     from mcp_fastguard.keys import Introspector, Watch
+    from mcp_fastguard.limits import AppliedLimit
     from mcp_fastguard.revocations.entry import Entry
     from mcp_fastguard.revocations.feed import RevocationFeed
     from mcp_fastguard.state.deployment import Answer, Deployment
@@ -82,6 +83,13 @@ class Outside:
         """Waits until other processes can know of the calls that have ended, for at most the budget of the store."""
         if self.deployment is not None:
             await self.deployment.told()
+
+    async def look(self, limits: list[AppliedLimit]) -> list[AppliedLimit]:
+        """The same as they stand in all processes, where those share them."""
+        if self.deployment is None or self.deployment.settings.mode == "local":
+            return limits
+        with _having():
+            return [await self.deployment.look(limit) for limit in limits]
 
     @property
     def tells_others(self) -> bool:

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.table import Table
+from rich.text import Text
 
 from mcp_fastguard._fastguard import config_warnings
 from mcp_fastguard.cli import explain as explaining
@@ -17,6 +18,7 @@ from mcp_fastguard.cli.audit import audit_app
 from mcp_fastguard.cli.limits import limits_app
 from mcp_fastguard.cli.revocations import block, revocations_app, revoke, unblock
 from mcp_fastguard.cli.said import console, errors, fail
+from mcp_fastguard.cli.toml import printable
 from mcp_fastguard.config import json_schema
 from mcp_fastguard.errors import GuardConfigError, GuardError
 
@@ -247,6 +249,14 @@ def _print_verdict(verdict: explaining.Verdict) -> None:
     for room, says, why in verdict.rooms:
         table.add_row(room, says, why)
     console.print(table)
+    if verdict.limits:
+        limits = Table("limit", "for", "left", "room", "")
+        for limit in verdict.limits:
+            # As text: names may look like markup.
+            names = (Text(printable(name)) for name in (limit.rule, limit.of, limit.left, limit.room))
+            said = "refuses" if not limit.has_room else "the least"
+            limits.add_row(*names, said if limit.decides else "", style="" if limit.has_room else "red")
+        console.print(limits)
     if verdict.decided_by:
         console.print(f"decided by {verdict.decided_by}", markup=False)
     if not verdict.is_allowed:

@@ -9,11 +9,13 @@ import re
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 
 from mcp_fastguard._fastguard import ToolRequest, config_warnings
+from mcp_fastguard.cli.standing import Standing, standings
 from mcp_fastguard.cli.unlogged import unlogged
 from mcp_fastguard.config import GuardConfig
 from mcp_fastguard.errors import Denied, GuardError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from mcp_fastguard._fastguard import AllowedCall
@@ -33,6 +35,8 @@ class Verdict(NamedTuple):
     rooms: list[tuple[str, str, str]]
     is_allowed: bool
     decided_by: str
+    #: Every rule of the limits that counts the call, where the call got to them.
+    limits: Sequence[Standing] = ()
 
 
 class Read(NamedTuple):
@@ -74,13 +78,28 @@ def decode(token: str) -> tuple[Any, Any]:
 
 
 def explain_call(path: Path, tool: str, arguments: dict[str, Any], token: str | None, session: str | None) -> Verdict:
-    """Decides a call of a tool, recording and charging nothing that stays."""
-    return _decide(path, ToolRequest.direct(tool=tool, arguments=arguments, token=token, session=session), ROOMS)
+    """Decides a call of a tool, recording and charging nothing that stays. The limits are those that processes share, where the
+    server that holds them answers; else those of a process that has just begun.
+    """
+    request = ToolRequest.direct(tool=tool, arguments=arguments, token=token, session=session)
+    found = read(path).config
+    with unlogged(found) as guard:
+        limits = asyncio.run(standings(found, guard, request))
+        verdict = _decide(found, guard, request, ROOMS)
+    spent = next((limit for limit in limits if limit.decides and not limit.has_room), None)
+    if spent is not None and verdict.is_allowed:
+        # Other processes have spent it: the guard at hand has windows of its own.
+        at = ROOMS.index("limits")
+        rooms = [*verdict.rooms[:at], ("limits", "refuses", f"{spent.rule}: {spent.left}, room {spent.room}")]
+        verdict = Verdict(rooms, is_allowed=False, decided_by=_line(found, "limits.rules"))
+    return verdict._replace(limits=limits)
 
 
 def explain_token(path: Path, token: str) -> Verdict:
     """Decides a harmless message, so that only the token counts."""
-    return _decide(path, ToolRequest.message(method="ping", token=token), ROOMS[:3])
+    found = read(path).config
+    with unlogged(found) as guard:
+        return _decide(found, guard, ToolRequest.message(method="ping", token=token), ROOMS[:3])
 
 
 def is_record_id(text: str) -> bool:
@@ -109,15 +128,13 @@ def explain_record(path: Path | None, record: dict[str, Any]) -> Verdict:
     return Verdict(rooms, is_allowed=record.get("result") == "allowed", decided_by=decided_by)
 
 
-def _decide(path: Path, request: ToolRequest, rooms: tuple[str, ...]) -> Verdict:
-    found = read(path).config
-    with unlogged(found) as guard:
-        try:
-            allowed = asyncio.run(_authorized(guard, request))
-        except Denied as denied:
-            return _refused(denied, rooms, found)
-        except GuardError as error:
-            return Verdict([("-", "fault", str(error))], is_allowed=False, decided_by="")
+def _decide(found: GuardConfig, guard: Guard, request: ToolRequest, rooms: tuple[str, ...]) -> Verdict:
+    try:
+        allowed = asyncio.run(_authorized(guard, request))
+    except Denied as denied:
+        return _refused(denied, rooms, found)
+    except GuardError as error:
+        return Verdict([("-", "fault", str(error))], is_allowed=False, decided_by="")
     words = {
         "token": f"{allowed.issuer} says {allowed.subject or allowed.client_id}",
         "limits": f"{allowed.limit}: {allowed.remaining} left" if allowed.limit else "no rule counts it",

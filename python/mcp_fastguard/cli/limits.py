@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 from datetime import UTC, datetime
+from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, NamedTuple
 
@@ -37,6 +38,8 @@ class Near(NamedTuple):
     who: str
     target: str
     timestamp: str
+    #: Whose word it is that this is who; two issuers may name two people alike.
+    issuer: str = ""
 
 
 @limits_app.callback()
@@ -66,9 +69,12 @@ def show(
         console.print(f"no limit has counted a call since {since}", markup=False)
         return
     table = Table("left", "refused", "rule", "who", "last target", "last decision")
+    are_many = len({one.issuer for one in near}) > 1
     for one in near:
+        # One issuer goes without saying.
+        who = f"{one.who} of {one.issuer}" if are_many else one.who
         # As text: names may look like markup.
-        names = (Text(printable(name)) for name in (one.rule, one.who, one.target, one.timestamp))
+        names = (Text(printable(name)) for name in (one.rule, who, one.target, one.timestamp))
         table.add_row(str(one.left), str(one.refused or ""), *names, style="red" if one.left == 0 else "")
     console.print(table)
     if others:
@@ -86,7 +92,7 @@ def nearest(
         rule: only this one; None for all.
         top: how many at most.
     """
-    last: dict[tuple[str, str, str], Near] = {}
+    last: dict[tuple[str, str, str, str], Near] = {}
     forgotten = 0
     for log, record in records:
         limit = record.get("limit")
@@ -97,19 +103,22 @@ def nearest(
             continue
         identity = record.get("authenticated_identity") or {}
         who = str(identity.get("subject") or record.get("client_id") or "-")
-        before = last.get((name, who, log))
+        issuer = str(identity.get("issuer") or "")
+        before = last.get((name, issuer, who, log))
         refused = (before.refused if before else 0) + (record.get("room") == "limits")
         target = str(record.get("tool_name") or record.get("target") or record.get("method") or "-")
-        last[name, who, log] = Near(left, refused, name, who, target, str(record.get("timestamp")))
+        last[name, issuer, who, log] = Near(left, refused, name, who, target, str(record.get("timestamp")), issuer)
         if len(last) > MOST:
             kept = heapq.nsmallest(MOST // 2, last.items(), key=lambda item: item[1].left)
             forgotten += len(last) - len(kept)
             last = dict(kept)
-    together: dict[tuple[str, str], Near] = {}
-    for (name, who, _), near in last.items():
-        other = together.get((name, who))
-        together[name, who] = near if other is None else _of_both(near, other)
-    shown = heapq.nsmallest(top, together.values(), key=lambda near: (near.left, -near.refused, near.rule, near.who))
+    together: dict[tuple[str, str, str], Near] = {}
+    for (*names, _), near in last.items():
+        key = (names[0], names[1], names[2])
+        other = together.get(key)
+        together[key] = near if other is None else _of_both(near, other)
+    order = attrgetter("rule", "who", "issuer")
+    shown = heapq.nsmallest(top, together.values(), key=lambda near: (near.left, -near.refused, *order(near)))
     return shown, len(together) - len(shown) + forgotten
 
 

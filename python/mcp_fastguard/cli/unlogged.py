@@ -19,12 +19,13 @@ logger = logging.getLogger("mcp_fastguard")
 
 
 @contextmanager
-def unlogged(config: GuardConfig) -> Iterator[Guard]:
-    """The configuration's guard without its log, and with windows of its own."""
+def unlogged(config: GuardConfig, *, shares: bool = False) -> Iterator[Guard]:
+    """The configuration's guard without its log, and with windows of its own. ``shares``: with those that processes share."""
     # A guard warns where nothing is recorded. Here that is the command's doing, not the file's.
     logger.addFilter(_is_of_the_file)
     try:
-        guard = Guard.from_dict(config.by_itself(), folder=config.folder)
+        tables = config.unrecorded() if shares else config.by_itself()
+        guard = Guard.from_dict(tables, folder=config.folder)
     finally:
         logger.removeFilter(_is_of_the_file)
     with guard:

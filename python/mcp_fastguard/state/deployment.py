@@ -20,6 +20,7 @@ from mcp_fastguard.state.places import ProcessPlaces
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from mcp_fastguard.limits import AppliedLimit
     from mcp_fastguard.state.settings import StateSettings
     from mcp_fastguard.state.store import RedisStore
 
@@ -134,6 +135,24 @@ class Deployment:
         finally:
             self._asked += 1
             self._seconds += time.perf_counter() - began
+
+    async def look(self, limit: AppliedLimit) -> AppliedLimit:
+        """How a rule stands in all processes. Charges nothing, and never raises for what the store does."""
+        limits = self._here().limits
+        try:
+            if limit.unit == "running":
+                remaining, retry_after = await limits.look_at_place(Place(limit.rule, limit.key, limit.quota)), None
+            else:
+                is_metered = limit.unit != "calls"
+                charge = Charge(limit.rule, limit.key, limit.quota, limit.window, max(limit.cost, 1), is_metered)
+                remaining, retry_after = await limits.look(charge)
+        except asyncio.CancelledError:
+            raise
+        except Exception:  # noqa: BLE001 - whatever the store raises, nothing is known
+            return limit._replace(remaining=None, retry_after=None)
+        if max(limit.cost, 1) > limit.quota:
+            retry_after = None
+        return limit._replace(remaining=remaining, retry_after=retry_after)
 
     def collect(self) -> None:
         """Takes in what has ended, and has the store told soon."""

@@ -10,7 +10,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Literal, Self, cast
 
 from mcp_fastguard.limits import MeteredWindow, SlidingWindow
-from mcp_fastguard.state.leases import LEAST_LEFT, Lease, LeaseTable, is_leasable
+from mcp_fastguard.state.leases import LEASE_PART, LEAST_LEFT, Lease, LeaseTable, is_leasable
 from mcp_fastguard.state.places import LIFETIME, Place, ProcessPlaces
 from mcp_fastguard.state.window_script import Act, Ask, LimitStore, Spot, StoreUnavailable, WindowScript
 
@@ -245,6 +245,28 @@ class SharedLimits:
         if isinstance(answer, Admitted) and places:
             self._own.places.enter(call, places)
         return answer
+
+    async def look(self, charge: Charge) -> tuple[int, float | None]:
+        """What a window has left in the store, and in how many seconds there is room for the charge where there is none. Charges
+        nothing. Permits that processes hold in advance count as used.
+
+        Raises:
+            Exception: whatever the store raises.
+        """
+        ask = replace(_exactly(charge), want=0)
+        if self._has_lease(charge):
+            ask = replace(ask, window=charge.window * (1 + LEASE_PART))
+        answer = await self._script.ask([ask])
+        return answer.given[0].remaining, None if answer.refused is None else answer.retry_after
+
+    async def look_at_place(self, place: Place) -> int:
+        """How many more calls may run. Takes nothing.
+
+        Raises:
+            Exception: whatever the store raises.
+        """
+        answer = await self._script.ask((), [Spot(place.key, bytes(16), Act.LOOK)])
+        return max(0, place.most - answer.running[0])
 
     async def left(self, freed: Sequence[tuple[bytes, bytes]], debts: Sequence[Debt], name: bytes) -> None:
         """Tells the store of calls that have ended.

@@ -9,7 +9,9 @@ import time
 
 import pytest
 
-from mcp_fastguard.state.limits import Admitted, Charge, Mode, Refused, SharedLimits
+from mcp_fastguard.state.endings import Ended, Endings
+from mcp_fastguard.state.limits import Admitted, Charge, Debt, Mode, Refused, SharedLimits
+from mcp_fastguard.state.places import ProcessPlaces
 from shared_limits_support import PlainStore, digest, hammer, most_in_any_window
 
 HOUR = 3_600_000_000
@@ -131,6 +133,46 @@ def test_memory_of_a_key_does_not_grow_with_what_it_counts(shared_server, quota,
             return await store.redis.memory_usage(name)
 
     assert asyncio.run(main()) <= most
+
+
+def test_endings_that_are_told_twice_are_charged_once(shared_server):
+    async def main():
+        async with limits_on(shared_server) as (limits, _):
+            look = Charge("rows", digest("rows"), 10, 60.0, is_look=True)
+            for _ in range(2):
+                await limits.left((), [Debt(look.key, 10, 60.0, 4)], b"one batch of end")
+            once = (await limits.look(look))[0]
+            await limits.left((), [Debt(look.key, 10, 60.0, 2**40)], b"another batch of")
+            refused = await limits.admit([look])
+            return once, refused, await limits.look(look)
+
+    once, refused, (left, wait) = asyncio.run(main())
+    assert once == 6
+    assert (type(refused), refused.rule, left) == (Refused, "rows", 0)
+    assert 59.0 < refused.retry_after <= 61.0
+    assert 59.0 < wait <= 61.0
+
+
+def test_key_that_cannot_be_read_stops_no_other_ending(shared_server):
+    stores = []
+
+    def connect():
+        stores.append(PlainStore(shared_server.port))
+        return SharedLimits(stores[0], processes=1)
+
+    async def disconnect():
+        await stores[0].close()
+
+    async def main():
+        async with limits_on(shared_server) as (limits, store):
+            good, bad = digest("good"), digest("bad")
+            await store.redis.set(store.key("limits-4-60000000", bad), b"garbage")
+            endings = Endings(connect=connect, disconnect=disconnect, places=ProcessPlaces(), collect=lambda: None)
+            endings.add([Ended((), (Debt(key, 10, 60.0, 4),)) for key in (good, bad, good)])
+            await asyncio.to_thread(endings.close)
+            return await limits.look(Charge("rows", good, 10, 60.0, is_look=True))
+
+    assert asyncio.run(main()) == (2, None)
 
 
 def test_forged_store_grants_a_process_its_quota_and_no_more(shared_server):

@@ -16,6 +16,7 @@ import pytest
 from certificate_support import Authority
 from mcp_fastguard import Guard, ToolRequest
 from mcp_fastguard._fastguard import ObservedCall
+from mcp_fastguard.cli import explain
 from mcp_fastguard.errors import GuardConfigError, GuardFault, LimitDenied, PolicyDenied
 from mcp_fastguard.state.settings import StateSettings
 from mcp_fastguard.state.store import RedisStore
@@ -130,6 +131,54 @@ def test_call_that_costs_more_than_the_quota_gets_no_time_to_come_back(make_shar
         return denied.value
 
     assert run(once(), guard).retry_after is None
+
+
+def test_limits_of_a_call_are_those_of_all_processes_and_charge_nothing(make_shared, shared_server, prefix, issuer):
+    rules = [
+        *QUOTA["rules"],
+        {"name": "rows", "per": "principal", "meter": "rows", "quota": "3/minute"},
+        {"name": "at once", "per": "everyone", "concurrent": 2},
+        {"name": "large", "per": "everyone", "quota": "1000/minute"},
+    ]
+    limits = {"mode": "leased", "rules": rules}
+    one, two = (make_shared(shared_server, limits=limits, state=prefix) for _ in range(2))
+
+    async def look():
+        before = await two.limits_of(ask(issuer))
+        async with one.call(ask(issuer)) as call:
+            call.note(rows=5)
+            during = await two.limits_of(ask(issuer))
+        after = await two.limits_of(ask(issuer))
+        again = await two.limits_of(ask(issuer))
+        assert [limit.remaining for limit in again] == [limit.remaining for limit in after]
+        return before, during, after
+
+    before, during, after = run(look(), one, two)
+
+    def left(found):
+        return {limit.rule: limit.remaining for limit in found}
+
+    assert left(before) == {"mine": 5, "rows": 3, "at once": 2, "large": 1_000}
+    assert left(during) | {"large": 0} == {"mine": 4, "rows": 3, "at once": 1, "large": 0}
+    assert left(after) | {"large": 0} == {"mine": 4, "rows": 0, "at once": 2, "large": 0}
+    # Permits that the other process holds in advance count as used.
+    assert 1_000 - 1_000 // 32 <= left(after)["large"] < 1_000
+    spent = next(limit for limit in after if limit.rule == "rows")
+    assert (spent.per, spent.unit, spent.quota, spent.window) == ((("principal", "alice"),), "rows", 3, 60.0)
+    assert 59.0 < spent.retry_after <= 61.0
+
+
+def test_explain_shows_what_other_processes_have_spent(make_shared, shared_server, prefix, issuer, monkeypatch):
+    guard = make_shared(shared_server, state=prefix)
+    run(admitted(guard, ask(issuer), 5), guard)
+    monkeypatch.setattr(explain, "read", lambda _: explain.Read(guard.config, []))
+    verdict = explain.explain_call(guard.config.folder, "add", {}, issuer.token(), None)
+
+    assert not verdict.is_allowed
+    assert [(limit.rule, limit.left, limit.decides) for limit in verdict.limits] == [
+        ("mine", "0 of 5 calls in 60 s", True)
+    ]
+    assert verdict.rooms[-1][:2] == ("limits", "refuses")
 
 
 def test_check_cannot_wait_for_the_server(make_shared, shared_server, prefix, issuer):

@@ -251,6 +251,25 @@ def test_each_process_has_its_share_while_the_store_is_away(guard_of, begun):
     assert {record["limits_mode"] for record in records(guard, "decision")} == {"local"}
 
 
+def test_what_was_counted_while_the_store_was_away_is_told_when_it_is_back(guard_of, begun, own_server, issuer):
+    one, two = guard_of(AT_ONCE, ROWS, port=own_server.port), guard_of(AT_ONCE, ROWS, port=own_server.port)
+
+    async def walk():
+        call = await begun(one)
+        own_server.kill()
+        call.note(rows=5)
+        await call.__aexit__(None, None, None)
+        own_server.start()
+        until = time.monotonic() + 30
+        request = ToolRequest.direct(tool="add", arguments={}, token=issuer.token())
+        while {limit.rule: limit.remaining for limit in await two.limits_of(request)}["rows"] != 0:
+            assert time.monotonic() < until, "nobody tells"
+            await asyncio.sleep(0.05)
+        return await refused(begun(two))
+
+    assert run(walk(), one, two) == "quota_spent"
+
+
 def test_none_runs_while_the_store_is_away_where_the_configuration_says_so(guard_of, begun):
     guard = guard_of(AT_ONCE, port=1, degrade="refuse")
 
