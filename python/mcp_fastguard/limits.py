@@ -20,7 +20,8 @@ class AppliedLimit(NamedTuple):
 
     Args:
         rule: its name.
-        per: of whom and what it has a window of its own: the words of ``per``, each with the name that the call has there, if any.
+        per: of whom and what it has a window of its own: the words of ``per``, each with the name that the call has there, if
+            any.
         unit: what it counts: ``"calls"``, ``"rows"``, ``"bytes"``, or ``"running"`` calls.
         quota: how many.
         window: seconds; 0 where it counts what runs.

@@ -6,15 +6,17 @@ import hashlib
 import logging
 import socket
 import time
+from collections import deque
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import Sentinel, SentinelConnectionPool
 from redis.backoff import NoBackoff
+from redis.crc import key_slot
 from redis.credentials import CredentialProvider
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import NoScriptError
+from redis.exceptions import MovedError, NoScriptError, RedisError
 
 from mcp_fastguard.state.window_script import StoreUnavailable
 
@@ -36,6 +38,9 @@ OLDEST: Final = (7, 0)
 
 #: A server that must not be used is looked at again after so many seconds.
 LOOK_AGAIN: Final = 10.0
+
+#: So often a question follows its keys to another node of a cluster.
+MOVES: Final = 3
 
 #: Longest password that is read. A file that is longer is not one password.
 MAX_PASSWORD_BYTES: Final = 4 * 1024
@@ -82,6 +87,23 @@ class RedisStore:
         """
         if not self._is_fit:
             await self._look()
+        for attempt in range(MOVES):
+            try:
+                return await self._evaluated(script, keys, args)
+            except MovedError:
+                # Another node of the cluster has the keys now; this one has done nothing.
+                self._is_fit, self._look_at = False, 0.0
+                await self._redis.connection_pool.disconnect(inuse_connections=False)
+                if attempt == MOVES - 1:
+                    raise
+                await self._look()
+            except RedisConnectionError:
+                # The next answer may be another server's: after a failover, or a restart with another configuration.
+                self._is_fit, self._look_at = False, 0.0
+                raise
+        raise StoreUnavailable("the keys have moved too often")
+
+    async def _evaluated(self, script: str, keys: Sequence[bytes], args: Sequence[bytes | str | int]) -> object:
         digest = self._digests.get(script)
         if digest is None:
             # The name under which the server knows a script; nothing rests on it.
@@ -90,10 +112,6 @@ class RedisStore:
             return cast("object", await self._redis.evalsha(digest, len(keys), *keys, *args))
         except NoScriptError:
             return cast("object", await self._redis.eval(script, len(keys), *keys, *args))
-        except RedisConnectionError:
-            # The next answer may be another server's: after a failover, or a restart with another configuration.
-            self._is_fit, self._look_at = False, 0.0
-            raise
 
     def key(self, purpose: str, digest: bytes) -> bytes:
         """The name of a key."""
@@ -162,20 +180,20 @@ def connect(settings: StateSettings) -> Redis:
         options |= {"ssl_cert_reqs": "required", "ssl_check_hostname": True}
     if "+sentinel://" in settings.url:
         return _by_sentinels(settings.url, options)
+    if "+cluster://" in settings.url:
+        return _by_slot(settings, options)
     return Redis.from_pool(BlockingConnectionPool.from_url(settings.url, **options))
 
 
 class _SentinelPool(SentinelConnectionPool, BlockingConnectionPool):
-    """Asks the sentinels where the master is, for each new connection. Those beyond the most connections wait."""
+    """Asks where the master is, for each new connection. Those beyond the most connections wait."""
 
 
 def _by_sentinels(url: str, options: dict[str, Any]) -> Redis:
     """A client of the master that sentinels name. They are asked without user and password, and by TLS where the master is."""
     scheme, _, rest = url.partition("://")
     places, name, *database = rest.split("/")
-    sentinels = [
-        (host.strip("[]"), int(port)) for host, _, port in (place.rpartition(":") for place in places.split(","))
-    ]
+    sentinels = _places(places)
     is_secure = scheme == "rediss+sentinel"
     own = {key: value for key, value in options.items() if key.startswith("ssl_") or key == "driver_info"}
     own |= {"ssl": True} if is_secure else {}
@@ -185,7 +203,63 @@ def _by_sentinels(url: str, options: dict[str, Any]) -> Redis:
     return cast("Redis", manager.master_for(name, connection_pool_class=_SentinelPool, **options))
 
 
+class _Slot:
+    """Knows which node of a cluster has a slot, where a pool of connections would ask sentinels for a master.
+
+    All keys of a deployment have one hash tag, and so one slot and one node: a client that follows the slot is enough.
+    """
+
+    def __init__(self, slot: int, nodes: Sequence[Redis]) -> None:
+        self._slot = slot
+        self._nodes = deque(nodes)
+
+    @property
+    def sentinels(self) -> list[Redis]:
+        """The nodes that are asked."""
+        return list(self._nodes)
+
+    async def discover_master(self, _name: str) -> tuple[str, int]:
+        """The node that has the slot now."""
+        for _ in range(len(self._nodes)):
+            node = self._nodes[0]
+            # The others first, the next time: the budget of a call may be over before this one has answered.
+            self._nodes.rotate(-1)
+            try:
+                found = _owner(await cast("Any", node).execute_command("CLUSTER SLOTS"), self._slot)
+            except (RedisError, OSError):
+                continue
+            if found is not None:
+                self._nodes.rotate(1)
+                host, port = found
+                # A node that does not know its own name is where it was asked.
+                return host or str(node.connection_pool.connection_kwargs["host"]), port
+        raise RedisConnectionError("no node of the cluster says who has the slot")
+
+
+def _owner(slots: Any, slot: int) -> tuple[str, int] | None:
+    """Of what CLUSTER SLOTS gives: first and last slot, then the master and its replicas, each with host and port first."""
+    for begin, end, (host, port, *_), *_ in slots:
+        if begin <= slot <= end:
+            return (host or b"").decode(), int(port)
+    return None
+
+
+def _by_slot(settings: StateSettings, options: dict[str, Any]) -> Redis:
+    """A client of the node that has the deployment's slot. The nodes that are named are asked as it is."""
+    scheme, _, places = settings.url.partition("://")
+    secure = {"ssl": True} if scheme == "rediss+cluster" else {}
+    own = {name: value for name, value in options.items() if name not in {"max_connections", "timeout"}} | secure
+    nodes = [Redis(host=host, port=port, single_connection_client=False, **own) for host, port in _places(places)]
+    slot = _Slot(key_slot(settings.prefix.encode()), nodes)
+    return Redis.from_pool(cast("Any", _SentinelPool)("", slot, **options, **secure))
+
+
+def _places(text: str) -> list[tuple[str, int]]:
+    """``host:port,host:port``."""
+    return [(host.strip("[]"), int(port)) for host, _, port in (place.rpartition(":") for place in text.split(","))]
+
+
 def _clients(client: Redis) -> list[Redis]:
-    """The client, and those that ask its sentinels."""
+    """The client, and those that ask where its server is."""
     manager = getattr(client.connection_pool, "sentinel_manager", None)
     return [client] if manager is None else [client, *manager.sentinels]

@@ -11,7 +11,7 @@ use super::values::Span;
 #[serde(deny_unknown_fields)]
 pub struct State {
     /// `rediss://host:port/0`, `redis://…` without TLS, or `unix:///path`; `rediss+sentinel://host:port,host:port/NAME` for the master
-    /// that sentinels name. Without user and password.
+    /// that sentinels name, `rediss+cluster://host:port,host:port` for nodes of a cluster. Without user and password.
     pub url: String,
     /// How many processes share it at most. While the server is away, each admits the quotas divided by this.
     pub processes: u32,

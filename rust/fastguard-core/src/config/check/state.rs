@@ -43,7 +43,8 @@ pub(super) fn check(config: &Config, findings: &mut Findings) {
     findings.refuse_empty("state.secret_file", state.secret_file.as_deref() == Some(""));
     findings.refuse_empty("state.user", state.user.as_deref() == Some(""));
     let tls = [("ca_file", &state.ca_file), ("client_certificate", &state.client_certificate)];
-    for (key, _) in tls.into_iter().filter(|(_, file)| file.is_some() && !state.url.starts_with("rediss://")) {
+    let is_secure = state.url.starts_with("rediss://") || state.url.starts_with("rediss+");
+    for (key, _) in tls.into_iter().filter(|(_, file)| file.is_some() && !is_secure) {
         findings.add(format!("state.{key}"), "only with a `rediss://` URL");
     }
     if state.client_key.is_some() && state.client_certificate.is_none() {
@@ -70,10 +71,15 @@ fn check_url(state: &State, findings: &mut Findings) {
         findings.add("state.url", "`rediss://host:port/0`, `redis://…` or `unix:///path`");
         return;
     };
-    if !matches!(scheme, "rediss" | "redis" | "unix" | "rediss+sentinel" | "redis+sentinel") {
-        let message =
-            format!("`{scheme}` is none of `rediss`, `redis`, `unix`, `rediss+sentinel` and `redis+sentinel`");
+    let server = scheme.strip_suffix("+sentinel").or_else(|| scheme.strip_suffix("+cluster")).unwrap_or(scheme);
+    if !matches!(server, "rediss" | "redis") && scheme != "unix" {
+        let message = format!(
+            "`{scheme}` is none of `rediss`, `redis`, `unix`, and `rediss` or `redis` with `+sentinel` or `+cluster`"
+        );
         findings.add("state.url", message);
+    }
+    if scheme.ends_with("+cluster") && !rest.split(',').all(has_port) {
+        findings.add("state.url", "nodes of the cluster with their ports alone: `rediss+cluster://a:6379,b:6379`");
     }
     if scheme.ends_with("+sentinel") && !names_sentinels(rest) {
         let message = "sentinels with their ports, and the master's name: `rediss+sentinel://a:26379,b:26379/NAME`";
@@ -89,15 +95,16 @@ fn check_url(state: &State, findings: &mut Findings) {
     }
 }
 
+fn has_port(place: &str) -> bool {
+    place
+        .rsplit_once(':')
+        .is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok_and(|port| port > 0))
+}
+
 /// Whether it is `host:port,host:port/NAME`, and perhaps a number of a database.
 fn names_sentinels(rest: &str) -> bool {
     let mut parts = rest.split('/');
     let (places, name) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
-    let has_port = |place: &str| {
-        place
-            .rsplit_once(':')
-            .is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok_and(|port| port > 0))
-    };
     let is_database = |text: &str| text.parse::<u32>().is_ok();
     places.split(',').all(has_port)
         && !name.is_empty()
@@ -113,7 +120,9 @@ pub(super) fn warn(config: &Config, warnings: &mut Vec<Warning>) {
         let message = "has no leases: each call that it counts asks the server, as in mode `exact`".to_owned();
         Warning { key: format!("limits.rules[{index}]"), message }
     }));
-    let plain = ["redis://", "redis+sentinel://"].into_iter().find_map(|scheme| state.url.strip_prefix(scheme));
+    let plain = ["redis://", "redis+sentinel://", "redis+cluster://"]
+        .into_iter()
+        .find_map(|scheme| state.url.strip_prefix(scheme));
     let host = plain.map(|rest| rest.split(['/', ':']).next().unwrap_or_default());
     if host.is_some_and(|host| !matches!(host, "localhost" | "127.0.0.1" | "[")) {
         let message = "without TLS: whoever is on the way can change what processes count".to_owned();
