@@ -19,6 +19,8 @@ from mcp_fastguard.state.limits import Charge, SharedLimits
 from shared_limits_support import PlainStore, Server, digest
 
 ROUNDS, CALLS = 15, 300
+#: Calls of one event loop at the same time; the figures are for all of them.
+TOGETHER = 16
 
 
 async def micros_of(call, calls):
@@ -30,6 +32,10 @@ async def micros_of(call, calls):
     for _ in range(calls):
         await call()
     return (time.perf_counter() - began) / calls * 1e6
+
+
+async def together(call):
+    return (await asyncio.gather(*(call() for _ in range(TOGETHER))))[0]
 
 
 async def measure(port):
@@ -54,6 +60,14 @@ async def measure(port):
         "exact, one rule, quota under 65536": (lambda: exact.admit(narrow), CALLS),
         "exact, three rules": (lambda: exact.admit(three), CALLS),
         "exact behind the breaker": (lambda: breaking.admit(one), CALLS),
+        f"bare EVALSHA, {TOGETHER} together": (
+            lambda: together(lambda: store.redis.evalsha(bare_digest, 1, b"{d}k")),
+            CALLS // TOGETHER,
+        ),
+        f"exact behind the breaker, {TOGETHER} together": (
+            lambda: together(lambda: breaking.admit(one)),
+            CALLS // TOGETHER,
+        ),
         "leased, one rule": (lambda: leased.admit(one), CALLS * 30),
         "local window": (local, CALLS * 30),
     }
@@ -74,7 +88,9 @@ def main():
         server.kill()
     for name, micros in medians.items():
         base = "local window" if name.startswith(("leased", "local")) else "bare EVALSHA"
-        print(f"{name:36} {micros:9.2f} µs   {micros / medians[base]:6.2f} x {base}")
+        if name.endswith("together"):
+            base = f"bare EVALSHA, {TOGETHER} together"
+        print(f"{name:38} {micros:9.2f} µs   {micros / medians[base]:6.2f} x {base}")
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import time
 from typing import TYPE_CHECKING
 
@@ -45,12 +46,11 @@ class BreakingStore:
         """Whether the store is left alone."""
         return self._failures >= FAILURES
 
-    async def run(self, script: str, keys: Sequence[bytes], args: Sequence[bytes | str | int]) -> object:
-        """Asks the store, unless it has failed and its next probe is not due.
+    def run(self, script: str, keys: Sequence[bytes], args: Sequence[bytes | str | int]) -> asyncio.Future[object]:
+        """Asks the store, unless it has failed and its next probe is not due. The answer may be whatever the store raises.
 
         Raises:
-            StoreUnavailable: the store is left alone, too many wait, or it did not answer in time.
-            Exception: whatever the store raises.
+            StoreUnavailable: the store is left alone, or too many wait; as the answer: it did not come in time.
         """
         now = time.monotonic()
         if self.is_open:
@@ -59,39 +59,54 @@ class BreakingStore:
             self._probe_at = now + PROBE_EVERY
         if len(self._asking) >= WAITING:
             raise StoreUnavailable("too many calls wait for the store")
+        loop = asyncio.get_running_loop()
         # A task of its own: redis-py 8.1 may take a cancellation for a timeout of its socket while many connect, and hold the
         # call for seconds. What is left behind counts as waiting until it has ended.
         asking: asyncio.Future[object] = asyncio.ensure_future(self._store.run(script, keys, args))
+        answered: asyncio.Future[object] = loop.create_future()
         self._asking.add(asking)
-        asking.add_done_callback(self._ended)
-        try:
-            await asyncio.wait((asking,), timeout=self._budget)
-        except asyncio.CancelledError:
-            # The caller left: that says nothing of the store.
-            asking.cancel()
-            raise
-        if not asking.done() or asking.cancelled():
-            asking.cancel()
-            self._failed()
-            raise StoreUnavailable("the store did not answer in time")
-        if asking.exception() is not None:
-            self._failed()
-        answer = asking.result()
-        self._failures = 0
-        return answer
+        timer = loop.call_later(self._budget, self._late, asking, answered)
+        asking.add_done_callback(functools.partial(self._ended, answered, timer))
+        answered.add_done_callback(functools.partial(_left, asking))
+        return answered
 
     def key(self, purpose: str, digest: bytes) -> bytes:
         """The store's."""
         return self._store.key(purpose, digest)
 
-    def _ended(self, asking: asyncio.Future[object]) -> None:
+    def _late(self, asking: asyncio.Future[object], answered: asyncio.Future[object]) -> None:
+        asking.cancel()
+        if not answered.done():
+            self._failed()
+            answered.set_exception(StoreUnavailable("the store did not answer in time"))
+
+    def _ended(
+        self, answered: asyncio.Future[object], timer: asyncio.TimerHandle, asking: asyncio.Future[object]
+    ) -> None:
+        timer.cancel()
         self._asking.discard(asking)
-        if not asking.cancelled():
-            # Taken, so that one left behind does not end in a warning.
-            asking.exception()
+        # Taken, so that one left behind does not end in a warning.
+        error = None if asking.cancelled() else asking.exception()
+        if answered.done():
+            return
+        if asking.cancelled():
+            self._failed()
+            answered.set_exception(StoreUnavailable("the store did not answer in time"))
+        elif error is not None:
+            self._failed()
+            answered.set_exception(error)
+        else:
+            self._failures = 0
+            answered.set_result(asking.result())
 
     def _failed(self) -> None:
         self._failures += 1
         if self._failures == FAILURES:
             # A burst of calls that were under way does not put the probe off.
             self._probe_at = time.monotonic() + PROBE_EVERY
+
+
+def _left(asking: asyncio.Future[object], answered: asyncio.Future[object]) -> None:
+    """The caller has left: that says nothing of the store."""
+    if answered.cancelled():
+        asking.cancel()

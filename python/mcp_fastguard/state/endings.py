@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Final
 from mcp_fastguard.parking import park, park_at_forks
 from mcp_fastguard.state.limits import Debt
 from mcp_fastguard.state.places import HOLD_EVERY, LIFETIME
+from mcp_fastguard.state.window_script import KeyUnreadable
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -226,11 +227,11 @@ class Endings:
         while (batch := batch or self._next()) is not None:
             try:
                 await limits.left(batch.freed(), batch.debts(), batch.name)
-            except Exception as error:  # noqa: BLE001 - whatever the store does, it is told again
-                if type(error).__name__ == "ResponseError":
-                    self._refused(batch)
-                    batch = None
-                    continue
+            except KeyUnreadable:
+                self._refused(batch)
+                batch = None
+                continue
+            except Exception:  # noqa: BLE001 - whatever the store does, it is told again
                 self._say(is_away=True)
                 self._resolve()
                 return batch
@@ -248,7 +249,7 @@ class Endings:
         return _Batch(taken) if taken else None
 
     def _refused(self, batch: _Batch) -> None:
-        """The server has answered that it cannot do it: something in it is none of ours."""
+        """Nothing of it was done."""
         if len(batch.ended) > 1:
             self._apart.extend(batch.ended)
             return

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+import functools
 import math
 import struct
 import time
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, cast
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Awaitable, Sequence
 
 SPAN = 64
 KEPT = SPAN + 1
@@ -23,9 +25,14 @@ _PROMPT = 0.025
 #: Seconds after which a slow one does too, because clocks drift.
 _STALE = 10.0
 _MICRO = 1_000_000
+#: Calls that are asked for at once: the server does nothing else for the time of one script.
+AT_ONCE = 32
 #: Seconds for which a batch of endings is known by its name, so that one that is told twice counts once.
 NAMED_FOR = 3_600
 
+# Several calls may be asked for at once: each has a question, and is decided after the one before it, as if it had come alone.
+# What is wrong with the keys of one says nothing of the others.
+#
 # Time. The store's own clock (`TIME`) runs it, from the call before to this one. A step shows against the caller, which says
 # how far the store's time must have come by its monotonic clock: where `TIME` has gone 100 ms further since the last call, or
 # back, the caller's word is taken. Nothing ever makes time go back. A word counts only for the clock that it refers to (`born`).
@@ -35,13 +42,12 @@ NAMED_FOR = 3_600
 #
 # What runs is a sorted set for each key: the calls, by when they are forgotten unless their process says again that they run.
 #
-# The question is packed into one argument, because redis-py spends more on an argument than the server on all of them.
+# A question is packed into one argument, because redis-py spends more on an argument than the server on all of them.
 # Everything is checked before anything is written; a refused call writes only what is given back.
 SCRIPT = """
 local clock = redis.call('TIME')
 local wall = clock[1] * 1000000 + clock[2]
 local now, born = wall, wall
-local question = ARGV[1]
 local passed = -1
 local stored = redis.call('GET', KEYS[1])
 if stored then
@@ -49,7 +55,7 @@ if stored then
   local last
   last, now, born = struct.unpack('<ddd', stored)
   passed = wall - last
-  local claim, claimed = struct.unpack('<dd', question)
+  local claim, claimed = struct.unpack('<dd', ARGV[1])
   if claim > 0 and claimed == born then
     local expected = now + passed
     if passed > 100000 and expected > claim + 100000 or passed < 0 or expected < claim - 1000000 then
@@ -61,117 +67,132 @@ if stored then
     now = now + passed
   end
 end
+local writes_clock = passed < 0 or passed > 20000
 
-local count, lifetime = struct.unpack('<dd', question, 17)
-local places = (#question - 32 - count * 56) / 16
-local named = KEYS[2 + count + places]
-local is_told = named and redis.call('EXISTS', named) == 1
-
-local windows, worst, wait = {}, 0, -1
-local dirty = false
-for i = 2, count + 1 do
-  local quota, length, width, need, want, back_to, back = struct.unpack('<ddddddd', question, 33 + (i - 2) * 56)
-  local format = width == 2 and '<I2' or '<I4'
-  local slot = math.floor(now / length)
-  local head, total, ring = slot, 0, nil
-  local value = redis.call('GET', KEYS[i])
-  if value then
-    if #value ~= 12 + 65 * width then return redis.error_reply('LIMITS window cannot be read') end
-    head, total = struct.unpack('<dI4', value)
-    ring = string.sub(value, 13)
-    local steps = slot - head
-    if steps >= 65 then
-      ring, total, head = nil, 0, slot
-    elseif steps > 0 then
-      local zero = string.rep('\\0', width)
-      for passed = head + 1, slot do
-        local place = (passed % 65) * width
-        local count = struct.unpack(format, ring, place + 1)
-        if count > 0 then
-          total = total - count
-          ring = string.sub(ring, 1, place) .. zero .. string.sub(ring, place + width + 1)
+local function decide(question, key, call, count, places, lifetime, is_named)
+  local named = is_named == 1 and KEYS[key + count + places + 1]
+  local is_told = named and redis.call('EXISTS', named) == 1
+  local windows, worst, wait = {}, 0, -1
+  local dirty = false
+  for i = 1, count do
+    local quota, length, width, need, want, back_to, back = struct.unpack('<ddddddd', question, 41 + (i - 1) * 56)
+    local format = width == 2 and '<I2' or '<I4'
+    local slot = math.floor(now / length)
+    local head, total, ring = slot, 0, nil
+    local value = redis.pcall('GET', KEYS[key + i])
+    if value then
+      if type(value) ~= 'string' or #value ~= 12 + 65 * width then return {-1} end
+      head, total = struct.unpack('<dI4', value)
+      ring = string.sub(value, 13)
+      local steps = slot - head
+      if steps >= 65 then
+        ring, total, head = nil, 0, slot
+      elseif steps > 0 then
+        local zero = string.rep('\0', width)
+        for passed = head + 1, slot do
+          local place = (passed % 65) * width
+          local count = struct.unpack(format, ring, place + 1)
+          if count > 0 then
+            total = total - count
+            ring = string.sub(ring, 1, place) .. zero .. string.sub(ring, place + width + 1)
+          end
         end
-      end
-      head = slot
-    end
-  end
-  local changed = false
-  if back > 0 and ring and back_to <= head and back_to > head - 65 then
-    local place = (back_to % 65) * width
-    local count = struct.unpack(format, ring, place + 1)
-    back = math.min(back, count)
-    ring = string.sub(ring, 1, place) .. struct.pack(format, count - back) .. string.sub(ring, place + width + 1)
-    total, changed, dirty = total - back, true, true
-  end
-  if need > 0 and total + need > quota then
-    local left, waits = total, 65 * length
-    for passed = head - 64, head do
-      if ring and need <= quota then
-        left = left - struct.unpack(format, ring, (passed % 65) * width + 1)
-        if left + need <= quota then
-          waits = (passed + 65) * length - now
-          break
-        end
+        head = slot
       end
     end
-    if waits > wait then worst, wait = i - 1, waits end
+    local changed = false
+    if back > 0 and ring and back_to <= head and back_to > head - 65 then
+      local place = (back_to % 65) * width
+      local count = struct.unpack(format, ring, place + 1)
+      back = math.min(back, count)
+      ring = string.sub(ring, 1, place) .. struct.pack(format, count - back) .. string.sub(ring, place + width + 1)
+      total, changed, dirty = total - back, true, true
+    end
+    if need > 0 and total + need > quota then
+      local left, waits = total, 65 * length
+      for passed = head - 64, head do
+        if ring and need <= quota then
+          left = left - struct.unpack(format, ring, (passed % 65) * width + 1)
+          if left + need <= quota then
+            waits = (passed + 65) * length - now
+            break
+          end
+        end
+      end
+      if waits > wait then worst, wait = i, waits end
+    end
+    windows[i] = {head, total, ring, width, format, quota, need, want, length, changed}
   end
-  windows[i - 1] = {head, total, ring, width, format, quota, need, want, length, changed}
-end
 
-local running = {}
-for i = 1, places do
-  local most, what = struct.unpack('<dd', question, 33 + count * 56 + (i - 1) * 16)
-  running[i] = 0
-  if what == TAKE or what == LOOK then
-    running[i] = redis.call('ZCOUNT', KEYS[1 + count + i], string.format('(%.0f', now), '+inf')
-    if what == TAKE and running[i] >= most then worst, wait = count + i, 0 end
-  end
-end
-
-local reply = {worst, now, born, wait}
-if (worst == 0 or dirty) and (passed < 0 or passed > 20000) then
-  redis.call('SET', KEYS[1], struct.pack('<ddd', wall, now, born))
-end
-for i = 1, #windows do
-  local head, total, ring, width, format, quota, need, want, length, changed = unpack(windows[i])
-  local granted, value = 0, nil
-  if worst == 0 and want > 0 then
-    if need > 0 then
-      granted = math.max(need, math.min(want, quota - total))
-    elseif not is_told then
-      granted = math.min(want, 4294967295 - total)
+  local running = {}
+  for i = 1, places do
+    local most, what = struct.unpack('<dd', question, 41 + count * 56 + (i - 1) * 16)
+    running[i] = 0
+    if what == TAKE or what == LOOK then
+      local found = redis.pcall('ZCOUNT', KEYS[key + count + i], string.format('(%.0f', now), '+inf')
+      if type(found) ~= 'number' then return {-1} end
+      running[i] = found
+      if what == TAKE and found >= most then worst, wait = count + i, 0 end
     end
   end
-  if granted > 0 then
-    total = total + granted
-    ring = ring or string.rep('\\0', 65 * width)
-    local place = (head % 65) * width
-    local count = struct.unpack(format, ring, place + 1) + granted
-    value = struct.pack('<dI4', head, total) .. string.sub(ring, 1, place)
-      .. struct.pack(format, count) .. string.sub(ring, place + width + 1)
-  elseif changed then
-    value = struct.pack('<dI4', head, total) .. ring
+
+  local reply = {worst, now, born, wait}
+  if (worst == 0 or dirty) and writes_clock then
+    redis.call('SET', KEYS[1], struct.pack('<ddd', wall, now, born))
+    writes_clock = false
   end
-  if value then redis.call('SET', KEYS[i + 1], value, 'PX', math.ceil(65 * length / 1000) + LINGER) end
-  reply[#reply + 1] = granted
-  reply[#reply + 1] = math.max(quota - total, 0)
-  reply[#reply + 1] = head
-end
-for i = 1, places do
-  local _, what = struct.unpack('<dd', question, 33 + count * 56 + (i - 1) * 16)
-  local key, call = KEYS[1 + count + i], ARGV[1 + i]
-  if what == FREE then
-    redis.call('ZREM', key, call)
-  elseif what == HOLD or what == TAKE and worst == 0 then
-    redis.call('ZREMRANGEBYSCORE', key, '-inf', string.format('%.0f', now))
-    redis.call('ZADD', key, string.format('%.0f', now + lifetime), call)
-    redis.call('PEXPIRE', key, math.ceil(lifetime / 1000) + LINGER)
+  for i = 1, count do
+    local head, total, ring, width, format, quota, need, want, length, changed = unpack(windows[i])
+    local granted, value = 0, nil
+    if worst == 0 and want > 0 then
+      if need > 0 then
+        granted = math.max(need, math.min(want, quota - total))
+      elseif not is_told then
+        granted = math.min(want, 4294967295 - total)
+      end
+    end
+    if granted > 0 then
+      total = total + granted
+      ring = ring or string.rep('\0', 65 * width)
+      local place = (head % 65) * width
+      local count = struct.unpack(format, ring, place + 1) + granted
+      value = struct.pack('<dI4', head, total) .. string.sub(ring, 1, place)
+        .. struct.pack(format, count) .. string.sub(ring, place + width + 1)
+    elseif changed then
+      value = struct.pack('<dI4', head, total) .. ring
+    end
+    if value then redis.call('SET', KEYS[key + i], value, 'PX', math.ceil(65 * length / 1000) + LINGER) end
+    reply[#reply + 1] = granted
+    reply[#reply + 1] = math.max(quota - total, 0)
+    reply[#reply + 1] = head
   end
-  reply[#reply + 1] = running[i]
+  for i = 1, places do
+    local _, what = struct.unpack('<dd', question, 41 + count * 56 + (i - 1) * 16)
+    local key, call = KEYS[key + count + i], ARGV[call + i]
+    if what == FREE then
+      redis.pcall('ZREM', key, call)
+    elseif what == HOLD or what == TAKE and worst == 0 then
+      redis.pcall('ZREMRANGEBYSCORE', key, '-inf', string.format('%.0f', now))
+      local added = redis.pcall('ZADD', key, string.format('%.0f', now + lifetime), call)
+      if type(added) ~= 'number' then running[i] = -1 end
+      redis.pcall('PEXPIRE', key, math.ceil(lifetime / 1000) + LINGER)
+    end
+    reply[#reply + 1] = running[i]
+  end
+  if named and not is_told then redis.call('SET', named, '', 'EX', NAMED) end
+  return reply
 end
-if named and not is_told then redis.call('SET', named, '', 'EX', NAMED) end
-return reply
+
+local replies = {}
+local key, argument = 1, 1
+while ARGV[argument] do
+  local question = ARGV[argument]
+  local count, lifetime, is_named = struct.unpack('<ddd', question, 17)
+  local places = (#question - 40 - count * 56) / 16
+  replies[#replies + 1] = decide(question, key, argument, count, places, lifetime, is_named)
+  key, argument = key + count + places + is_named, argument + 1 + places
+end
+return replies
 """
 for _word, _number in {
     "LINGER": LINGER * 1_000,
@@ -188,10 +209,14 @@ class StoreUnavailable(Exception):
     """The store did not answer as it must: refused, late, read-only, full, or with something that no script of ours says."""
 
 
+class KeyUnreadable(StoreUnavailable):
+    """What the store holds under a key of this question is none of ours."""
+
+
 class LimitStore(Protocol):
     """What shared limits need of a store."""
 
-    async def run(self, script: str, keys: Sequence[bytes], args: Sequence[bytes | str | int]) -> object:
+    def run(self, script: str, keys: Sequence[bytes], args: Sequence[bytes | str | int]) -> Awaitable[object]:
         """Runs a script by its digest, and sends it whole where the store has lost it. Any exception counts as unavailable."""
         ...
 
@@ -289,8 +314,20 @@ class Answer:
     running: tuple[int, ...] = ()
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Question:
+    """What one call is asked for, and who waits for the answer."""
+
+    keys: list[bytes]
+    args: list[bytes]
+    reply: asyncio.Future[object]
+
+
 class WindowScript:
-    """Runs the script, and knows how far the store's time has come by this process's monotonic clock."""
+    """Runs the script, and knows how far the store's time has come by this process's monotonic clock.
+
+    While the store is asked, the calls of one turn of the event loop are asked for together: one round trip for all of them.
+    """
 
     def __init__(self, store: LimitStore) -> None:
         self._store = store
@@ -298,6 +335,8 @@ class WindowScript:
         self._born = 0
         self._seen = 0
         self._seen_at = -math.inf
+        self._waiting: list[_Question] = []
+        self._flying: set[asyncio.Future[object]] = set()
 
     async def ask(
         self, asks: Sequence[Ask], spots: Sequence[Spot] = (), *, lifetime: float = 0.0, name: bytes | None = None
@@ -314,11 +353,11 @@ class WindowScript:
             StoreUnavailable: the answer is none that the script gives.
             Exception: whatever the store raises.
         """
-        keys = [self._clock]
+        keys = []
         sent = time.monotonic()
         # Rounded down: a caller may say too little of the time that has passed, never too much.
         claim = self._seen + int((sent - self._seen_at) * _MICRO) if self._born else 0
-        numbers: list[float] = [claim, self._born, len(asks), round(lifetime * _MICRO)]
+        numbers: list[float] = [claim, self._born, len(asks), round(lifetime * _MICRO), name is not None]
         for ask in asks:
             width = 2 if ask.quota <= NARROW and not ask.is_metered else 4
             micros = round(ask.window * _MICRO)
@@ -330,11 +369,65 @@ class WindowScript:
         if name is not None:
             keys.append(self._store.key("limits-told", name))
         question = struct.pack(f"<{len(numbers)}d", *numbers)
-        reply = await self._store.run(SCRIPT, keys, [question, *(spot.call for spot in spots)])
+        args = [question, *(spot.call for spot in spots)]
+        reply = await (self._replied(keys, args) if self._flying else self._alone(keys, args))
         return self._read(reply, asks, spots, sent)
+
+    async def _alone(self, keys: list[bytes], args: list[bytes]) -> object:
+        """Asks at once, while nobody else does: a turn of the event loop less."""
+        flying = asyncio.ensure_future(self._store.run(SCRIPT, [self._clock, *keys], args))
+        self._flying.add(flying)
+        flying.add_done_callback(self._flying.discard)
+        replies = await flying
+        if not isinstance(replies, list) or len(replies) != 1:
+            raise StoreUnavailable("the store's answer cannot be read")
+        return cast("object", replies[0])
+
+    def _replied(self, keys: list[bytes], args: list[bytes]) -> asyncio.Future[object]:
+        loop = asyncio.get_running_loop()
+        question = _Question(keys, args, loop.create_future())
+        self._waiting.append(question)
+        if len(self._waiting) == 1:
+            loop.call_soon(self._send)
+        return question.reply
+
+    def _send(self) -> None:
+        """Asks for all that wait, so many at once."""
+        waiting, self._waiting = self._waiting, []
+        for begin in range(0, len(waiting), AT_ONCE):
+            batch = [question for question in waiting[begin : begin + AT_ONCE] if not question.reply.done()]
+            if not batch:
+                continue
+            keys = [self._clock, *(key for question in batch for key in question.keys)]
+            args = [argument for question in batch for argument in question.args]
+            try:
+                flying = asyncio.ensure_future(self._store.run(SCRIPT, keys, args))
+            except Exception as error:  # noqa: BLE001 - a store may refuse at once; each call has its own answer
+                for question in batch:
+                    question.reply.set_exception(error)
+                continue
+            self._flying.add(flying)
+            flying.add_done_callback(functools.partial(self._landed, batch))
+
+    def _landed(self, batch: Sequence[_Question], flying: asyncio.Future[object]) -> None:
+        self._flying.discard(flying)
+        error = StoreUnavailable("the store was not asked") if flying.cancelled() else flying.exception()
+        replies = None if error else flying.result()
+        if error is None and not (isinstance(replies, list) and len(replies) == len(batch)):
+            error = StoreUnavailable("the store's answer cannot be read")
+        for place, question in enumerate(batch):
+            if question.reply.done():
+                # Its caller has left.
+                continue
+            if error is not None:
+                question.reply.set_exception(error)
+            else:
+                question.reply.set_result(cast("list[object]", replies)[place])
 
     def _read(self, reply: object, asks: Sequence[Ask], spots: Sequence[Spot], sent: float) -> Answer:
         count = 4 + 3 * len(asks)
+        if reply == [-1]:
+            raise KeyUnreadable("a key of the store cannot be read")
         if (
             not isinstance(reply, list)
             or len(reply) != count + len(spots)
@@ -351,6 +444,8 @@ class WindowScript:
         is_window = 0 < refused <= len(asks)
         if not fits or not 0 <= refused <= len(asks) + len(spots) or (is_window and wait <= 0):
             raise StoreUnavailable("the store's answer contradicts the question")
+        if -1 in rest[3 * len(asks) :]:
+            raise KeyUnreadable("a place could not be entered")
         received = time.monotonic()
         if born != self._born or received - sent <= _PROMPT or received - self._seen_at > _STALE:
             self._born, self._seen, self._seen_at = born, now, received

@@ -10,7 +10,7 @@ import time
 import pytest
 
 from mcp_fastguard.state.endings import Ended, Endings
-from mcp_fastguard.state.limits import Admitted, Charge, Debt, Mode, Refused, SharedLimits
+from mcp_fastguard.state.limits import Admitted, Charge, Debt, Mode, Place, Refused, SharedLimits
 from mcp_fastguard.state.places import ProcessPlaces
 from shared_limits_support import PlainStore, digest, hammer, most_in_any_window
 
@@ -133,6 +133,84 @@ def test_memory_of_a_key_does_not_grow_with_what_it_counts(shared_server, quota,
             return await store.redis.memory_usage(name)
 
     assert asyncio.run(main()) <= most
+
+
+class Counting(PlainStore):
+    """Counts round trips."""
+
+    def __init__(self, port):
+        super().__init__(port)
+        self.trips = 0
+
+    async def run(self, script, keys, args):
+        self.trips += 1
+        return await super().run(script, keys, args)
+
+
+@contextlib.asynccontextmanager
+async def counted_on(server):
+    store = Counting(server.port)
+    await store.redis.flushall()
+    try:
+        yield SharedLimits(store, processes=1), store
+    finally:
+        await store.close()
+
+
+def test_calls_at_the_same_time_share_round_trips_and_no_quota_is_exceeded(shared_server):
+    async def main():
+        async with counted_on(shared_server) as (limits, store):
+            calls = [[charge("a", 10), charge(f"own {number % 3}", 4)] for number in range(60)]
+            answers = await asyncio.gather(*(limits.admit(call) for call in calls))
+            return answers, store.trips
+
+    answers, trips = asyncio.run(main())
+    assert sum(isinstance(answer, Admitted) for answer in answers) == 10
+    refused = [answer for answer in answers if isinstance(answer, Refused)]
+    assert {answer.rule for answer in refused} == {"rule a"}
+    assert [answer.standings[0].remaining for answer in answers[:10]] == list(range(9, -1, -1))
+    # The first asks alone, and those that come meanwhile together, 32 at once.
+    assert trips == 3
+
+
+def test_places_of_calls_at_the_same_time_are_no_more_than_may_be_taken(shared_server):
+    async def main():
+        async with counted_on(shared_server) as (limits, _):
+            place = Place("at once", digest("place"), 7)
+            calls = [limits.admit([charge("a", 100)], [place], number.to_bytes(16, "big")) for number in range(60)]
+            answers = await asyncio.gather(*calls)
+            return answers, (await limits.look(charge("a", 100)))[0], await limits.look_at_place(place)
+
+    answers, left, free = asyncio.run(main())
+    assert [type(answer) for answer in answers] == [Admitted] * 7 + [Refused] * 53
+    assert (left, free) == (93, 0)
+
+
+def test_key_that_cannot_be_read_says_nothing_of_calls_that_are_asked_for_with_it(shared_server):
+    async def main():
+        async with counted_on(shared_server) as (limits, store):
+            await store.redis.lpush(store.key("limits-2-60000000", digest("bad")), b"no text")
+            names = ["good", "bad", "fine", "good"]
+            return await asyncio.gather(*(limits.admit([charge(name)]) for name in names))
+
+    answers = asyncio.run(main())
+    assert [answer.mode for answer in answers] == [Mode.EXACT, Mode.LOCAL, Mode.EXACT, Mode.EXACT]
+    assert answers[3].standings[0].remaining == 1
+
+
+def test_caller_that_leaves_takes_no_answer_along(shared_server):
+    async def main():
+        async with counted_on(shared_server) as (limits, _):
+            calls = [asyncio.ensure_future(limits.admit([charge("a", 100)])) for _ in range(20)]
+            await asyncio.sleep(0)
+            for call in calls[1::2]:
+                call.cancel()
+            return await asyncio.gather(*calls, return_exceptions=True)
+
+    answers = asyncio.run(main())
+    assert {type(answer) for answer in answers[::2]} == {Admitted}
+    assert {answer.mode for answer in answers[::2]} == {Mode.EXACT}
+    assert {type(answer) for answer in answers[1::2]} == {asyncio.CancelledError}
 
 
 def test_endings_that_are_told_twice_are_charged_once(shared_server):
