@@ -9,9 +9,10 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Literal, Self, cast
 
-from mcp_fastguard.limits import MeteredWindow, SlidingWindow
+from mcp_fastguard.limits import SlidingWindow
 from mcp_fastguard.state.leases import LEASE_PART, LEAST_LEFT, Lease, LeaseTable, is_leasable
 from mcp_fastguard.state.places import LIFETIME, Place, ProcessPlaces
+from mcp_fastguard.state.process import BOUND, ProcessWindows, admit_all
 from mcp_fastguard.state.window_script import Act, Ask, LimitStore, Spot, StoreUnavailable, WindowScript
 
 if TYPE_CHECKING:
@@ -33,10 +34,6 @@ __all__ = [
     "Standing",
     "StoreUnavailable",
 ]
-
-# The windows of a process hold what the store admits to it. They are an eighth shorter than the rule says, so that they
-# never refuse what an honest store admits: their slots begin elsewhere, and answers arrive late.
-_BOUND = 7 / 8
 
 _KEY_BYTES = 16
 _MOST = 2**32 - 1
@@ -124,51 +121,6 @@ class Refused:
     mode: Mode
     place: int = 0
     remaining: int = 0
-
-
-class _Windows:
-    """A process's own windows, by quota and length."""
-
-    def __init__(self) -> None:
-        self._windows: dict[tuple[int, float], SlidingWindow] = {}
-
-    def of(self, quota: int, window: float) -> SlidingWindow:
-        found = self._windows.get((quota, window))
-        if found is None:
-            found = self._windows[quota, window] = SlidingWindow(quota, window)
-        return found
-
-
-class _Metered:
-    """The same, of what results have."""
-
-    def __init__(self) -> None:
-        self._windows: dict[tuple[int, float], MeteredWindow] = {}
-
-    def of(self, quota: int, window: float) -> MeteredWindow:
-        found = self._windows.get((quota, window))
-        if found is None:
-            found = self._windows[quota, window] = MeteredWindow(quota, window)
-        return found
-
-
-class ProcessWindows:
-    """A process's own windows: what the store admits to it at most, and its share for when the store is away. And its calls that
-    run.
-    """
-
-    def __init__(self) -> None:
-        self.bounds = _Windows()
-        self.shares = _Windows()
-        self.metered_bounds = _Metered()
-        self.metered_shares = _Metered()
-        self.places = ProcessPlaces()
-
-    def charge(self, debts: Sequence[Debt], processes: int) -> None:
-        """Charges them for a call that has ended, whatever the store will say."""
-        for debt in debts:
-            self.metered_bounds.of(debt.quota, debt.window * _BOUND).charge(debt.key, debt.amount)
-            self.metered_shares.of(debt.quota // processes, debt.window).charge(debt.key, debt.amount)
 
 
 class SharedLimits:
@@ -378,10 +330,10 @@ class SharedLimits:
     def _bounded(self, charges: Sequence[Charge], admitted: Admitted) -> Admitted | Refused:
         """Charges the process's own windows, which hold even where the store's answer was forged."""
         bounds = [
-            (self._own.metered_bounds if charge.is_look else self._bounds).of(charge.quota, charge.window * _BOUND)
+            (self._own.metered_bounds if charge.is_look else self._bounds).of(charge.quota, charge.window * BOUND)
             for charge in charges
         ]
-        refused = _admit_all(bounds, charges)
+        refused = admit_all(bounds, charges)
         if refused is not None:
             return _refused(charges, refused, Mode.OVERDRAWN)
         for charge in charges:
@@ -406,7 +358,7 @@ class SharedLimits:
             full = self._own.places.enter(call, places, processes=self._processes)
             if full is not None:
                 return Refused(places[full].rule, 0.0, Mode.LOCAL, len(charges) + full)
-        refused = _admit_all(shares, charges)
+        refused = admit_all(shares, charges)
         if refused is not None:
             self._own.places.leave(call)
             return _refused(charges, refused, Mode.LOCAL)
@@ -463,36 +415,6 @@ def _refused_by_store(charges: Sequence[Charge], answer: Answer, place: int, mod
     if place >= len(charges):
         return Refused("", 0.0, mode, place)
     return Refused(charges[place].rule, answer.retry_after, mode, place, answer.given[place].remaining)
-
-
-def _admit_all(
-    windows: Sequence[SlidingWindow | MeteredWindow], charges: Sequence[Charge]
-) -> tuple[int, float, int] | None:
-    """Charges all, or none and says which one waits longest, how long, and what it has left. Nothing else runs in between on a
-    thread of an event loop.
-    """
-    worst: tuple[int, float, int] | None = None
-    for place, (window, charge) in enumerate(zip(windows, charges, strict=True)):
-        left, retry_after = _room(window, charge)
-        if retry_after is not None and (worst is None or retry_after > worst[1]):
-            worst = (place, retry_after, left)
-    if worst is None:
-        for place, (window, charge) in enumerate(zip(windows, charges, strict=True)):
-            # A table that is full, or a second thread, refuses here what was free above.
-            if isinstance(window, SlidingWindow) and not window.admit(charge.key, charge.cost):
-                return place, charge.window / 64, 0
-    return worst
-
-
-def _room(window: SlidingWindow | MeteredWindow, charge: Charge) -> tuple[int, float | None]:
-    """What is left, and in how many seconds there is room where there is none."""
-    if isinstance(window, MeteredWindow):
-        look = window.look(charge.key)
-        return look.remaining, None if look else look.retry_after or charge.window
-    left = window.admit(charge.key, 0).remaining
-    if left >= charge.cost:
-        return left, None
-    return left, window.admit(charge.key, charge.cost).retry_after or charge.window
 
 
 def _refused(charges: Sequence[Charge], found: tuple[int, float, int], mode: Mode) -> Refused:
