@@ -259,7 +259,9 @@ class Endings:
         held = self._places.held()
         try:
             for begin in range(0, len(held), _HELD_AT_ONCE):
-                await limits.hold(held[begin : begin + _HELD_AT_ONCE])
+                # One that cannot be entered keeps no other out.
+                with contextlib.suppress(KeyUnreadable):
+                    await limits.hold(held[begin : begin + _HELD_AT_ONCE])
         except Exception:  # noqa: BLE001 - whatever the store does, it is told again
             self._say(is_away=True)
         else:

@@ -9,6 +9,7 @@ import logging
 import socket
 import subprocess
 import time
+from pathlib import Path
 
 import httpx2
 import pytest
@@ -365,6 +366,33 @@ def test_password_is_read_from_its_file_and_shown_nowhere(make_shared, own_serve
     assert run(admitted(other, ask(issuer), 6), other) == 2
     assert "secret-word" not in caplog.text + json.dumps(records(guard)) + json.dumps(records(other))
     assert SECRET.decode() not in caplog.text
+
+
+def test_user_needs_the_commands_of_the_docs_and_the_keys_of_the_prefix_alone(
+    make_shared, own_server, issuer, tmp_path
+):
+    page = (Path(__file__).parents[3] / "docs" / "shared-limits.md").read_text()
+    line = next(line for line in page.splitlines() if line.startswith("user guard on "))
+    own_server.kill()
+    own_server.start("--user", "default", "off", "--user", *line.split()[1:], ">a-very-secret-word")
+    file = tmp_path / "password"
+    file.write_text("a-very-secret-word\n")
+    rules = [
+        *QUOTA["rules"],
+        {"name": "at once", "per": "everyone", "concurrent": 1},
+        {"name": "rows", "per": "principal", "meter": "rows", "quota": "3/minute"},
+    ]
+    state = {"user": "guard", "password_file": str(file)}
+    guard = make_shared(own_server, state=state, limits={"rules": rules})
+
+    async def walk():
+        for rows in (1, 5):
+            async with guard.call(ask(issuer)) as call:
+                call.note(rows=rows)
+        return {limit.rule: limit.remaining for limit in await guard.limits_of(ask(issuer))}
+
+    assert run(walk(), guard) == {"mine": 3, "at once": 1, "rows": 0}
+    assert guard.state_status()["answers"] == {("limits", "exact"): 2}
 
 
 def test_tls_is_checked_against_the_file_and_the_name(make_shared, issuer, tmp_path):

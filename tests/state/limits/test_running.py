@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from process_support import start
+from process_support import run, start
 
 #: What runs when, by the clock that all processes have.
 WORKER = """
@@ -71,6 +71,40 @@ async def main():
     tell(refused=refused, after=began and time.monotonic() - began)
 
 asyncio.run(main())
+"""
+
+#: A process that forks while its call runs. The child's calls are its own, and the parent's stay the parent's.
+FORKER = """
+token, = given
+guard = Guard.from_dict(config)
+
+async def tried(count):
+    calls, codes = [], []
+    for _ in range(count):
+        try:
+            calls.append(await guard.call(request(token)).__aenter__())
+            codes.append("allowed")
+        except Denied as denied:
+            codes.append(denied.code)
+    for call in calls:
+        await call.__aexit__(None, None, None)
+    return codes
+
+loop = asyncio.new_event_loop()
+call = loop.run_until_complete(guard.call(request(token)).__aenter__())
+reads, writes = os.pipe()
+child = os.fork()
+if child == 0:
+    os.write(writes, json.dumps(asyncio.run(tried(2))).encode())
+    os._exit(0)
+os.waitpid(child, 0)
+in_child = json.loads(os.read(reads, 1_000))
+in_parent = loop.run_until_complete(tried(2))
+loop.run_until_complete(call.__aexit__(None, None, None))
+after = loop.run_until_complete(tried(3))
+loop.run_until_complete(guard.aclose())
+loop.close()
+tell(in_child=in_child, in_parent=in_parent, after=after)
 """
 
 #: Places that come back sooner, so that the test is not long.
@@ -161,3 +195,14 @@ def test_place_is_held_while_a_tool_holds_the_event_loop(of_processes):
         assert told(start(TRIER, config, [token, 7.5], before=SHORT))["after"] is None
     finally:
         end(holder)
+
+
+def test_child_of_a_fork_neither_holds_nor_frees_the_places_of_its_parent(of_processes):
+    config, token = of_processes(2, 2)
+    found = run(FORKER, config, [token])
+
+    assert found == {
+        "in_child": ["allowed", "concurrency_spent"],
+        "in_parent": ["allowed", "concurrency_spent"],
+        "after": ["allowed", "allowed", "concurrency_spent"],
+    }
