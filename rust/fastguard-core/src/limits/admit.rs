@@ -150,7 +150,7 @@ impl Limits {
             for window in group.windows(call) {
                 let (spec, overflow) = (&window.spec, window.salt);
                 let push = |key, _: Option<&str>| {
-                    charges.push(Charge { key, spec, cost, holder, is_look: false, overflow }, window)
+                    charges.push(Charge { key, spec, cost, holder, is_look: false, overflow }, window);
                 };
                 group.keys(call, &self.tools, window, push);
             }
