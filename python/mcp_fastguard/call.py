@@ -104,6 +104,11 @@ class Call:
         """A notification is answered before it is handled, so its ending may stand in the log already."""
         return self._proof is not None and self._proof.method.startswith("notifications/")
 
+    @property
+    def _owes(self) -> bool:
+        """Whether a rule counts the call until it ends, which other processes may have to know."""
+        return self._proof is not None and self._proof.owes
+
     def authorize_at_once(self) -> bool:
         """The part of :meth:`authorize` that waits for nothing. False where that must go on."""
         guard = self._guard
@@ -187,7 +192,8 @@ class Call:
             raise
         finally:
             self.close()
-            await self._guard._told(self._proof)  # noqa: SLF001 - one corridor
+            if self._owes:
+                await self._guard._told()  # noqa: SLF001 - one corridor
         return result
 
     def _enter(self) -> Token[Call | None]:
@@ -268,7 +274,8 @@ class Call:
                 self._summary_failed,
             )
         finally:
-            self._guard._ended(self._proof)  # noqa: SLF001 - one corridor
+            if self._owes:
+                self._guard._ended()  # noqa: SLF001 - one corridor
 
     async def nested(self, request: ToolRequest) -> Call:
         """Another message of this call's caller, decided anew under its own name.
@@ -307,7 +314,8 @@ class Call:
         elif self._status == "unused":
             self._status = "ok"
         self.close()
-        await self._guard._told(self._proof)  # noqa: SLF001 - one corridor
+        if self._owes:
+            await self._guard._told()  # noqa: SLF001 - one corridor
 
 
 def _is_cancellation(error: BaseException) -> bool:

@@ -189,15 +189,13 @@ class Guard:
                     return telling.decided(await self._kept(found))
             raise GuardFault("internal", "the call waited for too much")
 
-    def _ended(self, proof: Proof) -> None:
+    def _ended(self) -> None:
         """A call has ended, whose places and counts others may share."""
-        if proof.owes:
-            self._outside.collect()
+        self._outside.collect()
 
-    async def _told(self, proof: Proof | None) -> None:
-        """Waits until others can know that a call has ended: its client may call them at once."""
-        if proof is not None and proof.owes:
-            await self._outside.told()
+    async def _told(self) -> None:
+        """Waits until others can know of the calls that have ended: a client that has its answer may call them at once."""
+        await self._outside.told()
 
     def _at_once(self, request: ToolRequest, *, observes: bool, attested: Attested | None) -> Decision | None:
         """The decision of a call whose ending will be told, where nobody must be told of the decision and nothing be waited for

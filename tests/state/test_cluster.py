@@ -182,6 +182,8 @@ def test_replica_takes_over_with_what_it_was_handed_on(cluster, guard_of, issuer
         for _ in range(10):
             before = await called(guard, token)
         with client(cluster.owner()) as connected:
+            # Of what this connection has written, and so of all before it.
+            connected.set(f"{{{PREFIX}}}:mark", "")
             assert connected.wait(1, 5_000) == 1
         asked = exact(guard)
         cluster.owner().kill()

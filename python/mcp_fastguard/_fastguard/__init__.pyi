@@ -17,6 +17,7 @@ __all__ = [
     "Gate",
     "KeySet",
     "MergedLogs",
+    "MeteredWindow",
     "ObservedCall",
     "SlidingWindow",
     "TokenVerifier",
