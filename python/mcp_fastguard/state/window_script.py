@@ -408,6 +408,8 @@ class WindowScript:
                 continue
             self._flying.add(flying)
             flying.add_done_callback(functools.partial(self._landed, batch))
+            for question in batch:
+                question.reply.add_done_callback(functools.partial(_gone, batch, flying))
 
     def _landed(self, batch: Sequence[_Question], flying: asyncio.Future[object]) -> None:
         self._flying.discard(flying)
@@ -453,3 +455,9 @@ class WindowScript:
         if refused:
             return Answer(given, refused - 1, wait / _MICRO if is_window else 0.0, running)
         return Answer(given, None, 0.0, running)
+
+
+def _gone(batch: Sequence[_Question], flying: asyncio.Future[object], reply: asyncio.Future[object]) -> None:
+    """A caller has left. Where all have, nobody waits for the store, and it has not failed."""
+    if reply.cancelled() and all(question.reply.done() for question in batch):
+        flying.cancel()
