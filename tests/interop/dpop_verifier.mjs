@@ -1,26 +1,27 @@
-// panva's verifier of DPoP proofs: `node dpop_verifier.mjs TOOLS`, and on standard input JSON: issuer, jwks, token, url, and proofs.
-// Prints, as JSON, for each proof null where it is accepted, else why not.
+// panva's verifier of DPoP proofs: `node dpop_verifier.mjs TOOLS`. Each line of standard input is JSON: issuer, jwks, token, url, and proofs.
+// Prints for each line one, as JSON: for each proof null where it is accepted, else why not.
+import { createInterface } from 'node:readline';
 import { pathToFileURL } from 'node:url';
 
 const tools = process.argv[2];
 const oauth = await import(pathToFileURL(`${tools}/node_modules/oauth4webapi/build/index.js`));
-const chunks = [];
-for await (const chunk of process.stdin) chunks.push(chunk);
-const input = JSON.parse(Buffer.concat(chunks).toString());
-const server = { issuer: input.issuer, jwks_uri: `${input.issuer}/jwks` };
-// The keys are given, so nothing is fetched.
-const options = { [oauth.jwksCache]: { jwks: input.jwks, uat: Math.floor(Date.now() / 1000) } };
 
-async function judge(proof) {
-  const headers = { authorization: `DPoP ${input.token}`, dpop: proof };
+async function judge(proof, { token, url, server, options }) {
+  const headers = { authorization: `DPoP ${token}`, dpop: proof };
   try {
-    await oauth.validateJwtAccessToken(server, new Request(input.url, { method: 'POST', headers }), input.url, options);
+    await oauth.validateJwtAccessToken(server, new Request(url, { method: 'POST', headers }), url, options);
     return null;
   } catch (error) {
     return error.message;
   }
 }
 
-const found = [];
-for (const proof of input.proofs) found.push(await judge(proof));
-console.log(JSON.stringify(found));
+for await (const line of createInterface({ input: process.stdin })) {
+  const { issuer, jwks, token, url, proofs } = JSON.parse(line);
+  const server = { issuer, jwks_uri: `${issuer}/jwks` };
+  // The keys are given, so nothing is fetched.
+  const options = { [oauth.jwksCache]: { jwks, uat: Math.floor(Date.now() / 1000) } };
+  const found = [];
+  for (const proof of proofs) found.push(await judge(proof, { token, url, server, options }));
+  console.log(JSON.stringify(found));
+}

@@ -271,6 +271,26 @@ fn check_3_every_claim_must_be_there_and_of_its_type() {
 }
 
 #[test]
+fn check_3_what_nothing_reads_must_be_of_its_type_too() {
+    let stage = Stage::new();
+    for (claim, value) in [
+        ("iss", json!(1)),
+        ("iss", json!(null)),
+        ("sub", json!(["alice"])),
+        ("aud", json!(1)),
+        ("aud", json!(null)),
+        ("aud", json!([AUDIENCE, 1])),
+    ] {
+        assert_eq!(stage.judge(|draft| draft.claim(claim, value)), Err("proof_malformed"), "{claim}");
+    }
+    for (claim, value) in
+        [("iss", json!("agent")), ("sub", json!("alice")), ("aud", json!(AUDIENCE)), ("aud", json!([AUDIENCE]))]
+    {
+        assert_eq!(stage.judge(|draft| draft.claim(claim, value)), Ok(()), "{claim}");
+    }
+}
+
+#[test]
 fn check_3_repeated_members_are_refused() {
     let stage = Stage::new();
     let text = stage.text();
@@ -405,6 +425,18 @@ fn check_7_rsa_keys_are_bounded_before_any_arithmetic() {
     let mut jwk = stage.holder.jwk.clone();
     jwk["e"] = json!(base64url([0xff; 64]));
     assert_eq!(stage.judge(|draft| draft.header("jwk", jwk)), Err("proof_key_refused"));
+    // A leading zero gives the key another thumbprint by its letters, though it is the same key.
+    for (name, value) in [
+        ("e", "AAEAAQ".to_owned()),
+        ("n", {
+            let modulus = URL_SAFE_NO_PAD.decode(stage.holder.jwk["n"].as_str().unwrap()).unwrap();
+            base64url([vec![0], modulus].concat())
+        }),
+    ] {
+        let mut jwk = stage.holder.jwk.clone();
+        jwk[name] = json!(value);
+        assert_eq!(stage.judge(|draft| draft.header("jwk", jwk)), Err("proof_key_refused"), "{name}");
+    }
     // At the bound the key is read, and found to be another than the token's.
     assert_eq!(stage.judge(|draft| draft.header("jwk", modulus(512))), Err("proof_key_mismatch"));
     assert_eq!(stage.judge(|draft| draft), Ok(()));

@@ -199,9 +199,19 @@ fn check_claims(
     let optional = |name, what| claims.member(name).map(|_| text(claims, name, what).map(Box::from)).transpose();
     let nonce = optional("nonce", "`nonce` is no string")?;
     let content_digest = optional("content_digest", "`content_digest` is no string")?;
+    check_unread(claims)?;
     let issued_at = time(claims, "iat")?.ok_or(malformed("`iat` is missing"))?;
     check_times(options, claims, issued_at, now)?;
     Ok(Proof { id: id.into(), issued_at, nonce, content_digest })
+}
+
+/// What nothing reads must still be of its type, else this is no JWT (RFC 7519 §4.1).
+fn check_unread(claims: &Json<'_>) -> Result<(), Denial> {
+    let is_text = |value: &Json<'_>| value.as_str().is_some();
+    let is_list = |value: &Json<'_>| value.as_array().is_some_and(|elements| elements.iter().all(is_text));
+    let are_in_order = ["iss", "sub"].into_iter().all(|name| claims.member(name).is_none_or(is_text))
+        && claims.member("aud").is_none_or(|value| is_text(value) || is_list(value));
+    if are_in_order { Ok(()) } else { Err(malformed("`iss`, `sub` or `aud` is of the wrong type")) }
 }
 
 /// `iat` within the window on both sides; `exp` and `nbf`, which proofs need not have, as in any JWT (RFC 7519 §4.1).

@@ -83,6 +83,12 @@ impl Key {
             return Err(KeyError::Private);
         }
         refuse_private(jwk)?;
+        // RFC 7518 §6.3.1.1. Key sets are read with one; a proof's key is known by its thumbprint, which is over the letters (RFC 7638).
+        if text(jwk, "kty")? == Some("RSA")
+            && (bytes(jwk, "n")?.first() == Some(&0) || bytes(jwk, "e")?.first() == Some(&0))
+        {
+            return Err(KeyError::Malformed("`n` or `e` has a leading zero"));
+        }
         Self::read(jwk, false, Some(algorithm), PROOF_RSA_MODULUS_BITS)
     }
 
