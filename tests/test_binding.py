@@ -201,6 +201,8 @@ def test_full_share_refuses_and_forgets_nothing(tokens, bound, holder):
         {"algorithms": ["HS256"]},
         {"algorithms": ["none"]},
         {"replay_entries": 10},
+        {"nonce_secret": b""},
+        {"nonce_secret": b"s" * 31},
     ],
 )
 def test_impossible_option_is_refused_when_built(options):
@@ -211,6 +213,76 @@ def test_impossible_option_is_refused_when_built(options):
 def test_relative_url_is_a_mistake_of_the_caller(tokens, bound, holder):
     with pytest.raises(ValueError, match="absolute URL"):
         confirm(DPoPVerifier(), tokens, bound, holder.proof(bound), url="/mcp")
+
+
+SECRET = b"s" * 32
+NOW = 1_800_000_000.0
+
+
+def demanding(secret=SECRET):
+    return DPoPVerifier(nonce_secret=secret)
+
+
+def nonce_after(issuer, tokens, holder, seconds):
+    """What the verifier makes, so much later, of a proof with a nonce that was given out at the beginning of a step."""
+    text = issuer.token(cnf=holder.confirmation, now=NOW)
+    nonce = demanding().nonce(now=NOW)
+    verifier = demanding()
+    try:
+        found = confirm(verifier, tokens, text, holder.proof(text, now=NOW, nonce=nonce), now=NOW + seconds)
+    except BindingDenied as denied:
+        assert denied.nonce == verifier.nonce(now=NOW + seconds) != nonce
+        return denied.code
+    return None if found.nonce is None else found.nonce == verifier.nonce(now=NOW + seconds) != nonce
+
+
+def test_verifier_with_a_secret_demands_a_nonce_and_takes_the_one_it_gives(tokens, bound, holder):
+    verifier = demanding()
+    with pytest.raises(BindingDenied) as denied:
+        confirm(verifier, tokens, bound, holder.proof(bound))
+    assert (denied.value.code, denied.value.status) == ("nonce_required", 401)
+    assert denied.value.challenge.startswith('DPoP error="use_dpop_nonce"')
+
+    for nonce in (denied.value.nonce, verifier.nonce()):
+        assert confirm(verifier, tokens, bound, holder.proof(bound, nonce=nonce))
+    assert len(verifier) == 2
+
+
+@pytest.mark.parametrize(
+    ("seconds", "expected"), [(0, None), (59, None), (60, True), (119, True), (120, "nonce_required")]
+)
+def test_nonce_passes_in_its_minute_and_the_next_and_is_then_followed_by_another(
+    issuer, tokens, holder, seconds, expected
+):
+    assert nonce_after(issuer, tokens, holder, seconds) == expected
+
+
+def test_verifiers_with_one_secret_take_each_other_s_nonces_and_others_do_not(tokens, bound, holder):
+    nonce = demanding().nonce()
+    assert confirm(demanding(), tokens, bound, holder.proof(bound, nonce=nonce))
+    assert code(demanding(b"o" * 32), tokens, bound, holder.proof(bound, nonce=nonce)) == "nonce_required"
+
+
+def test_verifier_takes_the_nonces_of_a_guard_with_its_secret(make_guard, tmp_path, tokens, bound, holder):
+    (tmp_path / "nonce.secret").write_bytes(SECRET)
+    guard = make_guard(dpop={"nonce": "required", "nonce_secret_file": str(tmp_path / "nonce.secret")})
+    nonce = refusal(guard, http(bound, holder.proof(bound))).nonce
+    assert confirm(demanding(), tokens, bound, holder.proof(bound, nonce=nonce))
+
+
+def test_verifier_without_a_secret_has_no_nonce_to_give(tokens, bound, holder):
+    verifier = DPoPVerifier()
+    assert confirm(verifier, tokens, bound, holder.proof(bound)).nonce is None
+    with pytest.raises(ValueError, match="nonce_secret"):
+        verifier.nonce()
+
+
+def test_nonce_of_another_clock_is_refused(tokens, bound, holder):
+    verifier = demanding()
+    verifier.nonce(now=NOW)
+    with pytest.raises(GuardFault) as fault:
+        verifier.nonce()
+    assert fault.value.code == "clock_mixed"
 
 
 # --- the guard ---------------------------------------------------------------------------------------

@@ -270,6 +270,9 @@ class BoundToken:
     @property
     def thumbprint(self) -> str:
         """The key's SHA-256 thumbprint (RFC 7638) in base64url: ``cnf.jkt`` of the token."""
+    @property
+    def nonce(self) -> str | None:
+        """The nonce that the client should use from now on, for the answer's ``DPoP-Nonce``, where the proof's own is about to end."""
 
 @final
 class DPoPVerifier:
@@ -282,6 +285,7 @@ class DPoPVerifier:
         algorithms: Sequence[str] | None = None,
         leeway: float = 30.0,
         replay_entries: int | None = None,
+        nonce_secret: bytes | None = None,
     ) -> DPoPVerifier:
         """Checks its options and makes an empty store.
 
@@ -292,9 +296,22 @@ class DPoPVerifier:
             leeway: seconds of tolerance for clocks, added to ``max_age``; both together count for 300 at most.
             replay_entries: used proofs that are remembered at once, 1024 to 100000000, default 1000000; each costs about 40 bytes. A
                 full store refuses; it never forgets a proof that could be used again. No principal holds more than 1/64 of it.
+            nonce_secret: at least 32 random bytes. With it, a proof must carry a nonce that was made of it within the last two minutes
+                (RFC 9449 section 9); processes that have the same secret take each other's, and those of guards with this
+                ``dpop.nonce_secret_file``. Left out, none is asked for, and a proof made in advance is good for all of ``max_age``.
 
         Raises:
             ValueError: an option is impossible.
+        """
+    def nonce(self, *, now: float | None = None) -> str:
+        """The nonce to give out now: for the ``DPoP-Nonce`` of an answer that refuses nothing. A refusal for want of one brings it as ``nonce``.
+
+        Args:
+            now: seconds since the epoch; left out, the system's clock is read. As with ``confirm``, one or the other.
+
+        Raises:
+            GuardFault: times of two clocks were given.
+            ValueError: the verifier was built without ``nonce_secret``.
         """
     def confirm(
         self,
@@ -319,7 +336,7 @@ class DPoPVerifier:
             now: seconds since the epoch; left out, the system's clock is read. One or the other, never both.
 
         Raises:
-            BindingDenied: the proof is not valid; ``code`` says why.
+            BindingDenied: the proof is not valid; ``code`` says why. With ``nonce_required``, ``nonce`` is the one to give out.
             GuardFault: times of two clocks were given.
             ValueError: ``url`` is not absolute.
         """

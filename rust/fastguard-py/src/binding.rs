@@ -1,7 +1,9 @@
 use std::time::Duration;
 
-use fastguard_core::binding::{BoundToken as Core, DpopVerifier, PresentedProof, ProofOptions, RequestUrl, Use};
-use fastguard_core::bounds::{MAX_PROOF_AGE, REPLAY_ENTRIES};
+use fastguard_core::binding::{
+    BoundToken as Core, DpopVerifier, Nonces, PresentedProof, ProofOptions, RequestUrl, Use,
+};
+use fastguard_core::bounds::{MAX_PROOF_AGE, MIN_SECRET_BYTES, REPLAY_ENTRIES};
 use fastguard_core::config::Dpop;
 use fastguard_core::denial::{Challenger, Denial};
 use fastguard_core::jose::Algorithm;
@@ -28,6 +30,11 @@ impl BoundToken {
         self.core.token().thumbprint()
     }
 
+    #[getter]
+    fn nonce(&self) -> Option<&str> {
+        self.core.nonce()
+    }
+
     fn __repr__(&self) -> String {
         format!("<BoundToken to {:?}>", self.core.token().thumbprint().unwrap_or_default())
     }
@@ -43,12 +50,13 @@ pub(crate) struct DPoPVerifier {
 #[pymethods]
 impl DPoPVerifier {
     #[new]
-    #[pyo3(signature = (*, max_age = 300.0, algorithms = None, leeway = 30.0, replay_entries = None))]
+    #[pyo3(signature = (*, max_age = 300.0, algorithms = None, leeway = 30.0, replay_entries = None, nonce_secret = None))]
     fn new(
         max_age: f64,
         algorithms: Option<Vec<String>>,
         leeway: f64,
         replay_entries: Option<usize>,
+        nonce_secret: Option<&[u8]>,
     ) -> PyResult<Self> {
         let replay_entries = replay_entries.unwrap_or(REPLAY_ENTRIES);
         let longest = MAX_PROOF_AGE.as_secs_f64();
@@ -65,7 +73,14 @@ impl DPoPVerifier {
         let names: Vec<_> = accepted.iter().map(Algorithm::name).collect();
         let options = ProofOptions::new(accepted, Duration::from_secs_f64(max_age), Duration::from_secs_f64(leeway));
         let challenger = Challenger { proof_algorithms: Some(names.join(" ").into()), ..Challenger::default() };
-        Ok(Self { core: DpopVerifier::new(options, replay_entries), clock: time::Clock::default(), challenger })
+        let mut core = DpopVerifier::new(options, replay_entries);
+        if let Some(secret) = nonce_secret {
+            if secret.len() < MIN_SECRET_BYTES {
+                return Err(misused(format!("`nonce_secret` must have at least {MIN_SECRET_BYTES} bytes")));
+            }
+            core = core.with_nonces(Nonces::new(secret));
+        }
+        Ok(Self { core, clock: time::Clock::default(), challenger })
     }
 
     #[pyo3(signature = (token, proof, *, method, url, access_token, body = None, now = None))]
@@ -90,6 +105,12 @@ impl DPoPVerifier {
         let presented = PresentedProof { proof, method, url: &url, body };
         let confirmed = caught(|| self.core.confirm(token.core.clone(), &presented, now, Use::Once, &Released(py)))?;
         confirmed.map(|core| BoundToken { core }).map_err(|denial| refused(&denial))
+    }
+
+    #[pyo3(signature = (*, now = None))]
+    fn nonce(&self, now: Option<f64>) -> PyResult<String> {
+        let now = self.clock.now(now)?;
+        self.core.nonce(now.unix).ok_or_else(|| misused("the verifier was built without `nonce_secret`"))
     }
 
     /// How many used proofs are remembered.

@@ -19,7 +19,7 @@ pub use signature::{
 };
 
 use crate::call::{Caller, VerifiedToken};
-use crate::clock::Now;
+use crate::clock::{Now, UnixTime};
 use crate::config::{Config, ConfigError, DigestMode, DpopMode, NonceMode};
 use crate::denial::Denial;
 use crate::hashing::KeyHasher;
@@ -138,6 +138,11 @@ impl DpopVerifier {
     pub fn with_nonces(mut self, nonces: Nonces) -> Self {
         self.nonces = Some(nonces);
         self
+    }
+
+    /// The nonce to give out now, where one is demanded.
+    pub fn nonce(&self, now: UnixTime) -> Option<String> {
+        self.nonces.as_ref().map(|nonces| nonces.give(now))
     }
 
     /// The used proofs.
