@@ -161,6 +161,35 @@ def test_authorization_server_takes_a_proof_once(server):
     assert asyncio.run(walk()) == [200, 400]
 
 
+def walked(auth, *answers):
+    """The requests that an auth sends for one call, where the token endpoint answers so, one after the other."""
+    call = httpx2.Request("POST", RESOURCE)
+    flow = auth.sync_auth_flow(call)
+    sent = [next(flow)]
+    for status, headers, body in answers:
+        if sent[-1] is call:
+            break
+        answer = httpx2.Response(status, headers=headers, json=body, request=sent[-1])
+        sent.append(flow.send(answer))
+    return ["call" if request is call else "token" for request in sent]
+
+
+def test_token_that_lives_for_less_than_it_is_renewed_early_is_used_and_got_anew_for_the_next_call(server):
+    auth = DPoPAuth(credentials(server))
+    short = (200, {}, {"token_type": "DPoP", "access_token": "t", "expires_in": 20})
+
+    assert walked(auth, short, short) == ["token", "call"]
+    assert walked(auth, short, short) == ["token", "call"]
+
+
+def test_authorization_server_that_wants_one_nonce_after_another_is_asked_twice(server):
+    auth = DPoPAuth(credentials(server))
+    wanting = [(400, {"dpop-nonce": f"nonce-{number}"}, {"error": "use_dpop_nonce"}) for number in range(2)]
+
+    with pytest.raises(httpx2.HTTPStatusError):
+        walked(auth, *wanting)
+
+
 @pytest.mark.parametrize("kind", [{"private": False}, {"curve": "P-384"}])
 def test_key_that_cannot_sign_proofs_is_refused_at_once(kind):
     key = ECKey.generate_key(kind.get("curve", "P-256")).as_dict(private=kind.get("private", True))

@@ -118,10 +118,12 @@ class DPoPAuth(httpx2.Auth):
 
     def sync_auth_flow(self, request: httpx2.Request) -> Generator[httpx2.Request, httpx2.Response, None]:
         """Of a blocking client."""
-        while self._is_due():
-            response = yield self._token_request()
-            response.read()
-            self._take_token(response)
+        if self._is_due():
+            for is_last in (False, True):
+                response = yield self._token_request()
+                response.read()
+                if self._takes_token(response, is_last=is_last):
+                    break
         for is_last in (False, True):
             response = yield self._signed(request)
             if not self._is_asked_again(response) or is_last:
@@ -129,10 +131,12 @@ class DPoPAuth(httpx2.Auth):
 
     async def async_auth_flow(self, request: httpx2.Request) -> AsyncGenerator[httpx2.Request, httpx2.Response]:
         """Of an asynchronous client."""
-        while self._is_due():
-            response = yield self._token_request()
-            await response.aread()
-            self._take_token(response)
+        if self._is_due():
+            for is_last in (False, True):
+                response = yield self._token_request()
+                await response.aread()
+                if self._takes_token(response, is_last=is_last):
+                    break
         for is_last in (False, True):
             response = yield self._signed(request)
             if not self._is_asked_again(response) or is_last:
@@ -147,22 +151,22 @@ class DPoPAuth(httpx2.Auth):
             raise RuntimeError(message)
         return self._source.request(self.proof("POST", self._source.token_endpoint))
 
-    def _take_token(self, response: httpx2.Response) -> None:
-        """Takes the token in, or the nonce that the authorization server wants first (RFC 9449 section 8).
+    def _takes_token(self, response: httpx2.Response, *, is_last: bool) -> bool:
+        """Takes the token in, or the nonce that the authorization server wants first (RFC 9449 section 8): then it must be asked
+        again, once.
 
         Raises:
             httpx2.HTTPStatusError: it refused.
             ValueError: the token is not bound to this key.
         """
-        had = self._nonces.get(_origin(response.request.url))
         self._keep_nonce(response)
         answer = _json(response)
         if response.is_success and answer.get("token_type", "").lower() == "dpop":
             self._token = str(answer["access_token"])
             self._renewed_at = time.monotonic() + max(0.0, float(answer.get("expires_in", 60)) - _EARLY)
-            return
-        if answer.get("error") == "use_dpop_nonce" and self._nonces.get(_origin(response.request.url)) != had:
-            return
+            return True
+        if answer.get("error") == "use_dpop_nonce" and not is_last:
+            return False
         response.raise_for_status()
         message = "the authorization server gave a token that is not bound to the key"
         raise ValueError(message)
