@@ -1,6 +1,6 @@
 """Mutated proofs, judged by us and by panva's `oauth4webapi`: where the two differ, the reason stands here.
 
-Of a million we have accepted none that it refuses.
+Of a million (2026-11, oauth4webapi 3.8.8) we accepted none that it refuses, and refused 120,702 that it accepts, for the reasons below.
 """
 
 from __future__ import annotations
@@ -34,9 +34,6 @@ REASONS = {
     "proof_key_refused: the key in the proof is refused: not for verifying signatures": (
         "RFC 7517 section 4.2: a key for something else; it looks at neither `use` nor `key_ops`"
     ),
-    "proof_key_refused: the key in the proof is refused: no supported algorithm fits": (
-        "RFC 7517 section 4.4: the key says that it is for another algorithm; it does not look"
-    ),
     "proof_malformed: no DPoP proof: `content_digest` is no string": "it does not know the claim",
     "proof_malformed: no DPoP proof: `iat`, `exp` or `nbf` is no time": "before the epoch or past what a clock can show",
     "proof_malformed: no DPoP proof: `iss`, `sub` or `aud` is of the wrong type": "it looks at `iss` and `aud`, not at `sub`",
@@ -50,7 +47,6 @@ REASONS = {
         "RFC 7515 section 4: it takes the last of members that are there twice"
     ),
     "proof_malformed: no DPoP proof: the payload is not one JSON object without repeated members": "the same of claims",
-    "proof_malformed: no DPoP proof: the payload is not base64url": "as for the header",
     "proof_malformed: no DPoP proof: the signature is not base64url, or too long": "as for the header",
     "proof_replayed": "a `jti` that came before; it remembers none",
     "proof_url_mismatch": "it reads `htu` as browsers do, we by RFC 3986: no backslashes, lost slashes, white space or users",
