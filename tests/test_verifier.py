@@ -9,6 +9,7 @@ import pytest
 from mcp.server.auth.provider import AccessToken
 
 from mcp_fastguard import Denied, Guard, GuardConfigError, GuardFault, ToolRequest
+from proof_support import Holder
 from support import ISSUER, RESOURCE, Issuer, records
 
 
@@ -116,6 +117,26 @@ def test_claims_name_the_subject_and_the_actor(guard):
     allowed = ask(guard, "claimed")
 
     assert (allowed.issuer, allowed.subject, allowed.actor) == (ISSUER, "bob", "bot")
+
+
+@pytest.mark.parametrize("claims", [None, {}, {"iss": ISSUER}], ids=str)
+def test_bound_token_is_no_bearer_token_though_the_verifier_does_not_say_that_it_is_bound(login, guard, claims):
+    holder = Holder()
+    text = Issuer().token(cnf=holder.confirmation)
+    login.tokens[text] = access(text, claims=claims)
+    body = b'{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"run_query","arguments":{}}}'
+    headers = [(b"authorization", f"DPoP {text}".encode()), (b"dpop", holder.proof(text).encode())]
+    with_proof = ToolRequest.http(method="POST", path="/mcp", headers=headers, body=body)
+
+    assert refused(guard, text).code == "bound_as_bearer"
+    assert asyncio.run(guard.authorize(with_proof)).token.thumbprint == holder.thumbprint
+
+
+def test_token_that_is_bound_in_an_unknown_way_is_refused_though_the_verifier_does_not_say_so(login, guard):
+    text = Issuer().token(cnf={"kid": "a"})
+    login.tokens[text] = access(text)
+
+    assert refused(guard, text).code == "binding_unknown"
 
 
 def test_revocation_hits_a_token_that_is_cached(guard):

@@ -194,6 +194,15 @@ fn answer_passes_the_checks_that_claims_pass() {
         (json!({"tenant": "other"}), "claim_refused"),
         (json!({"tenant": null}), "claim_missing"),
         (json!({"cnf": {"jkt": "0ZcOCORZNYy-DWpqq30jZyJGHTN0d2HglBV3uiguA4I"}}), "bound_as_bearer"),
+        (
+            json!({"token_type": "DPoP", "cnf": {"jkt": "0ZcOCORZNYy-DWpqq30jZyJGHTN0d2HglBV3uiguA4I"}}),
+            "bound_as_bearer",
+        ),
+        (json!({"token_type": "DPoP"}), "claim_missing"),
+        (
+            json!({"token_type": "dpop", "cnf": {"x5t#S256": "A4DtL2JmUMhAsvJj5tKyn64SqzmuXbMrJa0n761y5v0"}}),
+            "claim_missing",
+        ),
     ]
     .into_iter()
     .enumerate()
@@ -209,7 +218,7 @@ fn answer_that_names_another_kind_of_token_is_refused() {
     let world = World::new("");
     for (index, (changes, is_taken)) in [
         (json!({"token_type": "bearer"}), true),
-        (json!({"token_type": "DPoP"}), true),
+        (json!({"token_type": "access_token"}), true),
         (json!({"token_type": null}), true),
         (json!({"token_type": "refresh_token"}), false),
         (json!({"token_type": 1}), false),

@@ -138,6 +138,11 @@ impl Tokens {
         let hasher = &self.kept.hasher;
         let reading = Reading { issuer, scopes: &self.scopes, hasher, key_id: None, digest: &digest };
         let caller = Arc::new(reading.caller(answer, &json)?);
+        // RFC 9449 §6.2: such an answer says to which key. Without it the token would pass for one that is bound to none.
+        let is_bound = json.member("token_type").is_some_and(|value| is_one_of(value, &["DPoP"]));
+        if is_bound && caller.thumbprint().is_none() {
+            return Err(Denial::ClaimMissing { claim: "cnf.jkt".to_owned() });
+        }
         self.check_times(&caller, now.unix)?;
         self.check_lifetime(issuer, &caller, now.unix)?;
         if self.kept.revocations.hits(&caller) {
@@ -162,12 +167,13 @@ impl Tokens {
 /// RFC 7662 §2.2: `token_type` is that of RFC 6749 §5.1; some servers name the kind there.
 const TYPES: [&str; 4] = ["Bearer", "DPoP", "access_token", "at+jwt"];
 
+fn is_one_of(value: &Json<'_>, names: &[&str]) -> bool {
+    value.as_str().is_some_and(|text| names.iter().any(|name| text.eq_ignore_ascii_case(name)))
+}
+
 /// No other kind of token passes for an access token, where the answer says which it is: servers call refresh tokens active too.
 fn check_kind(issuer: &Issuer, answer: &Json<'_>) -> Result<(), Denial> {
     let refused = |found: &Json<'_>| Denial::TypeRefused { found: found.as_str().unwrap_or_default().to_owned() };
-    let is_one_of = |value: &Json<'_>, names: &[&str]| {
-        value.as_str().is_some_and(|text| names.iter().any(|name| text.eq_ignore_ascii_case(name)))
-    };
     if let Some(value) = answer.member("token_type").filter(|value| !is_one_of(value, &TYPES)) {
         return Err(refused(value));
     }
