@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -145,6 +146,33 @@ def test_server_that_is_away_refuses_proofs_whatever_limits_degrade_to(make_proc
 
     assert (denied.code, denied.retry_after) == ("replays_unavailable", 1.0)
     assert bearer == "allowed"
+
+
+def test_server_that_hangs_refuses_proofs_and_takes_them_again_when_it_answers(make_process, server, holder, token):
+    """Half of a connection is as bad as none: the budget of an operation decides, never a timeout of TCP."""
+    guard = make_process(server)
+
+    async def walk():
+        found = [await outcome(guard, http(token, holder.proof(token)))]
+        server.signal(signal.SIGSTOP)
+        found.append(await outcome(guard, http(token, holder.proof(token))))
+        server.signal(signal.SIGCONT)
+        until = time.monotonic() + 20
+        while (last := await outcome(guard, http(token, holder.proof(token)))) != "allowed":
+            assert (last, time.monotonic() < until) == ("replays_unavailable", True)
+            await asyncio.sleep(0.05)
+        return found
+
+    assert run(walk(), guard) == ["allowed", "replays_unavailable"]
+
+
+def test_server_that_forgets_under_pressure_remembers_no_proofs_for_us(make_process, server, holder, token, caplog):
+    server.kill()
+    server.start("--maxmemory", "50mb", "--maxmemory-policy", "allkeys-lru")
+    guard = make_process(server)
+
+    assert run(outcome(guard, http(token, holder.proof(token))), guard) == "replays_unavailable"
+    assert "its maxmemory-policy is allkeys-lru" in caplog.text
 
 
 def test_flushed_scripts_are_sent_again(make_process, server, holder, token):

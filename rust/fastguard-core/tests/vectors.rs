@@ -20,9 +20,13 @@ use std::path::{Path, PathBuf};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use fastguard_core::binding::{SignatureAlgorithm, SignatureInput, SignedMessage, StartLine, read_signatures};
+use fastguard_core::UnixTime;
+use fastguard_core::binding::{
+    ClientCertificate, SignatureAlgorithm, SignatureInput, SignedMessage, StartLine, read_signatures,
+};
+use fastguard_core::config::CertificateSource;
 use fastguard_core::denial::Denial;
-use fastguard_core::jose::{Algorithm, Algorithms, Key, KeySet, verify_compact};
+use fastguard_core::jose::{Algorithm, Algorithms, Compact, Key, KeySet, verify_compact};
 use fastguard_core::json::Json;
 use serde_json::{Value, json};
 use sfv::FieldType as _;
@@ -311,11 +315,52 @@ fn public_keys_of_the_cookbook_are_read() {
 #[test]
 fn thumbprints_of_the_rfcs_are_found() {
     let Some(folder) = folder() else { return };
-    for example in read(&folder.join("rfc/thumbprints.json")).as_array().unwrap() {
+    let examples = read(&folder.join("rfc/thumbprints.json"));
+    assert_eq!(examples.as_array().unwrap().len(), 3);
+    for example in examples.as_array().unwrap() {
         let text = example["jwk"].to_string();
         let key = Key::from_jwk(&Json::parse(text.as_bytes(), 4).unwrap(), false).unwrap();
         assert_eq!(key.thumbprint(), example["sha256_thumbprint"].as_str().unwrap(), "{}", example["name"]);
     }
+}
+
+#[test]
+fn certificates_of_rfc_8705_and_rfc_9440_are_read_and_have_their_thumbprints() {
+    let Some(folder) = folder() else { return };
+    let file = read(&folder.join("rfc/rfc8705.json"));
+    let other = &file["client_cert_header_example"];
+    // Both are over by now, and were valid then.
+    let then = UnixTime::from_seconds(1_590_969_600);
+    for (source, value, thumbprint) in [
+        (CertificateSource::Tls, &file["cert_pem"], &file["x5t#S256"]),
+        (CertificateSource::Tls, &file["cert_pem"], &file["cnf"]["x5t#S256"]),
+        (CertificateSource::ClientCert, &other["value"], &other["x5t#S256"]),
+    ] {
+        let certificate = ClientCertificate::read(source, value.as_str().unwrap()).unwrap();
+        assert_eq!(certificate.confirm(thumbprint.as_str().unwrap(), then), Ok(()), "{thumbprint}");
+        assert_eq!(certificate.confirm(&"A".repeat(43), then), Err(Denial::CertificateMismatch));
+    }
+}
+
+/// The third, which came with an access token, is judged whole in `binding.rs`.
+#[test]
+fn proofs_of_rfc_9449_verify_by_the_keys_that_they_bring() {
+    let Some(folder) = folder() else { return };
+    let file = read(&folder.join("rfc/rfc9449.json"));
+    let mut verified = 0;
+    for example in file["proofs"].as_array().unwrap() {
+        let keys = KeySet::from_jwks(example["header"]["jwk"].to_string().as_bytes(), false).unwrap();
+        let proof = example["proof"].as_str().unwrap();
+        let (header, payload) = verify_compact(proof.as_bytes(), &keys, all()).unwrap();
+        assert_eq!((header.algorithm, header.typ.as_deref()), (Algorithm::Es256, Some("dpop+jwt")));
+        assert_eq!(serde_json::from_slice::<Value>(&payload).unwrap(), example["claims"]);
+        assert_eq!(keys.keys()[0].thumbprint(), example["jkt"].as_str().unwrap());
+        verified += 1;
+    }
+    assert_eq!(verified, 3);
+    let token = file["access_token_with_jkt"]["jwt"].as_str().unwrap();
+    let payload = Compact::split(token.as_bytes()).unwrap().payload().unwrap();
+    assert_eq!(serde_json::from_slice::<Value>(&payload).unwrap(), file["access_token_with_jkt"]["claims"]);
 }
 
 #[test]
