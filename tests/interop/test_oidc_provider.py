@@ -1,6 +1,6 @@
 """npm's oidc-provider as authorization server, and panva's `oauth4webapi` and `dpop` as clients: none of it written here.
 
-The version of MCP's TypeScript SDK that the other tools bring has no DPoP, so it is not among the clients.
+MCP's TypeScript SDK makes no proofs of its own: `test_typescript_sdk.py` has it call with those of `dpop`.
 """
 
 from __future__ import annotations
