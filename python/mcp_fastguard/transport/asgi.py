@@ -419,12 +419,14 @@ def _as_bearer(headers: Headers) -> Headers:
 
 
 def _with_nonce(send: Send, nonce: str) -> Send:
-    """Gives the next nonce along where the client's is about to end (RFC 9449 section 8.2), so that no call fails for it."""
-    header = (b"dpop-nonce", nonce.encode("ascii"))
+    """Gives the next nonce along where the client's is about to end (RFC 9449 section 8.2), so that no call fails for it. No
+    cache may keep it for another.
+    """
+    more = [(b"dpop-nonce", nonce.encode("ascii")), (b"cache-control", b"no-store")]
 
     async def sending(message: Message) -> None:
         if message["type"] == "http.response.start":
-            message = {**message, "headers": [*message.get("headers", ()), header]}
+            message = {**message, "headers": [*message.get("headers", ()), *more]}
         await send(message)
 
     return sending
