@@ -1,6 +1,6 @@
 //! Bare verification by aws-lc-rs with a parsed key, whenever it is asked for, so that another process can measure beside it in alternating
 //! blocks. Each line of standard input is an algorithm, how many threads, and how many signatures each of them verifies; the answer is
-//! how many nanoseconds that took.
+//! how many nanoseconds that took, and how many of them one thread alone had a processor for.
 #![allow(clippy::all, clippy::pedantic, clippy::restriction, reason = "a measurement, run by `make bench`")]
 
 use std::io::{BufRead, stdin};
@@ -33,16 +33,28 @@ impl Bench {
         Self { key, signed: signed.collect() }
     }
 
-    fn run(&self, threads: usize, count: usize) -> u128 {
+    fn run(&self, threads: usize, count: usize) -> (u128, u64) {
         let work = || {
             for (input, signature) in self.signed.iter().cycle().take(count) {
                 self.key.verify_sig(input, signature).expect("valid");
             }
         };
-        let start = Instant::now();
-        std::thread::scope(|scope| (0..threads).for_each(|_| drop(scope.spawn(work))));
-        start.elapsed().as_nanos()
+        let (start, had) = (Instant::now(), processor_time());
+        if threads == 1 {
+            work();
+        } else {
+            std::thread::scope(|scope| (0..threads).for_each(|_| drop(scope.spawn(work))));
+        }
+        (start.elapsed().as_nanos(), processor_time() - had)
     }
+}
+
+/// Nanoseconds for which the first thread had a processor; 0 where the system does not say.
+fn processor_time() -> u64 {
+    // Whoever yields is accounted for; else that waits for the next tick.
+    std::thread::yield_now();
+    let text = std::fs::read_to_string("/proc/self/schedstat").unwrap_or_default();
+    text.split(' ').next().and_then(|text| text.parse().ok()).unwrap_or(0)
 }
 
 fn main() {
@@ -58,6 +70,7 @@ fn main() {
         let words: Vec<&str> = line.split(' ').collect();
         let [algorithm, threads, count] = words[..] else { panic!("{line}") };
         let bench = if algorithm == "ES256" { &elliptic } else { &edwards };
-        println!("{}", bench.run(threads.parse().expect("a number"), count.parse().expect("a number")));
+        let (took, had) = bench.run(threads.parse().expect("a number"), count.parse().expect("a number"));
+        println!("{took} {had}");
     }
 }
