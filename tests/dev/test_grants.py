@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from login_support import CHALLENGE, READ, WRITE, Browser, claims, error
+from login_support import CHALLENGE, ISSUER, READ, WRITE, Browser, claims, error
 from mcp_fastguard.dev.grants import CODE_LIFETIME, REFRESH_LIFETIME
+from proof_support import Holder
 
 # --- codes ----------------------------------------------------------------------------------------
 
@@ -100,6 +101,26 @@ def test_second_use_of_a_refresh_token_revokes_its_login(server, browser, revoke
 
     assert revoked == [claims(server, first)["sid"]]
     assert error(browser.refresh(second.json()["refresh_token"])) == (400, "invalid_grant")
+
+
+def test_refresh_token_of_a_public_client_needs_the_key_that_it_was_got_with(server, browser, clock, revoked):
+    # RFC 9449 section 5.
+    holder, thief = Holder(), Holder()
+
+    def shown(key):
+        return {"dpop": key.proof("", htu=f"{ISSUER}/token", ath=None, now=clock.now)}
+
+    first = browser.redeem(browser.code(), headers=shown(holder))
+    assert (first.json()["token_type"], claims(server, first)["cnf"]) == ("DPoP", holder.confirmation)
+    token = first.json()["refresh_token"]
+    assert error(browser.refresh(token)) == (400, "invalid_grant")
+    assert error(browser.refresh(token, headers=shown(thief))) == (400, "invalid_grant")
+
+    second = browser.refresh(token, headers=shown(holder))
+    assert claims(server, second)["cnf"] == holder.confirmation
+    assert error(browser.refresh(second.json()["refresh_token"])) == (400, "invalid_grant")
+    assert error(browser.refresh(token, headers=shown(thief))) == (400, "invalid_grant")
+    assert revoked == []
 
 
 def test_refresh_may_ask_for_less_but_not_for_more(server, browser):

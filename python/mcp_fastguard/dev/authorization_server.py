@@ -384,7 +384,7 @@ class AuthorizationServer:
 
     def _by_refresh_token(self, client: Client, form: FormData, bound: Mapping[str, Any]) -> TokenSuccessResponse:
         presented = single(form, "refresh_token") or ""
-        grant = self._grants.refresh(presented, client.client_id)
+        grant = self._grants.refresh(presented, client.client_id, _key_of(bound))
         # RFC 6749 section 6: less than was allowed may be asked for, and for this token only.
         scope = _within(single(form, "scope") or " ".join(grant.scopes), grant.scopes)
         self._grants.use_up(presented)
@@ -392,12 +392,19 @@ class AuthorizationServer:
 
     def _tokens(self, client: Client, grant: Grant, scope: str, bound: Mapping[str, Any]) -> TokenSuccessResponse:
         token = self.issue(grant.subject, scope, client_id=client.client_id, sid=grant.id, **bound)
-        refresh = self._grants.refresh_token(grant) if "refresh_token" in client.grant_types else None
+        # Of a public client it is bound too; another authenticates, and may change its key (RFC 9449 section 5).
+        key = _key_of(bound) if client.secret is None else None
+        refresh = self._grants.refresh_token(grant, key) if "refresh_token" in client.grant_types else None
         return TokenSuccessResponse(access_token=token, expires_in=LIFETIME, scope=scope, refresh_token=refresh)
 
     def _require_resource(self, form: FormData) -> None:
         if form.getlist("resource") != [self.resource]:
             raise TokenError("invalid_target", f"`resource` must be {self.resource}, once")
+
+
+def _key_of(bound: Mapping[str, Any]) -> str | None:
+    """The thumbprint of the key that tokens of this request are bound to, if it showed one."""
+    return str(bound["cnf"]["jkt"]) if bound else None
 
 
 def _within(scope: str, allowed: Sequence[str]) -> str:

@@ -55,6 +55,8 @@ class _Code:
 class _Refresh:
     grant: Grant
     expires_at: float
+    #: The thumbprint of the key that it is bound to, or None.
+    key: str | None = None
     is_used: bool = False
 
 
@@ -104,12 +106,17 @@ class Grants:
             raise TokenError("invalid_grant", "`code_verifier` does not fit the challenge")
         return found.grant
 
-    def refresh_token(self, grant: Grant) -> str:
-        """A refresh token for what was allowed."""
-        return _remembered(self._refreshes, _Refresh(grant, self._clock() + REFRESH_LIFETIME))
+    def refresh_token(self, grant: Grant, key: str | None = None) -> str:
+        """A refresh token for what was allowed; ``key`` is the thumbprint of the key that it is bound to, if any."""
+        return _remembered(self._refreshes, _Refresh(grant, self._clock() + REFRESH_LIFETIME, key))
 
-    def refresh(self, token: str, client_id: str) -> Grant:
+    def refresh(self, token: str, client_id: str, key: str | None = None) -> Grant:
         """What a refresh token stands for. It is used up by this; the client gets another.
+
+        Args:
+            token: the refresh token.
+            client_id: the client that presents it.
+            key: the thumbprint of the key whose proof came with it, if one did.
 
         Raises:
             TokenError: ``invalid_grant``. Where the token was used before, somebody has a copy: all is revoked (RFC 9700
@@ -118,6 +125,9 @@ class Grants:
         found = self._refreshes.get(token)
         if found is None or found.grant.client_id != client_id:
             raise TokenError("invalid_grant", "no refresh token of this client's")
+        # RFC 9449 section 5. Nothing is revoked by a thief without the key.
+        if found.key not in {None, key}:
+            raise TokenError("invalid_grant", "the refresh token is bound to a key, and needs a proof of it")
         if found.is_used:
             self.revoke(found.grant)
             raise TokenError("invalid_grant", "the refresh token was used before: all of its login is revoked")
