@@ -37,6 +37,10 @@ def proofs(token: VerifiedToken) -> str:
     return bound.thumbprint
 
 
+def nonces(bound: BoundToken) -> str:
+    return bound.nonce or DPoPVerifier(nonce_secret=b"s" * 32).nonce(now=1.0)
+
+
 def windows() -> bool:
     return SlidingWindow(quota=100, window=60.0).admit("key", cost=1).allowed
 
