@@ -40,6 +40,20 @@ SCRIPT = textwrap.dedent("""
                 pass
 """)
 
+#: Waits at the gate with all others, has one call decided, and closes: a process that is born and ends at once.
+SHORT = textwrap.dedent("""
+    import json, logging, os, sys
+    logging.basicConfig(format="%(message)s")
+    from mcp_fastguard import Guard, ToolRequest
+    config, token = json.loads(sys.stdin.readline())
+    print("ready", flush=True)
+    sys.stdin.readline()
+    with Guard.from_dict(config) as guard:
+        guard.check(ToolRequest.direct(tool="run_query", token=token, arguments={}))
+    # Nobody asks for it any more; an interpreter takes its time to end.
+    os._exit(0)
+""")
+
 
 def command(*arguments, check=True):
     done = subprocess.run(
@@ -85,6 +99,29 @@ def test_eight_processes_that_open_and_close_logs_enter_all_of_them(config, issu
     assert {entry["log"] for entry in found if entry["event_type"] == "log_registered"} == logs
     assert sorted(entry["log"] for entry in found if entry["event_type"] == "log_ended") == sorted(logs)
     assert [problem for *_, problem in verify_logs(base)] == [None] * 41
+
+
+def test_fifty_processes_that_begin_and_end_at_once_all_close_and_are_all_entered(config, issuer, base):
+    given = json.dumps([config, issuer.token()]) + "\n"
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    processes = [subprocess.Popen([sys.executable, "-c", SHORT], **pipes) for _ in range(50)]
+    for process in processes:
+        process.stdin.write(given)
+        process.stdin.flush()
+    assert [process.stdout.readline() for process in processes] == ["ready\n"] * 50
+    for process in processes:
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    told = [process.communicate(timeout=120)[1] for process in processes]
+
+    # Neither an error of a close, nor a warning of a log that another process was just making, or of an end that was not entered.
+    assert [(process.returncode, text) for process, text in zip(processes, told, strict=True)] == [(0, "")] * 50
+    found = entries(base)
+    logs = {log.name for log in base.glob("2*")}
+    assert len(logs) == 50
+    for event_type in ("log_registered", "log_ended"):
+        assert sorted(entry["log"] for entry in found if entry["event_type"] == event_type) == sorted(logs)
+    assert [problem for *_, problem in verify_logs(base)] == [None] * 51
 
 
 def test_log_that_vanished_whole_shows_until_it_is_forgotten(config, issuer, base, tmp_path, caplog):

@@ -719,7 +719,9 @@ class Guard:
         # First, for calls that wait for a store would go on without it once their connection is cut.
         self._gate.refuse()
         self._outside.close()
-        self._gate.close()
+        unknown = self._gate.close()
+        if unknown is not None:
+            logger.warning("audit log: the registry was not told of its end, and the next start will: %s", unknown)
 
     async def aclose(self) -> None:
         """Like :meth:`close`, and closes this event loop's connections to the store of ``[state]``. The ASGI layer does so at the

@@ -270,6 +270,130 @@ fn entries_of_many_threads_at_once_are_all_there() {
     assert_eq!(log::verify(&place.join(registry::NAME)).unwrap().records % 2, 1 - rotated(&place) % 2);
 }
 
+/// Holds the registry as another process does that takes its time.
+fn held(place: &Path) -> fs::File {
+    let lock = fs::File::options().write(true).open(place.join(registry::NAME).join("lock")).unwrap();
+    lock.lock().unwrap();
+    lock
+}
+
+fn asks(place: &Path) -> Vec<String> {
+    let entries = fs::read_dir(place.join(registry::NAME).join("asks"));
+    entries.map_or_else(|_| Vec::new(), |all| all.map(|ask| ask.unwrap().file_name().into_string().unwrap()).collect())
+}
+
+#[test]
+fn end_that_others_keep_too_long_is_told_and_entered_by_the_next_start() {
+    let place = place();
+    let audit = Audit::open_log(settings(&place)).unwrap();
+    audit.record(notice(0)).unwrap();
+    audit.flush(PATIENCE).unwrap();
+    let lock = held(&place);
+
+    audit.close().unwrap();
+
+    assert!(audit.end_left().unwrap().contains("was held by others for 1s"), "{:?}", audit.end_left());
+    assert_eq!(standing(&place, audit.log()).unwrap().ended, None);
+    assert_eq!(asks(&place), [format!("{}.end", audit.log())]);
+    assert_eq!(problems(&place), []);
+    lock.unlock().unwrap();
+    assert_eq!(repair(&settings(&place)).unwrap(), []);
+    assert_eq!(standing(&place, audit.log()).unwrap().ended.unwrap().0, End::Sealed);
+}
+
+#[test]
+fn logs_that_wait_for_their_births_are_entered_together_and_leave_no_ask() {
+    let place = place();
+    sealed(&place, 1);
+    let lock = held(&place);
+    let audits: Vec<Audit> = (0..20).map(|_| Audit::open_log(settings(&place)).unwrap()).collect();
+    for audit in &audits {
+        audit.record(notice(0)).unwrap();
+    }
+    let began = std::time::Instant::now();
+    while asks(&place).len() < audits.len() {
+        assert!(began.elapsed() < PATIENCE, "{:?}", asks(&place));
+        std::thread::yield_now();
+    }
+
+    lock.unlock().unwrap();
+
+    for audit in &audits {
+        audit.flush(PATIENCE).unwrap();
+    }
+    assert_eq!(asks(&place), Vec::<String>::new());
+    let lines: Vec<serde_json::Value> = log::read(&place.join(registry::NAME))
+        .unwrap()
+        .filter_map(|entry| match entry.unwrap() {
+            log::Entry::Line(line) => serde_json::from_slice(&line.text).ok(),
+            _ => None,
+        })
+        .collect();
+    // One commit has one time: those who waited were entered by the first of them.
+    let times: Vec<&str> = lines
+        .iter()
+        .filter(|line| audits.iter().any(|audit| line["log"] == audit.log()))
+        .map(|line| line["timestamp"].as_str().unwrap())
+        .collect();
+    assert_eq!(times.len(), audits.len());
+    assert!(times.iter().all(|time| *time == times[0]), "{times:?}");
+    for audit in audits {
+        audit.close().unwrap();
+    }
+    assert_eq!(problems(&place), []);
+}
+
+#[test]
+fn ask_that_no_log_bears_out_enters_nothing() {
+    let place = place();
+    sealed(&place, 1);
+    let folder = place.join(registry::NAME).join("asks");
+    fs::create_dir_all(&folder).unwrap();
+    for name in
+        ["20260101T000000-1-abcd.birth", "20260101T000000-1-abcd.end", "../x.birth".trim_start_matches("../"), "noise"]
+    {
+        fs::write(folder.join(name), b"").unwrap();
+    }
+
+    let log = sealed(&place, 1);
+
+    assert_eq!(standings(&place).unwrap().unwrap().len(), 2);
+    assert!(standing(&place, &log).unwrap().ended.is_some());
+    assert_eq!(asks(&place), Vec::<String>::new());
+}
+
+#[test]
+fn registry_that_is_changed_behind_a_running_process_shows_and_stops_the_next_start() {
+    let place = place();
+    sealed(&place, 1);
+    let audit = Audit::open_log(settings(&place)).unwrap();
+    audit.record(notice(0)).unwrap();
+    audit.flush(PATIENCE).unwrap();
+    let file = place.join(registry::NAME).join("000001.jsonl");
+    let text = fs::read_to_string(&file).unwrap();
+    fs::write(&file, text.replacen("\"sealed\"", "\"unused\"", 1)).unwrap();
+
+    audit.close().unwrap();
+
+    assert!(problems(&place).iter().any(|(log, _)| log == registry::NAME), "{:?}", problems(&place));
+    assert!(Audit::open_log(settings(&place)).is_err());
+}
+
+#[test]
+fn registry_that_was_moved_away_meanwhile_is_begun_anew() {
+    let place = place();
+    sealed(&place, 1);
+    let audit = Audit::open_log(settings(&place)).unwrap();
+    audit.record(notice(0)).unwrap();
+    audit.flush(PATIENCE).unwrap();
+    fs::rename(place.join(registry::NAME), place.with_extension("moved")).unwrap();
+
+    audit.close().unwrap();
+
+    assert_eq!(audit.end_left(), None);
+    assert!(standing(&place, audit.log()).unwrap().ended.is_some());
+}
+
 /// Files of the registry after the first: each begins with a line of its own.
 fn rotated(place: &Path) -> u64 {
     let files = fs::read_dir(place.join(registry::NAME)).unwrap();

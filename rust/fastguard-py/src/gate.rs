@@ -713,11 +713,15 @@ impl Gate {
         self.is_closed.store(true, Ordering::Relaxed);
     }
 
-    fn close(&self, py: Python<'_>) -> PyResult<()> {
+    /// Why the registry of logs does not know that the log has ended, where it does not.
+    fn close(&self, py: Python<'_>) -> PyResult<Option<String>> {
         self.refuse();
         match &*self.core.audit() {
-            Some(audit) => py.detach(|| audit.close()).map_err(|fault| faulted(&fault)),
-            None => Ok(()),
+            Some(audit) => {
+                py.detach(|| audit.close()).map_err(|fault| faulted(&fault))?;
+                Ok(audit.end_left().map(str::to_owned))
+            }
+            None => Ok(None),
         }
     }
 

@@ -55,13 +55,29 @@ pub fn list(base: &Path) -> io::Result<Vec<PathBuf>> {
 
 /// Reads the log in the folder `path`, or the one file of it.
 pub fn read(path: &Path) -> io::Result<Reader> {
-    Ok(Reader { files: writer::files(path)?.into(), current: None })
+    read_from(path, Place::default())
+}
+
+/// The same from `place` on.
+pub(super) fn read_from(path: &Path, place: Place) -> io::Result<Reader> {
+    let mut files = writer::files(path)?;
+    files.retain(|(number, _)| *number >= place.file);
+    Ok(Reader { files: files.into(), current: None, place })
+}
+
+/// A place between two lines of a log. The default one is its beginning.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub(super) struct Place {
+    file: u32,
+    offset: u64,
 }
 
 /// The entries of a log, in their order.
 pub struct Reader {
     files: VecDeque<(u32, PathBuf)>,
     current: Option<Current>,
+    /// Where the first file is read from, if it is the one of this place.
+    place: Place,
 }
 
 struct Current {
@@ -131,7 +147,8 @@ impl Reader {
                 serde_json::from_slice::<Header>(&first).ok().and_then(|header| header.records_before)
             }
         };
-        Ok(Current { number, text: writer::open(path)?, offset: 0, replaced_from })
+        let offset = if number == self.place.file { self.place.offset } else { 0 };
+        Ok(Current { number, text: writer::open_at(path, offset)?, offset, replaced_from })
     }
 }
 
@@ -245,6 +262,8 @@ pub(super) struct Walk {
     pub(super) uncut: Vec<Torn>,
     /// Where the last line stands.
     at: (u32, u64),
+    /// Where what comes after it will stand.
+    next: Place,
 }
 
 impl Walk {
@@ -258,7 +277,15 @@ impl Walk {
             pruned: 0,
             problem: None,
         };
-        Self { verdict, tree: Tree::default(), signed, torn: None, uncut: Vec::new(), at: (0, 0) }
+        Self {
+            verdict,
+            tree: Tree::default(),
+            signed,
+            torn: None,
+            uncut: Vec::new(),
+            at: (0, 0),
+            next: Place::default(),
+        }
     }
 
     /// Takes what is left of records whose lines were pruned, at most `pruned` of them: the hashes in the tiles.
@@ -283,7 +310,28 @@ impl Walk {
     }
 
     pub(super) fn all(&mut self, path: &Path) -> io::Result<()> {
-        let mut reader = read(path)?;
+        self.lines(read(path)?, |_| {})
+    }
+
+    /// Goes on where it ended, with the log that was in the folder `path` then; `seen` gets each line that is new. `false`: its
+    /// checkpoint does not sign all that was read, and what was read before counts for nothing.
+    pub(super) fn go_on(&mut self, path: &Path, key: &Key, seen: impl FnMut(&Line)) -> io::Result<bool> {
+        self.torn = None;
+        if let Some(signed) = &mut self.signed {
+            signed.renew(key)?;
+        }
+        self.lines(read_from(path, self.next)?, seen)?;
+        let is_signed = self.signed.as_ref().is_some_and(|signed| signed.signs(&self.tree));
+        Ok(is_signed && self.may_go_on() && self.torn.is_none())
+    }
+
+    /// Whether the lines that were read are the log's for good, as far as they show: nothing contradicts, and nothing is to be cut.
+    pub(super) const fn may_go_on(&self) -> bool {
+        self.verdict.problem.is_none() && self.verdict.replaced == 0 && self.uncut.is_empty() && self.tree.size() > 0
+    }
+
+    /// Takes what `reader` gives; `seen` gets each line that counts.
+    pub(super) fn lines(&mut self, mut reader: Reader, mut seen: impl FnMut(&Line)) -> io::Result<()> {
         let last = reader.files.back().map_or(0, |(number, _)| *number);
         for entry in &mut reader {
             match entry? {
@@ -296,7 +344,10 @@ impl Walk {
                     }
                 }
                 Entry::Replaced(_) => self.verdict.replaced += 1,
-                Entry::Line(line) => self.line(&line)?,
+                Entry::Line(line) => {
+                    self.line(&line)?;
+                    seen(&line);
+                }
             }
         }
         if self.torn.is_some_and(|torn| torn.file != last) {
@@ -313,6 +364,7 @@ impl Walk {
 
     fn line(&mut self, line: &Line) -> io::Result<()> {
         self.at = (line.file, line.offset);
+        self.next = Place { file: line.file, offset: line.offset + line.text.len() as u64 + 1 };
         let header = serde_json::from_slice::<Header>(&line.text).ok();
         let after_seal = self.verdict.sealed.then_some("the line follows the seal");
         self.found(after_seal.or_else(|| contradiction(header.as_ref(), &self.tree)));

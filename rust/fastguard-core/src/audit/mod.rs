@@ -150,24 +150,20 @@ impl Audit {
     /// whose process was killed are repaired first; [`Self::repaired`] tells of them.
     pub fn open_log(settings: Settings) -> Result<Self, Fault> {
         writer::open_base(&settings.path)?;
-        let repaired = repair::repair(&settings)?;
-        let key = match settings.key {
-            Some(key) => key,
-            None => writer::read_or_make_key(&settings.path.join("key"))?,
-        };
-        let seed = writer::read_or_make_key(&settings.key_file)?;
-        let mut audit = Self::with_keys(settings, key, seed)?;
+        let registry = Registry::open(&settings)?;
+        let repaired = repair::repair_with(&settings, &registry)?;
+        let (key, seed) = registry.keys();
+        let mut audit = Self::with_keys(settings, key, seed, &registry)?;
         audit.repaired = repaired;
         Ok(audit)
     }
 
-    fn with_keys(settings: Settings, key: [u8; 32], seed: [u8; 32]) -> Result<Self, Fault> {
+    fn with_keys(settings: Settings, key: [u8; 32], seed: [u8; 32], registry: &Registry) -> Result<Self, Fault> {
         let clock = Clock::start();
         let opened_at = clock.now();
         let process = std::process::id();
-        let registry = Registry::new(&settings, &key, &seed);
         let name = || Ok(scribe::log_name(opened_at.unix, process, digest::random()?));
-        let (log, folder) = make_folder(&settings.path, name, &registry)?;
+        let (log, folder) = make_folder(&settings.path, name, registry)?;
         let (path, held) = (folder.path().to_owned(), folder.held());
         let bounds = bounds(&settings);
         let publisher = publisher(&settings, &log, &seed)?;
@@ -192,7 +188,8 @@ impl Audit {
     /// queue or locks is used; dropping the parent's log in the child does nothing.
     pub fn reopen_after_fork(&self) -> Result<Self, Fault> {
         self.held.let_go();
-        Self::with_keys(self.settings.clone(), self.key, self.seed)
+        let registry = Registry::new(&self.settings, &self.key, &self.seed);
+        Self::with_keys(self.settings.clone(), self.key, self.seed, &registry)
     }
 
     /// Whether a decision could be recorded now. Asked before anything is charged, so that a call that must come again for a
@@ -353,6 +350,12 @@ impl Drop for Audit {
 
 fn bounds(settings: &Settings) -> Bounds {
     Bounds {
+    /// Why the registry does not know that this log, which is closed, has ended: others kept it for too long, or it cannot be
+    /// written. The next start in the same place enters it.
+    pub fn end_left(&self) -> Option<&str> {
+        self.queue.end_left()
+    }
+
         max_file_bytes: settings.max_file_bytes,
         unverified_bytes_per_minute: settings.unverified_bytes_per_minute,
     }

@@ -17,15 +17,6 @@ fn refused(what: impl Into<String>) -> Fault {
     Fault::AuditFailed { reason: what.into() }
 }
 
-fn registry(settings: &Settings) -> Result<Registry, Fault> {
-    let seed = writer::read_or_make_key(&settings.key_file)?;
-    let hash_key = match settings.key {
-        Some(key) => key,
-        None => writer::read_or_make_key(&settings.path.join("key"))?,
-    };
-    Ok(Registry::new(settings, &hash_key, &seed))
-}
-
 /// Removes the files of a sealed log up to number `last`, by the `rule` that the registry names; how many records of its start are
 /// gone then. A log that does not verify stays as it is.
 pub fn prune(settings: &Settings, log: &str, last: u32, rule: &str) -> Result<u64, Fault> {
@@ -54,7 +45,7 @@ pub fn prune(settings: &Settings, log: &str, last: u32, rule: &str) -> Result<u6
     let pruned = pruned.ok_or_else(|| refused(format!("`{log}`: file {last} cannot be the last that goes")))?;
     if pruned > before {
         let entry = Entry::Pruned { log: log.to_owned(), files: last, records: pruned, rule: rule.to_owned() };
-        registry(settings)?.enter_one(entry).map_err(failed)?;
+        Registry::open(settings)?.enter_one(entry).map_err(failed)?;
     }
     // Whoever is killed here leaves files that the next one removes.
     for (_, path) in files.iter().filter(|(number, _)| *number <= last) {
@@ -77,6 +68,6 @@ pub fn forget(settings: &Settings, log: &str, reason: &str) -> Result<(), Fault>
         return Err(refused(format!("`{log}`: its process runs")));
     }
     let entry = Entry::Forgotten { log: log.to_owned(), reason: reason.to_owned() };
-    registry(settings)?.enter_one(entry).map_err(failed)?;
+    Registry::open(settings)?.enter_one(entry).map_err(failed)?;
     if held.is_some() { fs::remove_dir_all(&folder).map_err(failed) } else { Ok(()) }
 }

@@ -70,6 +70,8 @@ pub(super) struct Queue {
     refused: AtomicU64,
     unrecorded: AtomicU64,
     unverified_counted: AtomicU64,
+    /// Why the registry does not know of the log's end.
+    end_left: OnceLock<String>,
     state: Mutex<State>,
     changed: Condvar,
 }
@@ -115,6 +117,7 @@ impl Queue {
             refused: AtomicU64::new(0),
             unrecorded: AtomicU64::new(0),
             unverified_counted: AtomicU64::new(0),
+            end_left: OnceLock::new(),
             state: Mutex::new(State { phase: Phase::Unstarted, flush_wanted: 0, flush_done: 0 }),
             changed: Condvar::new(),
         }
@@ -362,6 +365,16 @@ impl Queue {
             state.phase = phase;
         }
         self.changed.notify_all();
+    }
+
+    /// Tells that the registry could not be told of the end.
+    pub(super) fn leave_end(&self, reason: String) {
+        let _ = self.end_left.set(reason);
+    }
+
+    /// Why the registry does not know of the end of a log that is closed, where it does not.
+    pub(super) fn end_left(&self) -> Option<&str> {
+        self.end_left.get().map(String::as_str)
     }
 
     /// Whether the writer may wait to be woken. After `true`, whoever hands something over wakes it.

@@ -2,32 +2,73 @@
 //! vanished whole shows.
 //!
 //! It is a log as the others are, in the folder `registry`. Every process of the place writes to it, one at a time and for as
-//! long as an entry takes; who holds its lock reads all of it, mends what a killed process left, and goes on.
+//! long as an entry takes; who holds its lock reads what came since it read it last, mends what a killed process left, and enters
+//! what it has to enter, and what the others ask for who wait.
 
-use std::collections::BTreeMap;
+mod check;
+
+use std::collections::{BTreeMap, HashSet};
+use std::hash::{BuildHasher as _, RandomState};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Deserialize;
 
 use super::journal::{Journal, Moment, Repaired};
-use super::line::Object;
-use super::log::{self, Entry as Read, Verdict, Walk};
+use super::line::{Object, in_hex};
+use super::log::{self, Entry as Read, Walk};
+use super::queue::lock;
 use super::repair::{committed, make_tiles};
-use super::scribe::Scribe;
+use super::scribe::{Scribe, is_log_name};
 use super::tree::check::{Known, Signed};
+use super::tree::note::{Checkpoint, Key};
 use super::writer::{self, Clock, Folder, Held};
 use super::{Settings, bounds, publisher};
 use crate::clock::UnixTime;
 use crate::denial::Fault;
+use crate::sync::Mutex;
+
+pub use check::{Checked, verify_all};
 
 /// The registry's folder, and its name as a log.
 pub const NAME: &str = "registry";
-/// How long an entry waits for those of other processes. Each takes three syncs.
+/// How long an entry waits for those of other processes. Each takes three syncs, and those who wait are entered together.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How long the end of a log waits: a guard is closed in two seconds, and the next start enters what was not.
 const LAST_PATIENCE: Duration = Duration::from_secs(1);
+
+/// What a process asks to have entered of its log.
+#[derive(Clone, Copy, Hash)]
+enum Ask {
+    /// Its first line is on disk.
+    Birth,
+    /// It is sealed and signed.
+    End,
+}
+
+impl Ask {
+    /// The name of the file that asks for it.
+    fn of(self, log: &str) -> String {
+        match self {
+            Self::Birth => format!("{log}.birth"),
+            Self::End => format!("{log}.end"),
+        }
+    }
+
+    fn read(name: &str) -> Option<(&str, Self)> {
+        let birth = name.strip_suffix(".birth").map(|log| (log, Self::Birth));
+        birth.or_else(|| name.strip_suffix(".end").map(|log| (log, Self::End)))
+    }
+
+    const fn patience(self) -> Duration {
+        match self {
+            Self::Birth => PATIENCE,
+            Self::End => LAST_PATIENCE,
+        }
+    }
+}
 
 /// How a log ended.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq)]
@@ -65,6 +106,15 @@ pub(super) enum Entry {
 }
 
 impl Entry {
+    /// What is asked no more once this is entered.
+    fn answers(&self) -> Option<String> {
+        match self {
+            Self::Birth { log, .. } => Some(Ask::Birth.of(log)),
+            Self::Ended { log, .. } => Some(Ask::End.of(log)),
+            Self::Pruned { .. } | Self::Forgotten { .. } => None,
+        }
+    }
+
     /// Writes the members that stand after `seq`.
     pub(super) fn write(&self, at: UnixTime, object: &mut Object<'_>) {
         object.time("timestamp", at);
@@ -144,18 +194,24 @@ pub fn standings(base: &Path) -> io::Result<Option<Standings>> {
     }
     let mut found = Standings::new();
     for read in log::read(&folder)? {
-        let Read::Line(line) = read? else { continue };
-        match serde_json::from_slice(&line.text) {
-            Ok(Said::LogRegistered { log }) => drop(found.entry(log).or_default()),
-            Ok(Said::LogEnded { log, end, records, root }) => {
-                found.entry(log).or_default().ended = Some((end, records, root));
-            }
-            Ok(Said::LogPruned { log, records, rule }) => found.entry(log).or_default().pruned = Some((records, rule)),
-            Ok(Said::LogForgotten { log, reason }) => found.entry(log).or_default().forgotten = Some(reason),
-            Ok(Said::OfItself) | Err(_) => {}
+        if let Read::Line(line) = read? {
+            take(&line, &mut found);
         }
     }
     Ok(Some(found))
+}
+
+/// Takes in what a line says.
+fn take(line: &log::Line, found: &mut Standings) {
+    match serde_json::from_slice(&line.text) {
+        Ok(Said::LogRegistered { log }) => drop(found.entry(log).or_default()),
+        Ok(Said::LogEnded { log, end, records, root }) => {
+            found.entry(log).or_default().ended = Some((end, records, root));
+        }
+        Ok(Said::LogPruned { log, records, rule }) => found.entry(log).or_default().pruned = Some((records, rule)),
+        Ok(Said::LogForgotten { log, reason }) => found.entry(log).or_default().forgotten = Some(reason),
+        Ok(Said::OfItself) | Err(_) => {}
+    }
 }
 
 /// How many records of the log in `folder` were pruned, by the registry beside it.
@@ -167,65 +223,190 @@ pub fn pruned(folder: &Path) -> io::Result<u64> {
     Ok(standing.and_then(|standing| standing.pruned).map_or(0, |(records, _)| records))
 }
 
-/// The registry of a place, to write to it.
+/// The registry of a place, to write to it. Copies share what they have read of it.
 #[derive(Clone)]
 pub(super) struct Registry {
     settings: Settings,
     hash_key: [u8; 32],
     seed: [u8; 32],
+    key: Result<Key, Fault>,
+    /// As far as it was read; nothing, where it must be read from its start.
+    read: Arc<Mutex<Option<Reading>>>,
+}
+
+/// The registry as far as it was read.
+struct Reading {
+    walk: Walk,
+    /// What it has said since it was read before, and of the log that its process writes.
+    standings: Standings,
+    /// What of all others was entered, each in a word of eight bytes: it stays as long as its process does.
+    entered: HashSet<u64>,
+    hasher: RandomState,
+}
+
+impl Reading {
+    fn anew(folder: &Path, key: &Key) -> io::Result<Self> {
+        let known = Known { key: Some(key.clone()), ..Known::default() };
+        let walk = Walk::new(Some(Signed::lenient(folder, &known)?));
+        let (standings, entered, hasher) = (Standings::new(), HashSet::new(), RandomState::new());
+        let mut reading = Self { walk, standings, entered, hasher };
+        let Self { walk, standings, .. } = &mut reading;
+        walk.lines(log::read(folder)?, |line| take(line, standings))?;
+        reading.remember();
+        Ok(reading)
+    }
+
+    /// Reads what came since; `false` where the registry is not the one that it was, or not in order.
+    fn go_on(&mut self, folder: &Path, key: &Key) -> bool {
+        let Self { walk, standings, .. } = self;
+        let is_whole = walk.go_on(folder, key, |line| take(line, standings)).unwrap_or(false);
+        self.remember();
+        is_whole
+    }
+
+    fn remember(&mut self) {
+        for (log, standing) in &self.standings {
+            self.entered.insert(self.hasher.hash_one((log, Ask::Birth)));
+            if standing.ended.is_some() {
+                self.entered.insert(self.hasher.hash_one((log, Ask::End)));
+            }
+        }
+    }
+
+    /// Whether what a log asks for was done. That of two words are alike leaves one log to enter its own.
+    fn has_entered(&self, log: &str, ask: Ask) -> bool {
+        self.entered.contains(&self.hasher.hash_one((log, ask)))
+    }
 }
 
 impl Registry {
+    /// With the keys that `settings` name.
+    pub(super) fn open(settings: &Settings) -> Result<Self, Fault> {
+        let seed = writer::read_or_make_key(&settings.key_file)?;
+        let hash_key = match settings.key {
+            Some(key) => key,
+            None => writer::read_or_make_key(&settings.path.join("key"))?,
+        };
+        Ok(Self::new(settings, &hash_key, &seed))
+    }
+
     pub(super) fn new(settings: &Settings, hash_key: &[u8; 32], seed: &[u8; 32]) -> Self {
         // Every entry is signed at once: the next process may be another one.
         let settings = Settings { checkpoint_records: 1, ..settings.clone() };
-        Self { settings, hash_key: *hash_key, seed: *seed }
+        let key = publisher(&settings, NAME, seed).map(|publisher| publisher.key().clone());
+        Self { settings, hash_key: *hash_key, seed: *seed, key, read: Arc::default() }
+    }
+
+    /// The key of the hashes, and the seed of the one that signs.
+    pub(super) const fn keys(&self) -> ([u8; 32], [u8; 32]) {
+        (self.hash_key, self.seed)
     }
 
     pub(super) fn enter_birth(&self, log: &str) -> io::Result<()> {
-        self.enter(PATIENCE, |standings| {
-            let birth = Entry::Birth { log: log.to_owned(), found: false };
+        let birth = Entry::Birth { log: log.to_owned(), found: false };
+        self.enter_in_turn(log, Ask::Birth, |standings| {
             (!standings.contains_key(log)).then_some(birth).into_iter().collect()
         })
     }
 
     pub(super) fn enter_end(&self, log: &str, records: u64, root: &[u8; 32]) -> io::Result<()> {
-        let ended = [(log.to_owned(), End::Sealed, records, super::line::in_hex(root))];
-        self.enter(LAST_PATIENCE, |standings| ends(standings, &ended))
+        let ended = [(log.to_owned(), End::Sealed, records, in_hex(root))];
+        self.enter_in_turn(log, Ask::End, |standings| ends(standings, &ended))
     }
 
-    /// Enters the ends of logs that the registry does not know of yet.
-    pub(super) fn enter_ends(&self, ended: &[(String, End, u64, String)]) -> io::Result<()> {
-        if ended.is_empty() && !self.folder().is_dir() {
+    /// What the registry says, without its lock: what others are just entering may be missing.
+    pub(super) fn look(&self) -> io::Result<Standings> {
+        if !self.folder().is_dir() {
+            return Ok(Standings::new());
+        }
+        let mut reading = Reading::anew(&self.folder(), self.key()?)?;
+        let standings = std::mem::take(&mut reading.standings);
+        self.keep(reading);
+        Ok(standings)
+    }
+
+    /// Enters the ends of logs that the registry, of which all that [`Self::look`] has found is `known`, does not know of yet; mends
+    /// what a killed process has left of the registry itself.
+    pub(super) fn enter_ends(&self, known: &Standings, ended: &[(String, End, u64, String)]) -> io::Result<()> {
+        let signs = |reading: &Reading| reading.walk.signed.as_ref().is_some_and(|own| own.signs(&reading.walk.tree));
+        let is_whole = || lock(&self.read).as_ref().is_some_and(|read| read.walk.torn.is_none() && signs(read));
+        if ended.is_empty() && (!self.folder().is_dir() || is_whole()) {
             return Ok(());
         }
-        self.enter(PATIENCE, |standings| ends(standings, ended))
+        self.enter(None, PATIENCE, |since| {
+            let named = ended.iter().map(|(log, ..)| log);
+            let all = named.filter_map(|log| Some((log.clone(), since.get(log).or_else(|| known.get(log))?.clone())));
+            ends(&all.collect(), ended)
+        })
     }
 
     pub(super) fn enter_one(&self, entry: Entry) -> io::Result<()> {
-        self.enter(PATIENCE, |_| vec![entry])
+        self.enter(None, PATIENCE, |_| vec![entry])
     }
 
     fn folder(&self) -> PathBuf {
         self.settings.path.join(NAME)
     }
 
-    /// Appends what `entries` makes of the registry's state, while nobody else can change it.
-    fn enter(&self, patience: Duration, entries: impl FnOnce(&Standings) -> Vec<Entry>) -> io::Result<()> {
+    fn key(&self) -> io::Result<&Key> {
+        self.key.as_ref().map_err(|fault| io::Error::other(fault.to_string()))
+    }
+
+    /// Leaves word of what is to be entered, and waits: who comes before may do it.
+    fn enter_in_turn(&self, log: &str, ask: Ask, own: impl FnOnce(&Standings) -> Vec<Entry>) -> io::Result<()> {
         let folder = self.folder();
         writer::open_folder(&folder)?;
-        let held = Held::take_soon(&folder, patience)?
-            .ok_or_else(|| io::Error::other(format!("`{}` is held by another process", folder.display())))?;
-        let entered = self.enter_held(&folder, &held, entries);
+        writer::ask(&folder, &ask.of(log))?;
+        self.enter(Some((log, ask)), ask.patience(), own)
+    }
+
+    /// Appends what `entries` makes of what the registry has said since it was read last, while nobody else can change it.
+    fn enter(
+        &self,
+        own: Option<(&str, Ask)>,
+        patience: Duration,
+        entries: impl FnOnce(&Standings) -> Vec<Entry>,
+    ) -> io::Result<()> {
+        let folder = self.folder();
+        writer::open_folder(&folder)?;
+        let late = || io::Error::other(format!("`{}` was held by others for {patience:?}", folder.display()));
+        let held = Held::take_soon(&folder, patience)?.ok_or_else(late)?;
+        let entered = self.enter_held(&folder, &held, own, entries);
         held.unlock().and(entered)
     }
 
-    fn enter_held(&self, folder: &Path, held: &Held, entries: impl FnOnce(&Standings) -> Vec<Entry>) -> io::Result<()> {
-        let faulted = |fault: Fault| io::Error::other(fault.to_string());
-        let mut publisher = publisher(&self.settings, NAME, &self.seed).map_err(faulted)?;
-        let known = Known { key: Some(publisher.key().clone()), ..Known::default() };
-        let mut walk = Walk::new(Some(Signed::lenient(folder, &known)?));
-        walk.all(folder)?;
+    /// All of the registry: what is new of it, where the rest was read before and its checkpoint still signs it.
+    fn reading(&self, folder: &Path) -> io::Result<Reading> {
+        let key = self.key()?;
+        // Taken out: a reading that ends in the middle is none.
+        let before = lock(&self.read).take();
+        if let Some(mut reading) = before
+            && reading.go_on(folder, key)
+        {
+            return Ok(reading);
+        }
+        Reading::anew(folder, key)
+    }
+
+    fn keep(&self, reading: Reading) {
+        *lock(&self.read) = reading.walk.may_go_on().then_some(reading);
+    }
+
+    fn enter_held(
+        &self,
+        folder: &Path,
+        held: &Held,
+        own: Option<(&str, Ask)>,
+        entries: impl FnOnce(&Standings) -> Vec<Entry>,
+    ) -> io::Result<()> {
+        let mut reading = self.reading(folder)?;
+        let mut entries = entries(&reading.standings);
+        // Whoever writes writes for all who wait.
+        let asked = if entries.is_empty() { Vec::new() } else { writer::asked(folder)? };
+        let said: Vec<String> = entries.iter().filter_map(Entry::answers).collect();
+        let more = asked.iter().filter(|name| !said.contains(name));
+        entries.extend(more.filter_map(|name| self.asked(name, &reading)));
+        let walk = &mut reading.walk;
         let damaged = |what: String| {
             let advice = "keep it, look into it, and move it away: the next start begins another one";
             io::Error::other(format!("`{}`: {what}; {advice}", folder.display()))
@@ -236,7 +417,7 @@ impl Registry {
         if walk.torn.is_some_and(|torn| !torn.is_remains) {
             return Err(damaged("damaged lines that no killed process leaves".to_owned()));
         }
-        let mut store = Folder::of(folder.to_owned(), held.clone());
+        let store = Folder::of(folder.to_owned(), held.clone());
         if walk.tree.size() == 0 {
             // At most a part of the first line, which says nothing yet.
             store.remove_files()?;
@@ -245,27 +426,50 @@ impl Registry {
         for torn in &walk.uncut {
             store.cut(torn.file, torn.offset)?;
         }
-        let entries = entries(&standings(&self.settings.path)?.unwrap_or_default());
-        let covered = walk.signed.as_ref().map_or(0, Signed::covered);
-        let is_whole = walk.torn.is_none() && covered == walk.tree.size();
-        if is_whole && entries.is_empty() {
-            return Ok(());
+        let is_whole = walk.torn.is_none() && walk.signed.as_ref().is_some_and(|signed| signed.signs(&walk.tree));
+        if !is_whole || !entries.is_empty() {
+            self.append(store, walk, is_whole, entries)?;
         }
-        match walk.signed.take() {
-            Some(signed) if is_whole => publisher.go_on(signed.into_edge()),
-            _ => make_tiles(&mut store, folder, &mut publisher)?,
+        for name in &asked {
+            writer::answered(folder, name);
         }
-        publisher.resume(covered);
-        self.append(store, publisher, &walk, entries)
+        // Taken back while nobody else can read it: whoever comes next must not enter it again.
+        if let Some((log, ask)) = own {
+            writer::answered(folder, &ask.of(log));
+        }
+        reading.standings.retain(|log, _| own.is_some_and(|(own, _)| own == log));
+        self.keep(reading);
+        Ok(())
     }
 
-    fn append(
-        &self,
-        store: Folder,
-        publisher: super::tree::publish::Publisher,
-        walk: &Walk,
-        entries: Vec<Entry>,
-    ) -> io::Result<()> {
+    /// What another process asks to have entered; nothing where its log does not say so by itself.
+    fn asked(&self, name: &str, reading: &Reading) -> Option<Entry> {
+        let (log, ask) = Ask::read(name)?;
+        if reading.has_entered(log, ask) || !is_log_name(log) {
+            return None;
+        }
+        let (folder, log) = (self.settings.path.join(log), log.to_owned());
+        match ask {
+            Ask::Birth => {
+                let is_there = writer::files(&folder).is_ok_and(|files| !files.is_empty());
+                is_there.then_some(Entry::Birth { log, found: false })
+            }
+            Ask::End => {
+                let Checkpoint { size, root, .. } = log::finished(&folder, self.key.as_ref().ok()?).ok()??;
+                Some(Entry::Ended { log, end: End::Sealed, records: size, root: in_hex(&root) })
+            }
+        }
+    }
+
+    /// Goes on after what was read.
+    fn append(&self, mut store: Folder, walk: &Walk, is_whole: bool, entries: Vec<Entry>) -> io::Result<()> {
+        let mut publisher =
+            publisher(&self.settings, NAME, &self.seed).map_err(|fault| io::Error::other(fault.to_string()))?;
+        match &walk.signed {
+            Some(signed) if is_whole => publisher.go_on(signed.edge()),
+            _ => make_tiles(&mut store, &self.folder(), &mut publisher)?,
+        }
+        publisher.resume(walk.signed.as_ref().map_or(0, Signed::covered));
         let clock = Clock::start();
         let moment = Moment { now: clock.now(), refused: 0, unrecorded: 0 };
         let number = writer::files(store.path())?.last().map_or(0, |(number, _)| *number);
@@ -303,95 +507,4 @@ fn ends(standings: &Standings, ended: &[(String, End, u64, String)]) -> Vec<Entr
         entries.push(Entry::Ended { log: log.clone(), end: *end, records: *records, root: root.clone() });
     }
     entries
-}
-
-/// A log of a place, or one that should be there.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Checked {
-    /// Its name.
-    pub log: String,
-    /// What its lines show; `None` where it is not there.
-    pub verdict: Option<Verdict>,
-    /// What the registry says.
-    pub standing: Option<Standing>,
-    /// What is wrong.
-    pub problem: Option<String>,
-}
-
-impl Checked {
-    /// What the log is at, in words.
-    pub fn state(&self) -> String {
-        let standing = self.standing.as_ref();
-        if let Some(reason) = standing.and_then(|standing| standing.forgotten.as_ref()) {
-            return format!("removed on purpose: {reason}");
-        }
-        let Some(verdict) = &self.verdict else { return "gone".to_owned() };
-        if self.log == NAME {
-            return "the registry".to_owned();
-        }
-        let is_over = verdict.sealed || standing.is_some_and(|standing| standing.pruned.is_some());
-        let state = if is_over { "sealed" } else { "open: its process runs, or was killed" };
-        match standing.and_then(|standing| standing.pruned.as_ref()) {
-            Some((_, rule)) if verdict.pruned > 0 => format!("{state}, {} pruned by the rule {rule}", verdict.pruned),
-            _ => state.to_owned(),
-        }
-    }
-}
-
-/// Verifies all logs in `base` and the registry, and holds each against the other. The checkpoint of `known` counts for the log
-/// that it names.
-pub fn verify_all(base: &Path, known: &Known) -> io::Result<Vec<Checked>> {
-    // The folders come first: what is entered later than they are listed is not missed.
-    let folders = writer::folders(base)?;
-    let mut standings = standings(base)?;
-    let mut checked = Vec::new();
-    for folder in folders {
-        let log = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let standing = standings.as_mut().and_then(|standings| standings.remove(&log));
-        if standing.is_none() && writer::files(&folder)?.is_empty() {
-            continue;
-        }
-        checked.push(check(&folder, log, standing, known)?);
-    }
-    let Some(missing) = standings else {
-        if let Some(Checked { problem, .. }) = checked.first_mut() {
-            problem
-                .get_or_insert_with(|| "there is no registry of logs beside this one: others may have vanished".into());
-        }
-        return Ok(checked);
-    };
-    for (log, standing) in missing {
-        let is_unused = standing.ended.as_ref().is_some_and(|(end, ..)| *end == End::Unused);
-        // Born after the folders were listed.
-        let is_there = base.join(&log).is_dir();
-        let is_expected = is_unused || is_there || standing.forgotten.is_some();
-        let problem = (!is_expected).then(|| "the registry knows this log, and its folder is gone".to_owned());
-        if !is_unused && !is_there {
-            checked.push(Checked { log, verdict: None, standing: Some(standing), problem });
-        }
-    }
-    let is_known = |checked: &mut Checked| checked.log != NAME && checked.standing.is_none();
-    for checked in checked.iter_mut().filter_map(|checked| is_known(checked).then_some(checked)) {
-        // The first line stands before the birth is entered.
-        if checked.verdict.as_ref().is_some_and(|verdict| verdict.records > 1) {
-            checked.problem.get_or_insert_with(|| "the registry does not know this log".to_owned());
-        }
-    }
-    Ok(checked)
-}
-
-fn check(folder: &Path, log: String, standing: Option<Standing>, known: &Known) -> io::Result<Checked> {
-    let pruned = standing.as_ref().and_then(|standing| standing.pruned.as_ref()).map_or(0, |(records, _)| *records);
-    let is_named = |note: &&String| {
-        note.split_once('\n').is_some_and(|(origin, _)| origin.rsplit_once('/').is_some_and(|(_, name)| name == log))
-    };
-    let checkpoint = known.checkpoint.as_ref().filter(is_named).cloned();
-    let verdict = log::verify_against(folder, &Known { key: known.key.clone(), checkpoint, pruned })?;
-    let mut problem = verdict.problem.as_ref().map(ToString::to_string);
-    if let Some(Standing { ended: Some((_, records, root)), .. }) = &standing
-        && (verdict.records, &verdict.root) != (*records, root)
-    {
-        problem.get_or_insert_with(|| "the registry says that the log ended otherwise".to_owned());
-    }
-    Ok(Checked { log, verdict: Some(verdict), standing, problem })
 }

@@ -11,7 +11,7 @@ use super::journal::{Journal, Moment, Repaired, Store as _};
 use super::line::in_hex;
 use super::log::{Entry, Walk, finished, read};
 use super::merkle::Tree;
-use super::registry::{End, Registry, Standing, standings};
+use super::registry::{End, Registry, Standing, Standings, standings};
 use super::scribe::{Scribe, is_log_name};
 use super::tree::check::{Known, Signed};
 use super::tree::publish::{CHECKPOINT, Publisher};
@@ -72,14 +72,14 @@ pub struct Found {
 
 /// Repairs the logs in the place that `settings` name; tells of all that were not finished before.
 pub fn repair(settings: &Settings) -> Result<Vec<Found>, Fault> {
-    let seed = writer::read_or_make_key(&settings.key_file)?;
-    let hash_key = match settings.key {
-        Some(key) => key,
-        None => writer::read_or_make_key(&settings.path.join("key"))?,
-    };
+    repair_with(settings, &Registry::open(settings)?)
+}
+
+pub(super) fn repair_with(settings: &Settings, registry: &Registry) -> Result<Vec<Found>, Fault> {
+    let (hash_key, seed) = registry.keys();
     let failed = |error: io::Error| writer::failed(&settings.path, &error);
     let folders = writer::folders(&settings.path).map_err(failed)?;
-    let known = standings(&settings.path).map_err(failed)?.unwrap_or_default();
+    let known = registry.look().map_err(failed)?;
     let (mut found, mut ended) = (Vec::new(), Vec::new());
     for folder in folders {
         let log = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
@@ -105,19 +105,33 @@ pub fn repair(settings: &Settings) -> Result<Vec<Found>, Fault> {
                 ended.extend(end.map(|(end, records, root)| (log.clone(), end, records, root)));
                 outcome
             }
+            // Another process that starts took it for the remains of one that never began, and it was gone before it was looked at.
+            Err(error) if error.kind() == io::ErrorKind::NotFound && !folder.exists() => continue,
             Err(error) => Outcome::Left(error.to_string()),
         };
-        found.push(Found { log, outcome });
-    }
-    Registry::new(settings, &hash_key, &seed).enter_ends(&ended).map_err(failed)?;
-    for (log, standing) in known {
-        let is_unused = ended.iter().any(|(name, end, ..)| *name == log && *end == End::Unused);
-        if !is_unused && is_missing(&settings.path.join(&log), &standing) {
-            let why = "the registry knows it, and its folder is gone: look into it; `fastguard audit forget` enters that it may be";
-            found.push(Found { log, outcome: Outcome::Left(why.to_owned()) });
+        // A folder in which nothing was ever written is one that is being made, or what is left of one: nobody must hear of it.
+        if outcome != Outcome::Unused || standing.is_some() {
+            found.push(Found { log, outcome });
         }
     }
+    registry.enter_ends(&known, &ended).map_err(failed)?;
+    found.extend(missing(settings, &known).map_err(failed)?);
     Ok(found)
+}
+
+/// Logs that the registry knows and whose folder is gone.
+fn missing(settings: &Settings, known: &Standings) -> io::Result<Vec<Found>> {
+    let is_gone =
+        |standings: &Standings| standings.iter().any(|(log, standing)| is_missing(&settings.path.join(log), standing));
+    if !is_gone(known) {
+        return Ok(Vec::new());
+    }
+    // What others have entered meanwhile: that it never began, or was removed on purpose.
+    let known = standings(&settings.path)?.unwrap_or_default();
+    let gone = known.into_iter().filter(|(log, standing)| is_missing(&settings.path.join(log), standing));
+    let why =
+        "the registry knows it, and its folder is gone: look into it; `fastguard audit forget` enters that it may be";
+    Ok(gone.map(|(log, _)| Found { log, outcome: Outcome::Left(why.to_owned()) }).collect())
 }
 
 fn is_missing(folder: &Path, standing: &Standing) -> bool {

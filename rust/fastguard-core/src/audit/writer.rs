@@ -1,5 +1,6 @@
 //! The thread that writes the log: the one place of this crate with files, a thread and a clock.
 
+mod asks;
 mod folder;
 mod held;
 
@@ -7,6 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 pub(super) use folder::{
+pub(super) use asks::{answered, ask, asked};
     Folder, content, failed, files, folders, open, open_base, open_folder, partial_tiles, read_or_make_key,
     sync_folder, tail,
 };
@@ -147,7 +149,9 @@ impl<S: Store> Writer<'_, S> {
             self.queue.release(self.journal.commit(moment));
             if self.journal.failure().is_none() {
                 // What cannot be entered now, the next start enters: the seal says it all.
-                let _ = self.journal.enter_end();
+                if let Err(error) = self.journal.enter_end() {
+                    self.queue.leave_end(error.to_string());
+                }
             }
         }
         let outcome = match self.journal.failure() {

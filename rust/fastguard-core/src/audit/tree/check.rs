@@ -39,8 +39,20 @@ impl Signed {
     }
 
     /// The tiles that are not full, of all lines that were read.
-    pub(in crate::audit) fn into_edge(self) -> Edge {
-        self.edge
+    pub(in crate::audit) fn edge(&self) -> Edge {
+        self.edge.clone()
+    }
+
+    /// Reads the checkpoint anew, of a log that others may have gone on with.
+    pub(in crate::audit) fn renew(&mut self, key: &Key) -> io::Result<()> {
+        let note = writer::content(&self.folder.join(CHECKPOINT))?;
+        self.own = note.and_then(|note| self.open(&note, key));
+        Ok(())
+    }
+
+    /// Whether the checkpoint in the folder is that of all records in `tree`.
+    pub(in crate::audit) fn signs(&self, tree: &Tree) -> bool {
+        self.own.as_ref().is_some_and(|own| own.size == tree.size() && own.root == tree.root())
     }
 
     /// How many records the last checkpoint covers.

@@ -349,7 +349,16 @@ pub(in crate::audit) fn folders(base: &Path) -> io::Result<Vec<PathBuf>> {
 
 /// Opens a file of a log for reading.
 pub(in crate::audit) fn open(path: &Path) -> io::Result<Box<dyn BufRead + Send>> {
-    Ok(Box::new(BufReader::with_capacity(256 * 1024, OpenOptions::new().read(true).open(path)?)))
+    open_at(path, 0)
+}
+
+/// The same from `offset` on.
+pub(in crate::audit) fn open_at(path: &Path, offset: u64) -> io::Result<Box<dyn BufRead + Send>> {
+    let mut file = OpenOptions::new().read(true).open(path)?;
+    if offset > 0 {
+        file.seek(io::SeekFrom::Start(offset))?;
+    }
+    Ok(Box::new(BufReader::with_capacity(256 * 1024, file)))
 }
 
 /// The whole of a small file of a log, a tile or a note; `None` where it is missing.

@@ -3,8 +3,9 @@
 use std::fs::{File, TryLockError};
 use std::io;
 use std::path::Path;
-use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::sync::{Arc, mpsc};
+use std::thread;
+use std::time::Duration;
 
 use super::folder::private_file;
 use crate::audit::queue::lock;
@@ -33,14 +34,26 @@ impl Held {
         if held.is_some() { Ok(()) } else { Err(io::Error::other("another process writes to the folder")) }
     }
 
-    /// Holds the folder as soon as others let go of it; `None` where none has for so long.
+    /// Holds the folder as soon as others let go of it; `None` where none has for so long. Who waits stands in the kernel's queue,
+    /// and not in a race of those who look again and again.
     pub(in crate::audit) fn take_soon(folder: &Path, patience: Duration) -> io::Result<Option<Self>> {
-        const PAUSE: Duration = Duration::from_millis(1);
-        let began = Instant::now();
-        loop {
-            match Self::take(folder)? {
-                None if began.elapsed() < patience => std::thread::sleep(PAUSE),
-                taken => return Ok(taken),
+        if let Some(held) = Self::take(folder)? {
+            return Ok(Some(held));
+        }
+        // Waiting for a lock cannot be given up; the thread that does so can. What it gets too late it lets go.
+        let (given, taken) = mpsc::sync_channel(0);
+        let folder = folder.to_owned();
+        thread::Builder::new().name("fastguard-lock".to_owned()).spawn(move || {
+            if let Err(mpsc::SendError(Ok(late))) = given.send(locked_in_turn(&folder)) {
+                // Where this fails, closing the file lets go of it.
+                let _ = late.unlock();
+            }
+        })?;
+        match taken.recv_timeout(patience) {
+            Ok(locked) => Ok(Some(Self(Arc::new(Mutex::new(Some(locked?)))))),
+            Err(mpsc::RecvTimeoutError::Timeout) => Ok(None),
+            Err(mpsc::RecvTimeoutError::Disconnected) => {
+                Err(io::Error::other("the thread that waits for a lock is gone"))
             }
         }
     }
@@ -60,8 +73,22 @@ impl Held {
     }
 }
 
+fn lock_file(folder: &Path) -> io::Result<File> {
+    private_file().write(true).create(true).truncate(false).open(folder.join(LOCK))
+}
+
+fn locked_in_turn(folder: &Path) -> io::Result<File> {
+    loop {
+        let file = lock_file(folder)?;
+        file.lock()?;
+        if is_at(&file, &folder.join(LOCK)) {
+            return Ok(file);
+        }
+    }
+}
+
 fn locked(folder: &Path) -> io::Result<Option<File>> {
-    let file = private_file().write(true).create(true).truncate(false).open(folder.join(LOCK))?;
+    let file = lock_file(folder)?;
     match file.try_lock() {
         // Whoever found the folder empty may have removed it and its file meanwhile.
         Ok(()) => Ok(is_at(&file, &folder.join(LOCK)).then_some(file)),
