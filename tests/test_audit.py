@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import pickle
 import shutil
 import signal
 import subprocess
@@ -19,6 +20,7 @@ from jsonschema import Draft202012Validator
 from mcp_fastguard import Denied, Guard, GuardFault, ToolRequest
 from mcp_fastguard._fastguard import verify_log
 from mcp_fastguard.audit import record_schema
+from mcp_fastguard.transport.challenge import http_answer, rpc_error
 from support import records
 
 
@@ -382,3 +384,32 @@ def test_log_that_is_not_whole_is_merged_only_when_asked(written):
     assert "not whole" in refused.stderr
     assert (asked.returncode, len(asked.stdout.splitlines())) == (0, 5)
     assert "are not those that it was written after" in asked.stderr
+
+
+def test_refusal_can_be_quoted_by_the_id_of_its_record(guard, issuer):
+    with pytest.raises(Denied) as denied:
+        guard.check(ToolRequest.direct(tool="secret", token=issuer.token()))
+
+    [record] = records(guard, "decision")
+    assert denied.value.record_id == record["id"] == f"{guard.audit_folder.name}-{denied.value.record}"
+    assert pickle.loads(pickle.dumps(denied.value)).record_id == record["id"]
+
+
+def test_refusal_before_a_token_was_verified_names_no_record(guard):
+    with pytest.raises(Denied) as denied:
+        guard.check(ToolRequest.direct(tool="secret", token="a.b.c"))
+
+    assert (denied.value.record, denied.value.record_id) == (None, None)
+
+
+def test_call_that_is_allowed_can_be_quoted_too(guard, issuer):
+    allowed = guard.check(ToolRequest.direct(tool="run_query", token=issuer.token()))
+
+    assert guard.record_id(allowed) == records(guard, "decision")[0]["id"]
+
+
+def test_client_learns_no_id_of_a_record(guard, issuer):
+    with pytest.raises(Denied) as denied:
+        guard.check(ToolRequest.direct(tool="secret", token=issuer.token()))
+
+    assert denied.value.record_id not in str((rpc_error(denied.value), http_answer(denied.value, None)))

@@ -33,7 +33,10 @@ class GuardError(Exception):
         subject: ``sub`` of the verified token.
         client_id: the OAuth client.
         issuer: ``iss``.
-        record: the number of the decision's record.
+        record: the number of the decision's record; of a refusal by the gate also where nobody listens.
+        record_id: the record's id, which is unique among all logs, and which ``fastguard explain`` and ``fastguard audit prove``
+            take: for tickets and for the caller's own log. It is not sent to clients by itself. None where the decision has no
+            record of its own: refusals before a token was verified may only be counted.
     """
 
     method: str | None = None
@@ -42,6 +45,7 @@ class GuardError(Exception):
     client_id: str | None = None
     issuer: str | None = None
     record: int | None = None
+    record_id: str | None = None
 
     @property
     def tool(self) -> str | None:
@@ -91,9 +95,10 @@ class Denied(GuardError):
         config_key: str | None = None,
         nonce: str | None = None,
         spent: tuple[str, int, float, int, str] | None = None,
+        record_id: str | None = None,
     ) -> None:
         # All go to args, so the exception survives pickling to a worker.
-        super().__init__(code, detail, status, challenge, retry_after, config_key, nonce, spent)
+        super().__init__(code, detail, status, challenge, retry_after, config_key, nonce, spent, record_id)
         self.code = code
         self.detail = detail
         self.status = status
@@ -102,6 +107,10 @@ class Denied(GuardError):
         self.config_key = config_key
         self.nonce = nonce
         self.spent = None if spent is None else SpentQuota(*spent)
+        if record_id is not None:
+            self.record_id = record_id
+            # The log's name, a hyphen, and the number.
+            self.record = int(record_id.rpartition("-")[2])
 
     def __str__(self) -> str:
         return f"{self.code}: {self.detail}"

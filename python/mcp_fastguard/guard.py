@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from mcp_fastguard._fastguard import Attested, ToolRequest, VerifiedToken
     from mcp_fastguard.audit import ResultSummary
+    from mcp_fastguard.errors import GuardError
     from mcp_fastguard.limits import AppliedLimit
     from mcp_fastguard.listeners import Listener, Telling, TimedListener
     from mcp_fastguard.revocations.entry import Entry
@@ -703,6 +704,13 @@ class Guard:
     def audit_folder(self) -> Path | None:
         """Where this process writes its audit log."""
         return self._gate.audit_folder
+
+    def record_id(self, decided: AllowedCall | ObservedCall | GuardError) -> str | None:
+        """The ``id`` of a decision's record, by which it can be quoted: ``fastguard explain`` and ``fastguard audit prove`` take
+        it. None where the decision has no record of its own. Of this process's decisions, unless an error brings it along.
+        """
+        folder, brought = self.audit_folder, getattr(decided, "record_id", None)
+        return brought or (f"{folder.name}-{decided.record}" if folder is not None and decided.record else None)
 
     def flush(self, timeout: float = 2.0) -> None:
         """Waits until everything decided so far is on disk.

@@ -155,7 +155,7 @@ class Telling:
             error.issuer = error.issuer or self._caller.issuer
         if self._proof is not None:
             error.method, error.target = self._proof.method, self._proof.target or None
-            error.record = self._proof.record
+            error.record = error.record or self._proof.record
         elif error.method is None and self._request is not None and isinstance(error, _AFTER_TOKEN):
             error.method, error.target = self._request.asked() or (None, None)
 

@@ -12,7 +12,7 @@ import pytest
 
 from mcp_fastguard import Denied, Guard, GuardError, GuardFault, ToolRequest
 from mcp_fastguard.listeners import Listeners, Timing
-from support import Issuer
+from support import Issuer, records
 
 pytestmark = pytest.mark.anyio
 
@@ -133,7 +133,8 @@ async def test_nested_call_is_told_with_the_caller(guard: Guard, issuer: Issuer)
             await call.nested(direct("secret", None))
     denied = told[-1]
     assert (denied.code, denied.tool, denied.subject) == ("scope_insufficient", "secret", "alice")
-    assert denied.record is None
+    # Its own, and not that of the call it ran in.
+    assert denied.record_id == records(guard, "decision")[-1]["id"]
 
 
 @pytest.mark.parametrize(

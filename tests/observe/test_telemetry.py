@@ -98,7 +98,11 @@ async def test_refusal_is_no_error_of_the_guard(guard: Guard, issuer: Issuer, ba
     await call(guard, "secret", issuer.token())
     [span] = backend.finished()
     assert span.status.status_code is StatusCode.UNSET
-    assert dict(span.attributes or {}) == {
+    attributes = dict(span.attributes or {})
+    [decision] = records(guard, "decision")
+    assert decision["id"].endswith(f"-{attributes.pop('mcp_fastguard.record')}")
+    assert attributes.pop("mcp_fastguard.record_id") == decision["id"]
+    assert attributes == {
         "mcp_fastguard.outcome": "denied",
         "mcp_fastguard.room": "policy",
         "mcp_fastguard.code": "scope_insufficient",

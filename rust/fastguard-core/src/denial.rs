@@ -639,15 +639,15 @@ impl std::error::Error for Fault {}
 /// What the gate refuses with.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum GateError {
-    /// A room refused.
-    Denied(Denial),
+    /// A room refused; with the number of the decision's record in the audit log, where it has one of its own.
+    Denied(Denial, Option<u64>),
     /// No room could decide.
     Faulted(Fault),
 }
 
 impl From<Denial> for GateError {
     fn from(denial: Denial) -> Self {
-        Self::Denied(denial)
+        Self::Denied(denial, None)
     }
 }
 
@@ -660,7 +660,7 @@ impl From<Fault> for GateError {
 impl fmt::Display for GateError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Denied(denial) => denial.fmt(f),
+            Self::Denied(denial, _) => denial.fmt(f),
             Self::Faulted(fault) => fault.fmt(f),
         }
     }

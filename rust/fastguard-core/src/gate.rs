@@ -582,9 +582,11 @@ impl Gate {
         let Some(audit) = &*audit else { return denial.into() };
         trail.peer = trail.peer.or_else(|| state.receiver().address(request));
         let is_known = trail.caller.is_some();
-        let event = trail.denied(&denial, request, &state.digest, audit.next_id(), now.unix);
+        let record = audit.next_id();
+        let event = trail.denied(&denial, request, &state.digest, record, now.unix);
         match keep(audit, event, is_known) {
-            Ok(()) => denial.into(),
+            // A stranger's refusal may only be counted, and then nothing is there to be quoted.
+            Ok(()) => GateError::Denied(denial, is_known.then_some(record)),
             Err(fault) => fault.into(),
         }
     }

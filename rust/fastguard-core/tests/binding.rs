@@ -793,7 +793,7 @@ impl Guarded {
             Ok(Decision::Allowed(_)) => Ok(()),
             Ok(Decision::Observed(_)) => panic!("nothing is observed here"),
             Ok(Decision::Waiting(_) | Decision::Agreeing(_)) => panic!("nothing is to be waited for"),
-            Err(GateError::Denied(denial)) => Err(denial),
+            Err(GateError::Denied(denial, _)) => Err(denial),
             Err(GateError::Faulted(fault)) => panic!("{fault}"),
         }
     }
@@ -893,7 +893,7 @@ fn message_of_an_sdk_brings_no_proof_so_a_bound_token_is_refused() {
     let guarded = Guarded::new("mode = \"optional\"");
     let request = ToolRequest::tool("add", None, Some(guarded.stage.text().into()), None);
     let refused = guarded.gate.check(&request, now_at(NOW)).unwrap_err();
-    assert_eq!(refused, GateError::Denied(Denial::BoundAsBearer));
+    assert_eq!(refused, GateError::Denied(Denial::BoundAsBearer, None));
 }
 
 #[test]
@@ -952,7 +952,7 @@ fn by_proxy(stage: &Stage, source: &str, headers: &[(&str, &str)], peer: &str) -
     let request = Guarded::request("add", headers).from_peer(peer.parse().ok());
     match gate.check(&request, now_at(NOW)) {
         Ok(_) => "allowed",
-        Err(GateError::Denied(denial)) => denial.code(),
+        Err(GateError::Denied(denial, _)) => denial.code(),
         Err(GateError::Faulted(fault)) => panic!("{fault}"),
     }
 }
@@ -1045,7 +1045,7 @@ impl Shared {
     fn asked(&self, gate: usize, request: &ToolRequest) -> Result<Agreeing, Denial> {
         match self.gates[gate].check(request, now_at(NOW)) {
             Ok(Decision::Agreeing(agreeing)) => Ok(agreeing),
-            Err(GateError::Denied(denial)) => Err(denial),
+            Err(GateError::Denied(denial, _)) => Err(denial),
             other => panic!("{other:?}"),
         }
     }
@@ -1054,7 +1054,7 @@ impl Shared {
         let answer = Answer { claim, limits: None };
         match self.gates[0].agreed(request, agreeing, &answer, now_at(NOW), &Attached, false) {
             Ok(Decision::Allowed(_)) => "allowed",
-            Err(GateError::Denied(denial)) => denial.code(),
+            Err(GateError::Denied(denial, _)) => denial.code(),
             other => panic!("{other:?}"),
         }
     }

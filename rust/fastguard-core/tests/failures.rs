@@ -50,7 +50,7 @@ impl World {
         let request = request.from_peer(address.map(|address| address.parse().unwrap()));
         match self.gate.check(&request, self.clock.now()) {
             Ok(Decision::Allowed(_)) => None,
-            Err(GateError::Denied(denial)) => Some(denial),
+            Err(GateError::Denied(denial, _)) => Some(denial),
             other => panic!("{other:?}"),
         }
     }

@@ -77,7 +77,7 @@ impl World {
     fn call(&self, tool: &str, token: &str, now: Now) -> Result<(), Denial> {
         match self.gate.check(&ToolRequest::tool(tool, None, Some(token.into()), None), now) {
             Ok(Decision::Allowed(_)) => Ok(()),
-            Err(GateError::Denied(denial)) => Err(denial),
+            Err(GateError::Denied(denial, _)) => Err(denial),
             other => panic!("{other:?}"),
         }
     }

@@ -69,7 +69,7 @@ impl World {
         match self.gate.check_through(request, answered, self.clock.now(), &Attached) {
             Ok(Decision::Allowed(_)) => Ok(None),
             Ok(Decision::Waiting(waiting)) => Ok(Some(waiting)),
-            Err(GateError::Denied(denial)) => Err(denial),
+            Err(GateError::Denied(denial, _)) => Err(denial),
             other => panic!("{other:?}"),
         }
     }
@@ -133,7 +133,7 @@ fn nothing_is_asked_where_no_issuer_says_so() {
     );
     let gate = Gate::new(Config::from_toml(&text, None).unwrap(), None).unwrap();
     let refused = gate.check(&request("open", "opaque"), FakeClock::at(NOW).now()).unwrap_err();
-    assert!(matches!(refused, GateError::Denied(Denial::TokenMalformed { .. })), "{refused:?}");
+    assert!(matches!(refused, GateError::Denied(Denial::TokenMalformed { .. }, _)), "{refused:?}");
     let told = gate.state().tokens().introspected("opaque", &answer(&json!({})), FakeClock::at(NOW).now());
     assert_eq!(told.unwrap_err().code(), "introspection_unavailable");
 }

@@ -78,7 +78,7 @@ fn answer(verdict: &Verdict) -> Answer {
 fn code(result: Result<Decision, GateError>) -> String {
     match result {
         Ok(Decision::Allowed(_)) => "allowed".to_owned(),
-        Err(GateError::Denied(denial)) => denial.code().to_owned(),
+        Err(GateError::Denied(denial, _)) => denial.code().to_owned(),
         other => panic!("{other:?}"),
     }
 }
@@ -131,12 +131,12 @@ fn verdict_decides_and_names_its_rule() {
 
     let retry_after = Some(Duration::from_secs(12));
     let refused = Verdict::Refused { place: place("all"), remaining: 0, retry_after };
-    let Err(GateError::Denied(denial)) = world.counted(&gate, &request, &refused) else { panic!("not refused") };
+    let Err(GateError::Denied(denial, _)) = world.counted(&gate, &request, &refused) else { panic!("not refused") };
     assert_eq!((denial.code(), denial.status(), denial.retry_after()), ("quota_spent", 429, retry_after));
     assert_eq!(denial.spent(), Some(("all", 1_000, Duration::from_secs(60), 0, "calls")));
 
     let away = Verdict::Unavailable { retry_after: Duration::from_secs(1) };
-    let Err(GateError::Denied(denial)) = world.counted(&gate, &request, &away) else { panic!("not refused") };
+    let Err(GateError::Denied(denial, _)) = world.counted(&gate, &request, &away) else { panic!("not refused") };
     assert_eq!((denial.code(), denial.status()), ("limits_unavailable", 503));
 }
 

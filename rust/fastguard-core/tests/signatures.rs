@@ -98,7 +98,7 @@ impl Stage {
     fn decide(&self, request: &ToolRequest, now: i64) -> Result<Decision, Denial> {
         match self.gate.check(request, now_at(now)) {
             Ok(decision) => Ok(decision),
-            Err(GateError::Denied(denial)) => Err(denial),
+            Err(GateError::Denied(denial, _)) => Err(denial),
             Err(GateError::Faulted(fault)) => panic!("{fault}"),
         }
     }
@@ -623,11 +623,11 @@ fn head_of_a_long_request_is_checked_but_for_its_digest_and_uses_no_nonce_up() {
         let request = draft.with(|draft| draft.body = None).signed(signer);
         stage.gate.check_head(&request, Answered::default(), now_at(NOW), &Attached).map(|waiting| waiting.is_none())
     };
-    assert_eq!(look(stage.draft(), &Signer::edwards()), Err(GateError::Denied(Denial::SignatureMismatch)));
+    assert_eq!(look(stage.draft(), &Signer::edwards()), Err(GateError::Denied(Denial::SignatureMismatch, None)));
     assert_eq!(look(stage.draft(), &stage.client), Ok(true));
     assert_eq!(stage.judge(|draft| draft.with(|draft| draft.body = Some(b"{}".to_vec()))), "digest_mismatch");
     assert_eq!(stage.judge(|draft| draft), "allowed");
-    assert_eq!(look(stage.draft(), &stage.client), Err(GateError::Denied(Denial::SignatureReplayed)));
+    assert_eq!(look(stage.draft(), &stage.client), Err(GateError::Denied(Denial::SignatureReplayed, None)));
 }
 
 #[test]
@@ -673,7 +673,7 @@ fn processes_claim_proof_and_signature_and_say_which_was_used() {
         let answer = Answer { claim, limits: None };
         let decided = match stage.gate.agreed(&request, &agreeing, &answer, now_at(NOW), &Attached, false) {
             Ok(Decision::Allowed(_)) => "allowed",
-            Err(GateError::Denied(denial)) => denial.code(),
+            Err(GateError::Denied(denial, _)) => denial.code(),
             other => panic!("{other:?}"),
         };
         assert_eq!(decided, code);

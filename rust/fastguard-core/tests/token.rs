@@ -571,7 +571,7 @@ fn call_at(gate: &Gate, tool: &str, token: &str, now: Now) -> Result<Option<Wait
 fn code(result: Result<(), GateError>) -> &'static str {
     match result {
         Ok(()) => "allowed",
-        Err(GateError::Denied(denial)) => denial.code(),
+        Err(GateError::Denied(denial, _)) => denial.code(),
         Err(GateError::Faulted(fault)) => fault.code(),
     }
 }
@@ -787,7 +787,7 @@ fn unknown_kid_waits_once_then_is_refused_then_cools_down() {
     let request =
         |signer: &Signer, key_id: &str| ToolRequest::tool("look", None, Some(signer.token(key_id, &good).into()), None);
     let denial = |result: Result<Decision, GateError>| match result {
-        Err(GateError::Denied(denial)) => denial,
+        Err(GateError::Denied(denial, _)) => denial,
         other => Denial::ClaimInvalid { claim: format!("{other:?}") },
     };
     // No keys yet: the first call asks, the second waits for the same fetch.

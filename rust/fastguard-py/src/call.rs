@@ -246,6 +246,14 @@ impl Proof<'_> {
         }
     }
 
+    /// The number of the decision's record; 0 without a log.
+    pub(crate) fn record(&self) -> u64 {
+        match self {
+            Self::Allowed(call) => call.get().core.record(),
+            Self::Observed(call) => call.get().core.record(),
+        }
+    }
+
     pub(crate) fn target(&self) -> &Target {
         match self {
             Self::Allowed(call) => call.get().core.target(),

@@ -17,11 +17,17 @@ import_exception!(mcp_fastguard.errors, GuardConfigError);
 
 /// A denial, with the challenge of the resource that it belongs to.
 pub(crate) fn denied(denial: &Denial, challenge: Option<String>) -> PyErr {
+    recorded(denial, challenge, None)
+}
+
+/// The same with the id of the decision's record.
+pub(crate) fn recorded(denial: &Denial, challenge: Option<String>, record: Option<String>) -> PyErr {
     let retry_after = denial.retry_after().map(|after| after.as_secs_f64());
     let (key, nonce) = (denial.config_key().map(str::to_owned), denial.nonce().map(str::to_owned));
     let spent =
         denial.spent().map(|(rule, quota, window, left, of)| (rule.to_owned(), quota, window.as_secs_f64(), left, of));
-    let arguments = (denial.code(), denial.to_string(), denial.status(), challenge, retry_after, key, nonce, spent);
+    let (code, detail, status) = (denial.code(), denial.to_string(), denial.status());
+    let arguments = (code, detail, status, challenge, retry_after, key, nonce, spent, record);
     match denial.room() {
         Room::Request => RequestDenied::new_err(arguments),
         Room::Token => TokenDenied::new_err(arguments),

@@ -18,7 +18,7 @@ use pyo3::types::PyTuple;
 use crate::audit::told;
 use crate::call::{AllowedCall, ObservedCall, Proof};
 use crate::config::{StateFields, read, state_fields};
-use crate::error::{caught, denied, faulted, misconfigured, misused};
+use crate::error::{caught, faulted, misconfigured, misused, recorded};
 use crate::limits::{AppliedFields, applied_fields};
 use crate::request::{ToolRequest, address};
 use crate::time;
@@ -133,15 +133,26 @@ impl Gate {
         }
     }
 
-    fn denied(&self, denial: &Denial) -> PyErr {
-        denied(denial, self.core.state().receiver().challenge(denial))
+    /// A refusal of a call whose decision is on record under this number.
+    fn denied(&self, denial: &Denial, record: u64) -> PyErr {
+        let challenge = self.core.state().receiver().challenge(denial);
+        recorded(denial, challenge, self.record_id(record))
     }
 
     fn refused(&self, request: &CoreRequest, error: &GateError) -> PyErr {
         match error {
-            GateError::Denied(denial) => denied(denial, self.core.challenge(request, denial)),
+            GateError::Denied(denial, record) => {
+                let record = record.and_then(|record| self.record_id(record));
+                recorded(denial, self.core.challenge(request, denial), record)
+            }
             GateError::Faulted(fault) => faulted(fault),
         }
+    }
+
+    /// The id of a record of this process's log; 0 is the number of none.
+    fn record_id(&self, record: u64) -> Option<String> {
+        let audit = self.core.audit();
+        Some(audit.as_ref().filter(|_| record > 0)?.record_id(record))
     }
 }
 
@@ -150,7 +161,7 @@ impl Gate {
 fn is_of_known_caller(decision: &Result<Decision, GateError>) -> bool {
     match decision {
         Ok(Decision::Allowed(_) | Decision::Observed(_)) => true,
-        Err(GateError::Denied(denial)) => !matches!(denial.room(), Room::Request | Room::Token),
+        Err(GateError::Denied(denial, _)) => !matches!(denial.room(), Room::Request | Room::Token),
         Ok(Decision::Waiting(_) | Decision::Agreeing(_)) | Err(GateError::Faulted(_)) => false,
     }
 }
@@ -207,7 +218,7 @@ impl Gate {
         }
         match decision {
             Ok(Decision::Allowed(core)) => Ok(AllowedCall { core }),
-            Ok(Decision::Observed(observed)) => Err(self.denied(observed.denial())),
+            Ok(Decision::Observed(observed)) => Err(self.denied(observed.denial(), observed.record())),
             Ok(Decision::Waiting(waiting)) => Err(faulted(&Fault::NeedsAuthorize { need: waiting.need().name() })),
             Ok(Decision::Agreeing(_)) => Err(faulted(&Fault::NeedsAuthorize { need: AgreeingCore::NEED })),
             Err(error) => Err(self.refused(&request.core, &error)),
@@ -411,7 +422,7 @@ impl Gate {
     fn recheck(&self, call: Proof<'_>, now: Option<f64>) -> PyResult<()> {
         let now = self.now(now)?.unix;
         let recheck = |bound| self.core.recheck_bound(bound, Some(call.target()), now);
-        caught(|| call.bound().map_or(Ok(()), recheck))?.map_err(|denial| self.denied(&denial))
+        caught(|| call.bound().map_or(Ok(()), recheck))?.map_err(|denial| self.denied(&denial, call.record()))
     }
 
     /// Whether a room's refusals are only observed now.
