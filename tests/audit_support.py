@@ -137,6 +137,11 @@ async def _call(guard: Guard, issuer: Issuer) -> None:
     async def cancelled() -> None:
         raise asyncio.CancelledError
 
+    state = {"requestState": "the secret of the round"}
+    for came_with, result in (({}, {"resultType": "input_required", **state}), (state, {"content": []})):
+        async with guard.call(_direct("run_query", issuer.token(), sql="select 1")) as call:
+            call.comes_with(came_with)
+            call.finish(result)
     for tool, failure in ((rows, None), (broken, ValueError), (cancelled, asyncio.CancelledError)):
         try:
             async with guard.call(_direct("run_query", issuer.token(org="acme"), sql="select 1")) as call:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     #: A call that waits, and the loop that it waits in.
     Waiter = tuple[AbstractEventLoop, Future[None]]
 
-__all__ = ["Keeper", "Summary", "keep_through_fork", "record_schema", "summary"]
+__all__ = ["Keeper", "Summary", "keep_through_fork", "record_schema", "state_brought", "state_given", "summary"]
 
 logger = logging.getLogger("mcp_fastguard")
 
@@ -59,6 +59,8 @@ def summary(result: Any, own: ResultSummary | None = None, name: str = "") -> Su
         name: the tool's name, for messages.
     """
     found = Summary(*result_counts(result))
+    if found.items == 0 and _asked(result) is not result:
+        found = Summary(needs_input=True)
     if own is None or found.is_error or found.needs_input:
         return found
     try:
@@ -90,6 +92,26 @@ def _counts(given: Mapping[str, int]) -> dict[str, int]:
         message = "a count is negative"
         raise ValueError(message)
     return counts
+
+
+def _asked(result: Any) -> Any:
+    """What FastMCP's tools ask for stands in a result without content."""
+    return result if isinstance(result, dict) else getattr(result, "input_required", result)
+
+
+def state_given(result: Any) -> str:
+    """The state of a result that asks for something, the wire's dict or an SDK's object; empty where it has none."""
+    result = _asked(result)
+    found = result.get("requestState") if isinstance(result, dict) else getattr(result, "request_state", None)
+    return found if isinstance(found, str) else ""
+
+
+def state_brought(params: Mapping[str, Any]) -> str | None:
+    """The state that a client came back with; empty where it brings answers alone, None where it was asked for nothing."""
+    found = params.get("requestState")
+    if isinstance(found, str):
+        return found
+    return None if params.get("inputResponses") is None else ""
 
 
 def record_schema() -> dict[str, Any]:

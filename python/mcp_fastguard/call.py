@@ -21,7 +21,7 @@ from mcp_fastguard.context import running
 from mcp_fastguard.errors import GuardFault
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Mapping
     from contextvars import Token
 
     from mcp_fastguard._fastguard import Attested, ObservedCall
@@ -37,8 +37,10 @@ class Call:
     """One call on its way through the rooms."""
 
     __slots__ = (
+        "_asks",
         "_attested",
         "_bytes",
+        "_came_with",
         "_decision",
         "_error",
         "_guard",
@@ -78,6 +80,9 @@ class Call:
         self._bytes: int | None = None
         self._items: int | None = None
         self._summary_failed = False
+        #: MCP 2026-07-28, multi round-trip requests: the state that the client came with, and the one that the server gives.
+        self._came_with: str | None = None
+        self._asks: str | None = None
         #: Whether the message layer has taken this call; it can be taken once.
         self.is_taken = False
         #: Whether the ending is recorded.
@@ -234,6 +239,7 @@ class Call:
             self._status = "error"
         elif summary.needs_input:
             self._status = "input_required"
+            self._asks = audit.state_given(result)
         elif self._status == "unused":
             self._status = "ok"
         if error is not None:
@@ -272,6 +278,9 @@ class Call:
                 self._bytes,
                 self._items,
                 self._summary_failed,
+                request=self.request,
+                came_with=self._came_with,
+                asks=self._asks,
             )
         finally:
             if self._owes:
@@ -294,8 +303,16 @@ class Call:
             return False
         if not self.request.is_message(method, params):
             return False
+        self.comes_with(params)
         self.is_taken = True
         return True
+
+    def comes_with(self, params: Mapping[str, Any] | None) -> None:
+        """Takes note of what a client brings that was asked for something (MCP 2026-07-28, multi round-trip requests), so that
+        the records of all rounds of one call are joined. Of the state a keyed digest is recorded, of the answers nothing.
+        """
+        if params is not None:
+            self._came_with = audit.state_brought(params)
 
     async def __aenter__(self) -> Self:
         try:

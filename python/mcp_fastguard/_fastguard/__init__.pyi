@@ -679,6 +679,10 @@ class Gate:
     def revoke(
         self,
         *,
+        *,
+        request: ToolRequest | None = None,
+        came_with: str | None = None,
+        asks: str | None = None,
         issuer: str | None = None,
         token_id: str | None = None,
         subject: str | None = None,

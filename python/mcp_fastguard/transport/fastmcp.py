@@ -63,7 +63,8 @@ class GuardFastMCPMiddleware(Middleware):
         request_id = getattr(request_context, "request_id", None) if context.type == "request" else None
         scope = request.scope if request is not None else _handshake_scope(method)
         try:
-            call = await self._layer.begin(method, _params(context.message), request_id, scope)
+            params = {**_params(context.message), **_brought(context.fastmcp_context)}
+            call = await self._layer.begin(method, params, request_id, scope)
             if call is None:
                 return await call_next(context)
             result = await call.run_to_end(partial(call_next, context))
@@ -100,6 +101,14 @@ def _params(message: Any) -> Mapping[str, Any]:
             value = value.model_dump(mode="json", by_alias=True, exclude_none=True)
         params[name] = value if isinstance(value, dict | list | str) else str(value)
     return params
+
+
+def _brought(context: Any) -> dict[str, Any]:
+    """What a client brings that was asked for something (MCP 2026-07-28, multi round-trip requests). FastMCP 3 has no such."""
+    found = {"requestState": "request_state", "inputResponses": "input_responses"}
+    values = ((name, getattr(context, attribute, None)) for name, attribute in found.items())
+    # That something was answered is all that is looked at.
+    return {name: value if name == "requestState" else {} for name, value in values if value is not None}
 
 
 class GuardAuthProvider(AuthProvider):

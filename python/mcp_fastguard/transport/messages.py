@@ -65,10 +65,10 @@ class MessageLayer:
         given = dict(params) if params is not None else None
         if stand_in is not None:
             request = ToolRequest.message(method=method, params=given, id=request_id, token=stand_in)
-            call = await self._decided(Call(self.guard, request, observes=True))
+            call = await self._decided(Call(self.guard, request, observes=True), given)
         elif self._stdio is not None:
             request, attested = await self._stdio.request(method, given, request_id)
-            call = await self._decided(Call(self.guard, request, observes=True, attested=attested))
+            call = await self._decided(Call(self.guard, request, observes=True, attested=attested), given)
         else:
             parent = proved_call(self.guard, scope)
             if parent is None:
@@ -79,6 +79,7 @@ class MessageLayer:
             call = parent
             if not parent.take(method, given):
                 call = await parent.nested(ToolRequest.message(method=method, params=given, id=request_id))
+                call.comes_with(given)
                 call.is_taken = True
         await self.settle(call)
         return call
@@ -98,9 +99,10 @@ class MessageLayer:
             raise
 
     @staticmethod
-    async def _decided(call: Call) -> Call:
+    async def _decided(call: Call, params: Mapping[str, Any] | None) -> Call:
         """A call that no other message can take."""
         await call.authorize()
+        call.comes_with(params)
         call.is_taken = True
         return call
 

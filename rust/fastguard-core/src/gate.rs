@@ -2,6 +2,7 @@
 
 mod agree;
 mod observed;
+mod rounds;
 mod trail;
 mod walk;
 
@@ -22,14 +23,17 @@ use crate::limits::{AppliedLimit, Call, Dues, EndedCall, Limits};
 use crate::policy::{CodeRule, Policy};
 use crate::request::{Kind, Receiver};
 use crate::scopes::ScopeTable;
+use crate::sync::{Mutex, PoisonError};
 use crate::token::{Answered, Attached, Detach, Identity, Need, Revocation, Tokens};
 use agree::{Agreed, Proved};
 use observed::ObservedRooms;
+use rounds::Rounds;
 use trail::Trail;
 use walk::{Stop, identify, walk};
 
 pub use agree::{Agreeing, Answer, ClaimAnswer};
 pub use observed::ObservedCall;
+pub use rounds::Round;
 pub use trail::Outcome;
 
 /// What the gate says of a call that it does not refuse.
@@ -76,6 +80,8 @@ pub struct Gate {
     state: ArcSwap<State>,
     /// Replaced in a child process, which writes a log of its own.
     audit: ArcSwapOption<Audit>,
+    /// Calls whose server has asked for something, until they come again.
+    rounds: Mutex<Rounds>,
 }
 
 impl std::fmt::Debug for Gate {
@@ -224,7 +230,8 @@ impl Gate {
             admin: None,
         };
         let state = state.with_admin(None, hasher)?;
-        Ok(Self { state: ArcSwap::from_pointee(state), audit: ArcSwapOption::from_pointee(audit) })
+        let audit = ArcSwapOption::from_pointee(audit);
+        Ok(Self { state: ArcSwap::from_pointee(state), audit, rounds: Mutex::default() })
     }
 
     /// Swaps the configuration whole, or keeps the old one and says why. Windows, revocations and keys live on.
@@ -448,14 +455,31 @@ impl Gate {
     ///
     /// What counts the call until it ends is settled first. A call that is dropped unfinished frees its places too.
     pub fn finish(&self, call: &AllowedCall, outcome: Outcome, at: UnixTime) -> Result<(), Fault> {
+        self.finish_round(call, outcome, None, at)
+    }
+
+    /// The same for a call that may be one of several rounds.
+    pub fn finish_round(
+        &self,
+        call: &AllowedCall,
+        outcome: Outcome,
+        round: Option<&Round<'_>>,
+        at: UnixTime,
+    ) -> Result<(), Fault> {
         settle(call.admitted().dues(), &outcome);
-        self.ended(call.target(), Some(call.admitted().bound()), call.record(), outcome, at)
+        self.ended(call.target(), Some(call.admitted().bound()), call.record(), (outcome, round), at)
     }
 
     /// Records the ending of a call that was only observed.
-    pub fn finish_observed(&self, call: &ObservedCall, outcome: Outcome, at: UnixTime) -> Result<(), Fault> {
+    pub fn finish_observed(
+        &self,
+        call: &ObservedCall,
+        outcome: Outcome,
+        round: Option<&Round<'_>>,
+        at: UnixTime,
+    ) -> Result<(), Fault> {
         settle(call.dues(), &outcome);
-        self.ended(call.target(), call.bound(), call.record(), outcome, at)
+        self.ended(call.target(), call.bound(), call.record(), (outcome, round), at)
     }
 
     /// Refuses from the next call on the tokens that a revocation hits.
@@ -564,13 +588,17 @@ impl Gate {
         target: &Target,
         bound: Option<&BoundToken>,
         decision: u64,
-        outcome: Outcome,
+        (outcome, round): (Outcome, Option<&Round<'_>>),
         at: UnixTime,
     ) -> Result<(), Fault> {
         let audit = self.audit();
         let Some(audit) = &*audit else { return Ok(()) };
         let caller = bound.map(|bound| Arc::clone(bound.token().caller()));
-        keep(audit, trail::ended(target, caller, decision, outcome, at), bound.is_some())
+        let round = round.zip(caller.as_deref()).map(|(round, caller)| {
+            let mut rounds = self.rounds.lock().unwrap_or_else(PoisonError::into_inner);
+            rounds.told(audit, round, (caller, target), decision)
+        });
+        keep(audit, trail::ended(target, caller, decision, outcome, round, at), bound.is_some())
     }
 
     /// Has a refusal recorded. One of a verified caller that cannot be recorded becomes a fault.

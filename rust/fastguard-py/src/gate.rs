@@ -7,7 +7,7 @@ use fastguard_core::blocks::Block;
 use fastguard_core::clock::{Now, UnixTime};
 use fastguard_core::config::{DpopMode, Durability, Rule, Tier};
 use fastguard_core::denial::{Denial, Fault, GateError, Room};
-use fastguard_core::gate::{Agreeing as AgreeingCore, Answer, ClaimAnswer, Decision, Gate as Core, Outcome};
+use fastguard_core::gate::{Agreeing as AgreeingCore, Answer, ClaimAnswer, Decision, Gate as Core, Outcome, Round};
 use fastguard_core::jose::Algorithm;
 use fastguard_core::policy::CodeRule;
 use fastguard_core::request::{Kind, ToolRequest as CoreRequest};
@@ -441,7 +441,9 @@ impl Gate {
         caught(|| self.core.may_see(kind, name, &token.core))
     }
 
-    #[pyo3(signature = (call, status, duration, error = None, rows = None, bytes = None, items = None, summary_failed = false))]
+    /// `request` came with the state `came_with`, and the server `asks` for something with another one: see [`Round`].
+    #[pyo3(signature = (call, status, duration, error = None, rows = None, bytes = None, items = None, summary_failed = false, *,
+        request = None, came_with = None, asks = None))]
     #[expect(clippy::too_many_arguments, reason = "all but the call are fields of the record")]
     #[expect(clippy::needless_pass_by_value, reason = "PyO3 extracts by value")]
     fn finish(
@@ -454,13 +456,18 @@ impl Gate {
         bytes: Option<u64>,
         items: Option<u64>,
         summary_failed: bool,
+        request: Option<&ToolRequest>,
+        came_with: Option<&str>,
+        asks: Option<&str>,
     ) -> PyResult<()> {
+        let request = request.filter(|_| came_with.is_some() || asks.is_some());
+        let round = request.map(|request| Round { request: &request.core, came_with, asks });
         let duration = Duration::try_from_secs_f64(duration).map_err(misused)?;
         let error = error.map(Box::from);
         let outcome = Outcome { status: status.into(), error, duration, rows, bytes, items, summary_failed };
         let finished = caught(|| match &call {
-            Proof::Allowed(call) => self.core.finish(&call.get().core, outcome, time::wall()),
-            Proof::Observed(call) => self.core.finish_observed(&call.get().core, outcome, time::wall()),
+            Proof::Allowed(call) => self.core.finish_round(&call.get().core, outcome, round.as_ref(), time::wall()),
+            Proof::Observed(call) => self.core.finish_observed(&call.get().core, outcome, round.as_ref(), time::wall()),
         })?;
         finished.map_err(|fault| faulted(&fault))
     }

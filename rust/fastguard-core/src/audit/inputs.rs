@@ -54,6 +54,16 @@ impl Inputs {
         Digested { members }
     }
 
+    /// A digest of `named` and of the arguments.
+    pub(super) fn digest_of(&mut self, named: &[&str], arguments: &Arguments) -> [u8; 16] {
+        let mut text = self.digest(arguments, &[]).members;
+        for name in named {
+            text.extend_from_slice(&(name.len() as u64).to_be_bytes());
+            text.extend_from_slice(name.as_bytes());
+        }
+        self.key.hash(&text)
+    }
+
     /// Writes `input_params` and `input_hash`.
     pub(super) fn write(&mut self, arguments: &Arguments, logged: &[Box<str>], object: &mut Object<'_>) {
         let (text, path): (_, &[&str]) = match arguments {

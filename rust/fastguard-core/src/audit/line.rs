@@ -87,6 +87,12 @@ impl<'o> Object<'o> {
         self.out.push(b'"');
     }
 
+    pub(super) fn hex_if(&mut self, name: &str, value: Option<&[u8]>) {
+        if let Some(value) = value {
+            self.hex(name, value);
+        }
+    }
+
     /// The id of a record in `log`.
     pub(super) fn id(&mut self, name: &str, log: &str, id: u64) {
         self.key(name);

@@ -37,7 +37,7 @@ pub use canonical::write as write_canonical;
 pub use inputs::Digested;
 pub use line::rfc3339;
 pub use queue::Statistics;
-pub use record::{Arguments, Check, Checks, Decision, Ending, Event, Notice, Outcome};
+pub use record::{Arguments, Check, Checks, Decision, Ending, Event, Notice, Outcome, RoundDigest, RoundTold};
 
 use crate::bounds;
 use crate::config::{Durability, OnAuditFailure};
@@ -249,6 +249,11 @@ impl Audit {
         if refusal == Refusal::Shut {
             match self.queue.phase() {
                 Phase::Unstarted => self.start()?,
+    /// Names a round of a call, by what belongs to it, so that the next one can be told; nobody without the key can guess it.
+    pub fn round_digest(&self, named: &[&str], arguments: &Arguments) -> RoundDigest {
+        Inputs::new(&self.key).digest_of(named, arguments)
+    }
+
                 Phase::Running => {}
                 Phase::Failed(reason) => return self.without_record(reason),
                 Phase::Closing | Phase::Closed(_) => return self.refuse(Fault::Closed),

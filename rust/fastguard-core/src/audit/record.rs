@@ -230,6 +230,8 @@ pub struct Ending {
     pub at: UnixTime,
     /// The decision's id.
     pub decision: u64,
+    /// What it has to do with other rounds of the same call.
+    pub round: Option<Box<RoundTold>>,
     /// From the decision to the end.
     pub duration: Duration,
     /// Of that, the time in which the tool ran.
@@ -258,6 +260,20 @@ pub struct Ending {
     pub session: Option<Box<str>>,
     /// As in the decision.
     pub request_id: Option<Box<str>>,
+}
+
+/// Keyed digest of what a server gave a client to come back with.
+pub type RoundDigest = [u8; 16];
+
+/// How the rounds of one call are joined.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct RoundTold {
+    /// The decision of the first one, where this process has seen it.
+    pub call: Option<u64>,
+    /// What the client came back with.
+    pub continues: Option<RoundDigest>,
+    /// What the client was given to come back with.
+    pub asks: Option<RoundDigest>,
 }
 
 /// An administrator's act.

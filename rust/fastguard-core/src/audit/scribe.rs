@@ -106,6 +106,13 @@ fn micros(duration: std::time::Duration) -> u64 {
 fn write_notice(notice: &Notice, object: &mut Object<'_>) {
     object.time("timestamp", notice.at);
     object.text("event_type", notice.event_type);
+        if let Some(round) = ending.round.as_deref() {
+            if let Some(first) = round.call {
+                object.id("call", &self.log, first);
+            }
+            object.hex_if("continues", round.continues.as_ref().map(<[u8; 16]>::as_slice));
+            object.hex_if("asks", round.asks.as_ref().map(<[u8; 16]>::as_slice));
+        }
     for (name, value) in &notice.fields {
         object.text(name, value);
     }

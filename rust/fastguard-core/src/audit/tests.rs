@@ -238,6 +238,7 @@ fn an_ending_names_its_decision_and_never_holds_the_result() {
     let ending = Ending {
         at: UnixTime::from_seconds(START + 1),
         decision: 5,
+        round: None,
         duration: Duration::from_micros(12_345),
         execution: Some(Duration::from_millis(12)),
         status: "ok".into(),

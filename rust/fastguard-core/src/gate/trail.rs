@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::audit::{self, Arguments, Checks, Decision, Ending, Event};
+use crate::audit::{self, Arguments, Checks, Decision, Ending, Event, RoundTold};
 use crate::call::{AllowedCall, BoundToken, Caller, Target, ToolRequest};
 use crate::clock::UnixTime;
 use crate::config::Tier;
@@ -135,7 +135,8 @@ impl Trail {
     }
 }
 
-fn arguments(request: &ToolRequest) -> Arguments {
+/// What the call was given, for its record.
+pub(super) fn arguments(request: &ToolRequest) -> Arguments {
     match request.payload() {
         Payload::None => Arguments::None,
         Payload::Arguments(text) => Arguments::Text(Arc::clone(text)),
@@ -178,11 +179,13 @@ pub(super) fn ended(
     caller: Option<Arc<Caller>>,
     decision: u64,
     outcome: Outcome,
+    round: Option<RoundTold>,
     at: UnixTime,
 ) -> Event {
     Ending {
         at,
         decision,
+        round: round.map(Box::new),
         duration: outcome.duration,
         execution: None,
         status: outcome.status,
