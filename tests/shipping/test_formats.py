@@ -138,6 +138,13 @@ def test_addresses_have_the_key_of_their_version():
     assert "src" not in parsed(cef(item(peer="nowhere")))[1]
 
 
+def test_pseudonym_of_an_address_is_no_address():
+    hidden = item(peer="pseudonym:00112233445566778899aabbccddeeff")
+
+    assert parsed(cef(hidden))[1]["shost"] == hidden.record["peer"]
+    assert json.loads(ocsf(hidden))["src_endpoint"] == {"name": hidden.record["peer"]}
+
+
 # --- what is no record ----------------------------------------------------------------------------
 
 

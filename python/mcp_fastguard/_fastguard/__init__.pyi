@@ -19,6 +19,7 @@ __all__ = [
     "MergedLogs",
     "MeteredWindow",
     "ObservedCall",
+    "Pseudonyms",
     "SlidingWindow",
     "TokenVerifier",
     "ToolRequest",

@@ -24,6 +24,7 @@ from mcp_fastguard.errors import GuardError
 
 __all__ = ["audit_app"]
 
+from mcp_fastguard.cli.pseudonyms import erase, pseudonym, resolve
 audit_app = typer.Typer(no_args_is_help=True, help="Looks at audit logs.")
 audit_app.command("show")(show)
 audit_app.command("ship")(ship)

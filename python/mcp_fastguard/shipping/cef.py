@@ -74,7 +74,8 @@ def _address(peer: Any) -> list[tuple[str, str]]:
     try:
         version = ipaddress.ip_address(peer).version
     except ValueError:
-        return []
+        # A pseudonym: it names the source, and is no address.
+        return [("shost", peer)]
     return [("src", peer)] if version == 4 else [("c6a2Label", "source"), ("c6a2", peer)]  # noqa: PLR2004 - IPv4
 
 

@@ -133,6 +133,10 @@ def _status(item: Item) -> dict[str, Any]:
     }
 
 
+#: What stands before a pseudonym (`[audit] pseudonyms`).
+PSEUDONYM: Final = "pseudonym:"
+
+
 def _user(item: Item) -> dict[str, Any]:
     record = item.record
     identity = record.get("authenticated_identity") or {}
@@ -157,7 +161,9 @@ def _session(item: Item) -> dict[str, Any] | None:
 def _source(item: Item) -> dict[str, Any]:
     peer = item.record.get("peer")
     # An endpoint must be named; a direct call and one over standard input have no address.
-    return {"ip": peer} if peer else {"name": "unknown"}
+    if not peer:
+        return {"name": "unknown"}
+    return {"name" if peer.startswith(PSEUDONYM) else "ip": peer}
 
 
 def _given(members: dict[str, Any]) -> dict[str, Any]:

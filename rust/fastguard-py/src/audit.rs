@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 
 use fastguard_core::audit::merge::{Merged, merge};
+use fastguard_core::audit::pseudonyms::{self, Subject};
 use fastguard_core::audit::registry::{self, Checked};
 use fastguard_core::audit::repair::{self, Found, Outcome};
 use fastguard_core::audit::{Key, Known, Settings, log, prove, prune};
@@ -112,6 +113,40 @@ pub(crate) fn forget_log(
 }
 
 /// The records of several logs, ordered by time: an iterator of lines.
+/// Whom the pseudonyms of a place stand for: what Python's commands ask.
+#[pyclass(frozen, module = "mcp_fastguard")]
+pub(crate) struct Pseudonyms {
+    settings: Settings,
+}
+
+#[pymethods]
+impl Pseudonyms {
+    #[new]
+    #[pyo3(signature = (text, *, folder, file = None, is_json = false))]
+    fn new(text: &str, folder: PathBuf, file: Option<&str>, is_json: bool) -> PyResult<Self> {
+        let config = read(text, file, is_json, &folder)?;
+        Ok(Self { settings: Settings::from_config(&config.audit, &folder) })
+    }
+
+    /// The pseudonym of a subject, while its key is there.
+    fn of(&self, py: Python<'_>, issuer: String, subject: String) -> PyResult<Option<String>> {
+        let named = Subject { issuer, subject };
+        py.detach(|| pseudonyms::pseudonym_of(&self.settings, &named)).map_err(|fault| faulted(&fault))
+    }
+
+    /// Whom a pseudonym stands for: (issuer, subject).
+    fn resolve(&self, py: Python<'_>, pseudonym: &str) -> PyResult<Option<(String, String)>> {
+        let found = py.detach(|| pseudonyms::resolve(&self.settings, pseudonym)).map_err(|fault| faulted(&fault))?;
+        Ok(found.map(|Subject { issuer, subject }| (issuer, subject)))
+    }
+
+    /// Destroys the key of a subject; false where there is none.
+    fn erase(&self, py: Python<'_>, issuer: String, subject: String) -> PyResult<bool> {
+        let named = Subject { issuer, subject };
+        py.detach(|| pseudonyms::erase(&self.settings, &named)).map_err(|fault| faulted(&fault))
+    }
+}
+
 #[pyclass(frozen, module = "mcp_fastguard")]
 pub(crate) struct MergedLogs {
     records: Mutex<Merged>,

@@ -133,6 +133,15 @@ pub(super) struct Committed {
     pub(super) events: u64,
 }
 
+impl Committed {
+    fn count(&mut self, item: &Item) {
+        if let Item::Event(event) = item {
+            self.events += 1;
+            self.weight += event.weight();
+        }
+    }
+}
+
 /// The writer's state.
 pub(super) struct Journal<S: Store> {
     store: S,
@@ -361,24 +370,22 @@ impl<S: Store> Journal<S> {
         let mut taken = 0;
         // Nothing but its first line stands in a log before the registry knows of it.
         let is_born = self.store.is_entered();
+        self.scribe.begin();
         for item in &self.waiting {
             if !is_born || taken > 0 && draft.lines.len() >= room {
                 break;
             }
             taken += 1;
             draft.item(item, &mut self.scribe);
-            match item {
-                Item::Event(event) => {
-                    committed.events += 1;
-                    committed.weight += event.weight();
-                }
-                Item::Seal(_) => seals = true,
-                _ => {}
-            }
+            committed.count(item);
+            seals |= matches!(item, Item::Seal(_));
         }
         let Draft { mut tree, .. } = draft;
         if let Some(file) = &mut self.file {
             file.append(self.length, &self.buffer)?;
+        if let Some(error) = self.scribe.take_failure() {
+            return Err(error);
+        }
             file.sync()?;
         }
         if !is_born {

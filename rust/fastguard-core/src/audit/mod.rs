@@ -16,6 +16,7 @@ mod merkle;
 mod models;
 pub mod prove;
 pub mod prune;
+pub mod pseudonyms;
 mod queue;
 mod record;
 pub mod registry;
@@ -47,6 +48,7 @@ use crate::sync::atomic::{AtomicU64, Ordering};
 use inputs::Inputs;
 use journal::{Bounds, Journal};
 use queue::{Phase, Queue, Refusal, dead, lock};
+use pseudonyms::Pseudonyms;
 use registry::Registry;
 use scribe::Scribe;
 pub use tree::check::Known;
@@ -54,7 +56,7 @@ pub(crate) use tree::note::is_name;
 pub use tree::note::{Checkpoint, Key};
 pub use tree::proof::{is_consistent, is_included};
 use tree::{note::Signer, publish::Publisher};
-use writer::{Clock, Folder, Held, Slot};
+use writer::{Clock, Folder, Held, Slot, SubjectKeys};
 
 /// Arguments up to this size wait in the queue as they are; [`Audit::prepare`] hashes larger ones at once, so
 /// that few calls cannot fill the queue.
@@ -95,23 +97,30 @@ pub struct Settings {
     /// The name of the key that signs, and the start of each log's origin.
     pub origin: String,
     /// The seed of the key that signs, as 64 hexadecimal digits; made where there is none.
+    /// Whether subjects are written as pseudonyms.
+    pub pseudonyms: bool,
+    /// The folder of the keys that pseudonyms are made with.
+    pub subjects: PathBuf,
     pub key_file: PathBuf,
 }
 
 impl Settings {
     /// The defaults, with logs in `path`.
     pub fn at(path: impl Into<PathBuf>) -> Self {
-        Self::of(&crate::config::Audit::default(), path.into(), None)
+        Self::of(&crate::config::Audit::default(), path.into(), None, None)
     }
 
     /// What `[audit]` says; relative paths start at `folder`.
     pub fn from_config(audit: &crate::config::Audit, folder: &Path) -> Self {
-        Self::of(audit, folder.join(&audit.path), audit.key_file.as_ref().map(|path| folder.join(path)))
+        let beside = |path: &Option<String>| path.as_ref().map(|path| folder.join(path));
+        Self::of(audit, folder.join(&audit.path), beside(&audit.key_file), beside(&audit.pseudonyms_path))
     }
 
-    fn of(audit: &crate::config::Audit, path: PathBuf, key_file: Option<PathBuf>) -> Self {
+    fn of(audit: &crate::config::Audit, path: PathBuf, key_file: Option<PathBuf>, subjects: Option<PathBuf>) -> Self {
         Self {
             key_file: key_file.unwrap_or_else(|| path.join("checkpoint.key")),
+            pseudonyms: audit.pseudonyms,
+            subjects: subjects.unwrap_or_else(|| path.join("subjects")),
             path,
             max_file_bytes: audit.max_file_bytes,
             flush_interval: audit.flush_interval.get(),
@@ -167,7 +176,10 @@ impl Audit {
         let (path, held) = (folder.path().to_owned(), folder.held());
         let bounds = bounds(&settings);
         let publisher = publisher(&settings, &log, &seed)?;
-        let journal = Journal::new(folder, Scribe::new(log.clone(), &key), bounds, publisher, opened_at);
+        let pseudonyms =
+            settings.pseudonyms.then(|| Pseudonyms::new(&key, Box::new(SubjectKeys::new(settings.subjects.clone()))));
+        let scribe = Scribe::new(log.clone(), &key).with_pseudonyms(pseudonyms);
+        let journal = Journal::new(folder, scribe, bounds, publisher, opened_at);
         Ok(Self {
             queue: Arc::new(Queue::new(settings.queue_records, settings.queue_bytes)),
             slot: Arc::new(Mutex::new(Some(Box::new(journal)))),

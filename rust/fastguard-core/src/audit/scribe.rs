@@ -1,7 +1,10 @@
 //! Writes each event as one line. The fields and their order are listed in `docs/rooms/audit.md`; none is renamed.
 
+use std::io;
+
 use super::inputs::Inputs;
 use super::line::{Object, timestamp};
+use super::pseudonyms::{Pseudonyms, Veil};
 use super::record::{Check, Checks, Decision, Ending, Event, Notice, Outcome};
 use crate::call::Caller;
 use crate::clock::UnixTime;
@@ -10,11 +13,29 @@ use crate::clock::UnixTime;
 pub(super) struct Scribe {
     log: Box<str>,
     inputs: Inputs,
+    pseudonyms: Option<Pseudonyms>,
 }
 
 impl Scribe {
     pub(super) fn new(log: Box<str>, key: &[u8; 32]) -> Self {
-        Self { log, inputs: Inputs::new(key) }
+        Self { log, inputs: Inputs::new(key), pseudonyms: None }
+    }
+
+    /// Hides subjects, if `pseudonyms` are there to do so.
+    pub(super) fn with_pseudonyms(self, pseudonyms: Option<Pseudonyms>) -> Self {
+        Self { pseudonyms, ..self }
+    }
+
+    /// Before lines of one commit are written.
+    pub(super) fn begin(&mut self) {
+        if let Some(pseudonyms) = &mut self.pseudonyms {
+            pseudonyms.begin();
+        }
+    }
+
+    /// Why the lines since [`Self::begin`] must not be written, if they must not.
+    pub(super) fn take_failure(&mut self) -> Option<io::Error> {
+        self.pseudonyms.as_mut().and_then(Pseudonyms::take_failure)
     }
 
     pub(super) fn log(&self) -> &str {
@@ -30,7 +51,7 @@ impl Scribe {
         match event {
             Event::Decision(decision) => self.decision(decision, object),
             Event::Ending(ending) => self.ending(ending, object),
-            Event::Notice(notice) => write_notice(notice, object),
+            Event::Notice(notice) => write_notice(notice, self.pseudonyms.as_mut(), object),
         }
     }
 
@@ -39,13 +60,16 @@ impl Scribe {
         object.time("timestamp", decision.at);
         object.text("event_type", "decision");
         write_target(decision.kind, decision.target.as_deref(), &decision.method, object);
+        // Of a stranger it is not known whose session that is.
+        let session = decision.session.as_deref().filter(|_| decision.caller.is_some() || self.pseudonyms.is_none());
+        let veil = veil(self.pseudonyms.as_mut(), decision.caller.as_deref());
         if let Some(caller) = &decision.caller {
-            write_identity(caller, object);
-            write_grant(caller, object);
+            write_identity(caller, veil, object);
+            write_grant(caller, veil, object);
         }
-        object.text_if("session", decision.session.as_deref());
+        write_veiled("session", session, veil, object);
         if let Some(peer) = decision.peer {
-            object.text("peer", &peer.to_string());
+            write_veiled("peer", Some(&peer.to_string()), veil, object);
         }
         object.text_if("request_id", decision.request_id.as_deref());
         if let Some(trace) = decision.trace {
@@ -53,7 +77,7 @@ impl Scribe {
             object.hex("parent_span_id", &trace.parent);
         }
         self.inputs.write(&decision.arguments, &decision.log_arguments, object);
-        write_outcome(&decision.result, object);
+        write_outcome(&decision.result, self.pseudonyms.is_some(), object);
         object.flag("enforced", decision.enforced);
         object.text_if("rule", decision.rule.as_deref());
         object.text("tier", decision.tier);
@@ -71,15 +95,16 @@ impl Scribe {
         }
     }
 
-    fn ending(&self, ending: &Ending, object: &mut Object<'_>) {
+    fn ending(&mut self, ending: &Ending, object: &mut Object<'_>) {
         object.id("decision", &self.log, ending.decision);
         object.time("timestamp", ending.at);
         object.text("event_type", "ending");
         write_target(ending.kind, ending.target.as_deref(), &ending.method, object);
+        let veil = veil(self.pseudonyms.as_mut(), ending.caller.as_deref());
         if let Some(caller) = &ending.caller {
-            write_identity(caller, object);
+            write_identity(caller, veil, object);
         }
-        object.text_if("session", ending.session.as_deref());
+        write_veiled("session", ending.session.as_deref(), veil, object);
         object.text_if("request_id", ending.request_id.as_deref());
         object.text("status", &ending.status);
         object.text_if("error", ending.error.as_deref());
@@ -103,18 +128,25 @@ fn micros(duration: std::time::Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
 
-fn write_notice(notice: &Notice, object: &mut Object<'_>) {
+fn veil<'p>(pseudonyms: Option<&'p mut Pseudonyms>, caller: Option<&Caller>) -> Veil<'p> {
+    pseudonyms.map_or(Veil::None, |pseudonyms| pseudonyms.of(caller))
+}
+
+fn write_veiled(name: &str, value: Option<&str>, veil: Veil<'_>, object: &mut Object<'_>) {
+    if let Some(value) = value {
+        object.text(name, &veil.over(name, value));
+    }
+}
+
+fn write_notice(notice: &Notice, mut pseudonyms: Option<&mut Pseudonyms>, object: &mut Object<'_>) {
     object.time("timestamp", notice.at);
     object.text("event_type", notice.event_type);
         if let Some(round) = ending.round.as_deref() {
             if let Some(first) = round.call {
                 object.id("call", &self.log, first);
             }
-            object.hex_if("continues", round.continues.as_ref().map(<[u8; 16]>::as_slice));
-            object.hex_if("asks", round.asks.as_ref().map(<[u8; 16]>::as_slice));
+            _ => object.text(name, value),
         }
-    for (name, value) in &notice.fields {
-        object.text(name, value);
     }
 }
 
@@ -124,19 +156,22 @@ fn write_target(kind: &str, target: Option<&str>, method: &str, object: &mut Obj
     object.text("method", method);
 }
 
-fn write_identity(caller: &Caller, object: &mut Object<'_>) {
+fn write_identity(caller: &Caller, veil: Veil<'_>, object: &mut Object<'_>) {
     let mut identity = object.object("authenticated_identity");
     identity.text("issuer", caller.issuer());
-    identity.text_if("subject", caller.subject());
+    write_veiled("subject", caller.subject(), veil, &mut identity);
     identity.close();
     object.text_if("client_id", caller.client_id());
     // "Agent" is the actor if the token has one, else the client (decision 4 of the design).
-    object.text_if("agent_id", caller.actor().or_else(|| caller.client_id()));
+    match caller.actor() {
+        Some(actor) => write_veiled("agent_id", Some(actor), veil, object),
+        None => object.text_if("agent_id", caller.client_id()),
+    }
     object.text_if("organisation_id", caller.organisation());
 }
 
-fn write_grant(caller: &Caller, object: &mut Object<'_>) {
-    object.text("token_id", caller.token_id());
+fn write_grant(caller: &Caller, veil: Veil<'_>, object: &mut Object<'_>) {
+    write_veiled("token_id", Some(caller.token_id()), veil, object);
     object.text_if("key_id", caller.key_id());
     object.texts("scopes", caller.scopes());
     object.texts("rbac_role", caller.roles());
@@ -146,7 +181,8 @@ fn write_grant(caller: &Caller, object: &mut Object<'_>) {
     object.time("expires_at", caller.expires_at());
 }
 
-fn write_outcome(outcome: &Outcome, object: &mut Object<'_>) {
+/// `hides`: subjects are hidden.
+fn write_outcome(outcome: &Outcome, hides: bool, object: &mut Object<'_>) {
     match outcome {
         Outcome::Allowed => object.text("result", "allowed"),
         Outcome::Denied { code, room, detail, config_key, missing } => {
@@ -162,7 +198,9 @@ fn write_outcome(outcome: &Outcome, object: &mut Object<'_>) {
         Outcome::Faulted { code, detail } => {
             object.text("result", "faulted");
             object.text("code", code);
-            object.text("detail", detail);
+            // The one detail that names whom a token names; nobody has proved it yet.
+            let names = hides && *code == "subject_refused";
+            object.text("detail", if names { "the subject is none that this issuer may speak of" } else { detail });
         }
     }
 }

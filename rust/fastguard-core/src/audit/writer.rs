@@ -3,6 +3,7 @@
 mod asks;
 mod folder;
 mod held;
+mod subjects;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -13,6 +14,7 @@ pub(super) use asks::{answered, ask, asked};
     sync_folder, tail,
 };
 pub(super) use held::Held;
+pub(super) use subjects::SubjectKeys;
 
 use super::journal::{Journal, Moment, Store};
 use super::queue::{Phase, Queue, lock};

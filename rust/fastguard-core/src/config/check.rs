@@ -143,6 +143,10 @@ fn check_audit(config: &Config, findings: &mut Findings) {
     if !(Duration::from_secs(1)..=Duration::from_secs(86_400)).contains(&audit.checkpoint_interval.get()) {
         findings.add("audit.checkpoint_interval", "between 1s and 1d");
     }
+    findings.refuse_empty("audit.pseudonyms_path", audit.pseudonyms_path.as_ref().is_some_and(String::is_empty));
+    if audit.pseudonyms_path.is_some() && !audit.pseudonyms {
+        findings.add("audit.pseudonyms_path", "only beside `pseudonyms = true`");
+    }
     if !crate::audit::is_name(&audit.origin) {
         findings.add("audit.origin", "a name without spaces and `+`");
     }

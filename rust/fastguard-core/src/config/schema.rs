@@ -406,6 +406,10 @@ pub struct Audit {
     pub origin: String,
     /// The file of the key that signs checkpoints, relative to this file. Default: checkpoint.key in `path`.
     pub key_file: Option<String>,
+    /// Whether subjects, and what belongs to one, are written as pseudonyms, under keys that can be destroyed. Default: false.
+    pub pseudonyms: bool,
+    /// The folder of these keys, relative to this file. Default: subjects in `path`.
+    pub pseudonyms_path: Option<String>,
     /// Places that `fastguard audit ship` copies records and checkpoints to.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub ship: Vec<Ship>,
@@ -458,6 +462,8 @@ impl Default for Audit {
             checkpoint_interval: Span::from_millis(10_000),
             origin: "mcp-fastguard/audit".to_owned(),
             key_file: None,
+            pseudonyms: false,
+            pseudonyms_path: None,
             ship: Vec::new(),
         }
     }

@@ -246,22 +246,25 @@ fn read_key(path: &Path) -> io::Result<[u8; 32]> {
     refuse_if_public(&file)?;
     let mut text = String::new();
     file.take(128).read_to_string(&mut text)?;
-    let digits = text.trim_end();
-    let mut key = [0; 32];
     let wrong = || io::Error::new(io::ErrorKind::InvalidData, "not a key of 64 hexadecimal digits");
+    key_of_hex(text.trim_end()).ok_or_else(wrong)
+}
+
+/// A key of 64 hexadecimal digits.
+pub(super) fn key_of_hex(digits: &str) -> Option<[u8; 32]> {
+    let mut key = [0; 32];
     if digits.len() != 64 || !digits.is_ascii() {
-        return Err(wrong());
+        return None;
     }
     for (byte, pair) in key.iter_mut().zip(digits.as_bytes().chunks_exact(2)) {
-        let pair = std::str::from_utf8(pair).map_err(|_| wrong())?;
-        *byte = u8::from_str_radix(pair, 16).map_err(|_| wrong())?;
+        *byte = u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()?;
     }
-    Ok(key)
+    Some(key)
 }
 
 /// The group may read it: Kubernetes opens the files of a volume to the group of the pod.
 #[cfg(unix)]
-fn refuse_if_public(file: &fs::File) -> io::Result<()> {
+pub(super) fn refuse_if_public(file: &fs::File) -> io::Result<()> {
     use std::os::unix::fs::PermissionsExt as _;
 
     const EVERY_USER: u32 = 0o007;
@@ -272,7 +275,7 @@ fn refuse_if_public(file: &fs::File) -> io::Result<()> {
 }
 
 #[cfg(not(unix))]
-fn refuse_if_public(_file: &fs::File) -> io::Result<()> {
+pub(super) fn refuse_if_public(_file: &fs::File) -> io::Result<()> {
     Ok(())
 }
 
