@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from mcp_fastguard import ToolRequest
-from mcp_fastguard._fastguard import prove_growth, prove_record
+from mcp_fastguard._fastguard import cosign, prove_growth, prove_record, witness_key
 from support import skip_aloud
 
 pytestmark = pytest.mark.interop
@@ -84,3 +84,24 @@ def test_go_accepts_our_notes_and_proofs_and_no_others(sumdb, make_guard, config
         assert sumdb({**given, "Record": base64.b64encode(b"{}").decode()}) != "ok\n"
         assert sumdb({**given, "Growth": path[::-1]}) != "ok\n"
         assert sumdb({**given, "Checkpoint": checkpoint.replace(f"\n{size}\n", f"\n{size - 1}\n")}) != "ok\n"
+
+
+def test_go_accepts_a_note_with_the_signatures_of_log_and_witness(sumdb, make_guard, issuer, tmp_path):
+    guard = make_guard()
+    guard.check(ToolRequest.direct(tool="run_query", token=issuer.token()))
+    guard.close()
+    log, memory = guard.audit_folder, tmp_path / "witness"
+    key = (log / "vkey").read_text().strip()
+    note, size, _ = cosign(log, key, "witness.example", memory)
+    head, _, _ = prove_record(log, 1).partition("\n\n")
+    _, extra, _, *siblings = head.split("\n")
+    given = {"Key": key, "Checkpoint": note, "Index": 1, "Record": extra.removeprefix("extra "), "Path": siblings}
+
+    # A reader that knows the log's key alone passes over the other signature.
+    assert sumdb(given) == "ok\n"
+    witness = witness_key("witness.example", memory)
+    assert sumdb({**given, "Witness": witness}) == "ok\n"
+    assert sumdb({**given, "Witness": witness, "Checkpoint": (log / "checkpoint").read_text()}) != "ok\n"
+    assert sumdb({**given, "Witness": witness_key("witness.example", tmp_path / "another")}) != "ok\n"
+    edited = note.replace(f"\n{size}\n", f"\n{size - 1}\n")
+    assert sumdb({**given, "Witness": witness, "Checkpoint": edited}) != "ok\n"

@@ -29,6 +29,8 @@ __all__ = [
     "check_proof",
     "config_json_schema",
     "config_warnings",
+    "cosign",
+    "cosigned_at",
     "empty_call",
     "forget_log",
     "panic_next",
@@ -43,6 +45,7 @@ __all__ = [
     "verify_compact",
     "verify_log",
     "verify_logs",
+    "witness_key",
 ]
 
 __version__: Final[str]
@@ -862,6 +865,32 @@ def repair_logs(
     text: str, *, folder: str | Path, file: str | None = None, is_json: bool = False
 ) -> list[tuple[str, bool, str]]:
     """Ends the logs of killed processes where ``[audit]`` keeps them: (log, whether it was left as it is, in words)."""
+
+def witness_key(name: str, folder: Path) -> str:
+    """The public key of the witness whose memory is in ``folder``; made where there is none."""
+
+def cosign(log: Path, key: str, name: str, folder: Path) -> tuple[str, int, int | None]:
+    """Has a witness sign the last checkpoint of a log: (note, records, records at the last one that it has signed).
+
+    ``ValueError`` where the log has not only grown since.
+    """
+
+def cosigned_at(note: str, witness: str) -> int:
+    """When the witness of this public key has signed a note, in seconds since 1970; ``ValueError`` where it has not."""
+
+@final
+class Pseudonyms:
+    """Whom the pseudonyms of a place stand for."""
+
+    def __new__(
+        cls, text: str, *, folder: str | Path, file: str | None = None, is_json: bool = False
+    ) -> Pseudonyms: ...
+    def of(self, issuer: str, subject: str) -> str | None:
+        """The pseudonym of a subject, while its key is there."""
+    def resolve(self, pseudonym: str) -> tuple[str, str] | None:
+        """Whom a pseudonym stands for: (issuer, subject)."""
+    def erase(self, issuer: str, subject: str) -> bool:
+        """Destroys the key of a subject; false where there is none."""
 
 def prove_record(path: Path, seq: int) -> str:
     """A proof, in the format of C2SP tlog-proof, that record ``seq`` is in the log; ``ValueError`` where it has none."""

@@ -10,8 +10,18 @@ from typing import Annotated
 
 import typer
 
-from mcp_fastguard._fastguard import MergedLogs, check_proof, prove_record, repair_logs, verify_log, verify_logs
+from mcp_fastguard._fastguard import (
+    MergedLogs,
+    check_proof,
+    cosigned_at,
+    prove_record,
+    repair_logs,
+    verify_log,
+    verify_logs,
+)
 from mcp_fastguard.audit import record_schema
+from mcp_fastguard.cli.keys import KeyOption as NeededKeyOption
+from mcp_fastguard.cli.keys import key_text
 from mcp_fastguard.cli.prune import forget as forget_one
 from mcp_fastguard.cli.prune import prune
 from mcp_fastguard.cli.records import REGISTRY, logs, records_of
@@ -20,6 +30,7 @@ from mcp_fastguard.cli.shipping import ship
 from mcp_fastguard.cli.show import show
 from mcp_fastguard.cli.summaries import forget, summarise
 from mcp_fastguard.config import GuardConfig
+from mcp_fastguard.cli.witness import audit_cosign, audit_witness_key
 from mcp_fastguard.errors import GuardError
 
 __all__ = ["audit_app"]
@@ -30,6 +41,11 @@ audit_app.command("show")(show)
 audit_app.command("ship")(ship)
 audit_app.command("prune")(prune)
 audit_app.command("forget")(forget_one)
+audit_app.command("pseudonym")(pseudonym)
+audit_app.command("resolve")(resolve)
+audit_app.command("erase")(erase)
+audit_app.command("cosign")(audit_cosign)
+audit_app.command("witness-key")(audit_witness_key)
 
 LogsArgument = Annotated[Path, typer.Argument(help="The folder of the logs, or one log.")]
 KeyOption = Annotated[
@@ -49,10 +65,7 @@ def _logs(path: Path) -> list[Path]:
 
 
 def _key(given: str | None) -> str | None:
-    """A key as signed notes name it, ``NAME+ID+BASE64``, or what a file of that name holds."""
-    if given is None or not Path(given).is_file():
-        return given
-    return Path(given).read_text(encoding="ascii").strip()
+    return None if given is None else key_text(given)
 
 
 @audit_app.command("verify")
@@ -61,6 +74,10 @@ def audit_verify(
     key: KeyOption = None,
     checkpoint: Annotated[
         Path | None, typer.Option(help="A checkpoint that you kept: the log must have only grown since.")
+    ] = None,
+    witness: Annotated[
+        str | None,
+        typer.Option(help="The public key of a witness, or the file that holds it: it must have signed --checkpoint."),
     ] = None,
 ) -> None:
     """Checks that logs are whole: every line as it was written, in order, as the signed checkpoints say, up to the seal.
@@ -71,6 +88,8 @@ def audit_verify(
     # Of logs that were pruned whole only the registry has lines.
     found = logs(path) if (path / REGISTRY).is_dir() else _logs(path)
     note = checkpoint.read_text(encoding="utf-8") if checkpoint is not None else None
+    if witness is not None:
+        _demand(witness, note)
     origin = note.partition("\n")[0] if note is not None else ""
     named = [log.name for log in (*found, path / REGISTRY) if origin.endswith(f"/{log.name}")]
     if note is not None and not named:
@@ -81,6 +100,17 @@ def audit_verify(
         console.print(f"{name}: {told}", markup=False, soft_wrap=True)
     if any(problem is not None for *_, problem in rows):
         raise typer.Exit(1)
+
+
+def _demand(witness: str, note: str | None) -> None:
+    """The witness must have signed the checkpoint."""
+    if note is None:
+        raise fail("--witness signs checkpoints: name one by --checkpoint")
+    try:
+        at = datetime.fromtimestamp(cosigned_at(note, key_text(witness)), UTC)
+    except (OSError, ValueError, OverflowError) as error:
+        raise fail(error) from error
+    console.print(f"signed by the witness at {at.isoformat()}", markup=False, highlight=False, soft_wrap=True)
 
 
 _Row = tuple[str, int | None, str | None, str, str | None]
@@ -177,13 +207,11 @@ def audit_prove(
 @audit_app.command("check-proof")
 def audit_check_proof(
     proof: Annotated[Path, typer.Argument(help="The file of a proof.")],
-    key: Annotated[
-        str, typer.Option(help="The public key of the log, or the file that holds it; learned from elsewhere.")
-    ],
+    key: NeededKeyOption,
 ) -> None:
     """Checks a proof with the public key alone, and prints the record that it proves."""
     try:
-        origin, size, number, line = check_proof(proof.read_text(encoding="utf-8"), _key(key) or "")
+        origin, size, number, line = check_proof(proof.read_text(encoding="utf-8"), key_text(key))
     except (OSError, ValueError) as error:
         raise fail(f"{proof}: {error}") from error
     errors.print(f"record {number} of {size} in {origin}:", markup=False, highlight=False, soft_wrap=True)

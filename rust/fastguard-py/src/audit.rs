@@ -8,6 +8,7 @@ use fastguard_core::audit::merge::{Merged, merge};
 use fastguard_core::audit::pseudonyms::{self, Subject};
 use fastguard_core::audit::registry::{self, Checked};
 use fastguard_core::audit::repair::{self, Found, Outcome};
+use fastguard_core::audit::witness::{self, Cosigned, Witness};
 use fastguard_core::audit::{Key, Known, Settings, log, prove, prune};
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -188,6 +189,34 @@ pub(crate) fn repair_logs(
     let settings = Settings::from_config(&config.audit, &folder);
     let found = py.detach(|| repair::repair(&settings)).map_err(|fault| faulted(&fault))?;
     Ok(told(&found))
+}
+
+/// The public key of the witness whose memory is in `folder`, which is made where there is none.
+#[pyfunction]
+pub(crate) fn witness_key(name: &str, folder: PathBuf) -> PyResult<String> {
+    Witness::open(name, &folder).map(|witness| witness.key().to_string()).map_err(|fault| faulted(&fault))
+}
+
+/// Has a witness sign the last checkpoint of a log: (note, records, records at the last one that it has signed).
+#[pyfunction]
+pub(crate) fn cosign(
+    py: Python<'_>,
+    log: PathBuf,
+    key: &str,
+    name: &str,
+    folder: PathBuf,
+) -> PyResult<(String, u64, Option<u64>)> {
+    let key = key_of(key)?;
+    let witness = Witness::open(name, &folder).map_err(|fault| faulted(&fault))?;
+    let Cosigned { note, size, since } = py.detach(|| witness.cosign(&log, &key)).map_err(unread)?;
+    Ok((note, size, since))
+}
+
+/// When a witness has signed a note, in seconds since 1970.
+#[pyfunction]
+pub(crate) fn cosigned_at(note: &str, witness: &str) -> PyResult<u64> {
+    let witness = Key::parse_witness(witness).ok_or_else(|| misused("not the public key of a witness"))?;
+    witness::cosigned_at(note, &witness).map_err(misused)
 }
 
 #[pyfunction]

@@ -25,8 +25,8 @@ mod _fastguard {
 
     #[pymodule_export]
     use super::audit::{
-        MergedLogs, check_proof, forget_log, prove_growth, prove_record, prune_log, registered_logs, repair_logs,
-        result_counts, verify_log, verify_logs,
+        MergedLogs, Pseudonyms, check_proof, cosign, cosigned_at, forget_log, prove_growth, prove_record, prune_log,
+        registered_logs, repair_logs, result_counts, verify_log, verify_logs, witness_key,
     };
     #[pymodule_export]
     use super::binding::{BoundToken, DPoPVerifier};

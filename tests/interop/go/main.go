@@ -3,7 +3,10 @@
 package main
 
 import (
+	"crypto/ed25519"
+	"crypto/sha256"
 	"encoding/base64"
+	"encoding/binary"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -22,6 +25,42 @@ type input struct {
 	Index      int64    // of Record
 	Record     []byte   // base64 in JSON
 	Path       []string // its inclusion proof, base64
+	Witness    string   // the key of a witness that must have signed Checkpoint; may be empty
+}
+
+// cosigner verifies what tlog-cosignature defines, which the package does not know: note.Open hands it the text and the signature.
+type cosigner struct {
+	name   string
+	hash   uint32
+	public ed25519.PublicKey
+}
+
+func (c cosigner) Name() string    { return c.name }
+func (c cosigner) KeyHash() uint32 { return c.hash }
+func (c cosigner) Verify(text, signature []byte) bool {
+	if len(signature) != 8+ed25519.SignatureSize {
+		return false
+	}
+	at := binary.BigEndian.Uint64(signature)
+	signed := fmt.Sprintf("cosignature/v1\ntime %d\n%s", at, text)
+	return ed25519.Verify(c.public, []byte(signed), signature[8:])
+}
+
+func newCosigner(key string) (note.Verifier, error) {
+	parts := strings.SplitN(key, "+", 3)
+	if len(parts) != 3 {
+		return nil, fmt.Errorf("not a key: %q", key)
+	}
+	decoded, err := base64.StdEncoding.DecodeString(parts[2])
+	if err != nil || len(decoded) != 1+ed25519.PublicKeySize || decoded[0] != 4 {
+		return nil, fmt.Errorf("not the key of a witness: %q", key)
+	}
+	hash, err := strconv.ParseUint(parts[1], 16, 32)
+	sum := sha256.Sum256(append([]byte(parts[0]+"\n"), decoded...))
+	if err != nil || uint32(hash) != binary.BigEndian.Uint32(sum[:4]) {
+		return nil, fmt.Errorf("the hash of the key is wrong: %q", key)
+	}
+	return cosigner{parts[0], uint32(hash), decoded[1:]}, nil
 }
 
 func main() {
@@ -45,6 +84,19 @@ func check(given input) error {
 	size, root, err := open(given.Checkpoint, verifier)
 	if err != nil {
 		return err
+	}
+	if given.Witness != "" {
+		witness, err := newCosigner(given.Witness)
+		if err != nil {
+			return err
+		}
+		opened, err := note.Open([]byte(given.Checkpoint), note.VerifierList(verifier, witness))
+		if err != nil {
+			return err
+		}
+		if len(opened.Sigs) != 2 {
+			return fmt.Errorf("%d of two signatures", len(opened.Sigs))
+		}
 	}
 	path, err := hashes(given.Path)
 	if err != nil {

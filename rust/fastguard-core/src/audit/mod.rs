@@ -27,6 +27,7 @@ mod tally;
 #[cfg(not(feature = "shuttle"))]
 mod tests;
 mod tree;
+pub mod witness;
 mod writer;
 
 use std::io;

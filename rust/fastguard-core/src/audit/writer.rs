@@ -10,8 +10,9 @@ use std::time::{Duration, Instant, SystemTime};
 
 pub(super) use folder::{
 pub(super) use asks::{answered, ask, asked};
-    Folder, content, failed, files, folders, open, open_base, open_folder, partial_tiles, read_or_make_key,
-    sync_folder, tail,
+pub(super) use folder::{
+    Folder, content, failed, files, folders, open, open_at, open_base, open_folder, partial_tiles, read_or_make_key,
+    replace, sync_folder, tail,
 };
 pub(super) use held::Held;
 pub(super) use subjects::SubjectKeys;

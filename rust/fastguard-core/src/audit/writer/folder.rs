@@ -376,6 +376,17 @@ pub(in crate::audit) fn content(path: &Path) -> io::Result<Option<Vec<u8>>> {
     Ok(Some(bytes))
 }
 
+/// Writes the whole file `path` in place of the one before it; durable when it returns.
+pub(in crate::audit) fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let base = path.parent().unwrap_or(path);
+    let draft = base.join(".draft");
+    let mut file = private_file().write(true).create(true).truncate(true).open(&draft)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    fs::rename(&draft, path)?;
+    sync_folder(base)
+}
+
 /// The partial tiles in a folder, with their numbers of hashes.
 pub(in crate::audit) fn partial_tiles(path: &Path) -> io::Result<Vec<(usize, PathBuf)>> {
     let mut tiles = Vec::new();
