@@ -413,3 +413,20 @@ pub(in crate::audit) fn tail(path: &Path, bytes: u64) -> io::Result<Vec<u8>> {
     file.take(bytes).read_to_end(&mut end)?;
     Ok(end)
 }
+
+#[cfg(test)]
+#[cfg(target_os = "linux")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn device_that_is_full_is_an_error_of_the_write() {
+        let path = PathBuf::from("/dev/full");
+        let file = OpenOptions::new().append(true).open(&path).unwrap();
+        let mut file = LogFile { file, path };
+
+        let failed = file.append(0, b"{\"seq\":0}\n").unwrap_err();
+
+        assert_eq!(failed.kind(), io::ErrorKind::StorageFull);
+    }
+}
