@@ -8,8 +8,11 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import logging
+import logging.handlers
 import os
 import platform
+import queue
 import statistics
 import subprocess
 import sys
@@ -84,9 +87,63 @@ class Bench:
             f"{statistics.median(ours_ns):,.0f} ns against {statistics.median(theirs_ns):,.0f} ns",
         )
 
+    def difference(self, name, bar, longer, shorter, count, before):
+        """What one does beyond the other, in nanoseconds a call: the median of the pairs of blocks, which alternate."""
+        differences = []
+        for _ in range(self.blocks):
+            before()
+            one, other = self.block(longer, self.calls(count)), self.block(shorter, self.calls(count))
+            differences.append(one - other)
+        found = statistics.median(differences)
+        self.row(name, bar, found, min(differences), max(differences), "ns")
+        return found
+
     def row(self, name, bar, ratio, low, high, note):
         self.rows.append((name, bar, ratio, low, high, note))
         print(f"{name:58} {ratio:8.2f}  ({low:.2f} to {high:.2f})  bar {bar:14}  {note}", flush=True)
+
+
+def logged(bench):
+    """What Python's own logging costs a caller, in nanoseconds: a line of JSON with the members of a record, by `QueueHandler` to a
+    thread that formats and writes it. No hash, no tree, no sync.
+    """
+    members = {
+        "id": "20261121T000000-4711-9f3a-1",
+        "event_type": "decision",
+        "kind": "tool",
+        "tool_name": "run_query",
+        "method": "tools/call",
+        "issuer": ISSUER,
+        "subject": "alice",
+        "client_id": "agent",
+        "scopes": ["warehouse:query:read"],
+        "result": "allowed",
+        "rule": "tools.run_query",
+        "tier": "auto",
+    }
+
+    class Lines(logging.Formatter):
+        def format(self, record):
+            told = {"timestamp": record.created, **{name: getattr(record, name) for name in members}}
+            return json.dumps(told)
+
+    waiting = queue.SimpleQueue()
+    with tempfile.NamedTemporaryFile("w", suffix=".jsonl") as file:
+        writer = logging.StreamHandler(file)
+        writer.setFormatter(Lines())
+        listener = logging.handlers.QueueListener(waiting, writer)
+        log = logging.getLogger("benches.logged")
+        log.propagate = False
+        log.setLevel(logging.INFO)
+        log.handlers = [logging.handlers.QueueHandler(waiting)]
+        listener.start()
+        found = []
+        for _ in range(bench.blocks):
+            while not waiting.empty():
+                time.sleep(0.01)
+            found.append(bench.block(lambda: log.info("decision", extra=members), bench.calls(5000)))
+        listener.stop()
+    return statistics.median(found)
 
 
 def guards(bench, folder):
@@ -152,6 +209,16 @@ def guards(bench, folder):
 
     bench.pair("guard.check, seen before, faster than joserfc by", ">= 60", direct, joserfc_decode, 5000, 300, drain)
     bench.pair("  the same without audit", "", without_audit, joserfc_decode, 5000, 300)
+    ours = bench.difference("the record of a call, ns, bursts of 5000", "<= 500", direct, without_audit, 5000, drain)
+    theirs = logged(bench)
+    bench.row(
+        "a record, cheaper than one of logging by",
+        "",
+        theirs / ours,
+        theirs / ours,
+        theirs / ours,
+        f"{theirs:,.0f} ns there",
+    )
     bench.pair("ToolRequest.http + check over direct + check", "<= 4", http, direct, 5000, 5000, drain, over=True)
     drain()
     count = bench.calls(200_000)

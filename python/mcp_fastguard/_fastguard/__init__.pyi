@@ -679,14 +679,14 @@ class Gate:
         bytes: int | None = None,
         items: int | None = None,
         summary_failed: bool = False,
-    ) -> None: ...
-    def revoke(
-        self,
-        *,
         *,
         request: ToolRequest | None = None,
         came_with: str | None = None,
         asks: str | None = None,
+    ) -> None: ...
+    def revoke(
+        self,
+        *,
         issuer: str | None = None,
         token_id: str | None = None,
         subject: str | None = None,

@@ -24,18 +24,18 @@ from mcp_fastguard.cli.keys import KeyOption as NeededKeyOption
 from mcp_fastguard.cli.keys import key_text
 from mcp_fastguard.cli.prune import forget as forget_one
 from mcp_fastguard.cli.prune import prune
+from mcp_fastguard.cli.pseudonyms import erase, pseudonym, resolve
 from mcp_fastguard.cli.records import REGISTRY, logs, records_of
 from mcp_fastguard.cli.said import console, errors, fail
 from mcp_fastguard.cli.shipping import ship
 from mcp_fastguard.cli.show import show
 from mcp_fastguard.cli.summaries import forget, summarise
-from mcp_fastguard.config import GuardConfig
 from mcp_fastguard.cli.witness import audit_cosign, audit_witness_key
+from mcp_fastguard.config import GuardConfig
 from mcp_fastguard.errors import GuardError
 
 __all__ = ["audit_app"]
 
-from mcp_fastguard.cli.pseudonyms import erase, pseudonym, resolve
 audit_app = typer.Typer(no_args_is_help=True, help="Looks at audit logs.")
 audit_app.command("show")(show)
 audit_app.command("ship")(ship)

@@ -113,7 +113,6 @@ pub(crate) fn forget_log(
     py.detach(|| prune::forget(&settings, log, reason)).map_err(|fault| faulted(&fault))
 }
 
-/// The records of several logs, ordered by time: an iterator of lines.
 /// Whom the pseudonyms of a place stand for: what Python's commands ask.
 #[pyclass(frozen, module = "mcp_fastguard")]
 pub(crate) struct Pseudonyms {
@@ -148,6 +147,7 @@ impl Pseudonyms {
     }
 }
 
+/// The records of several logs, ordered by time: an iterator of lines.
 #[pyclass(frozen, module = "mcp_fastguard")]
 pub(crate) struct MergedLogs {
     records: Mutex<Merged>,

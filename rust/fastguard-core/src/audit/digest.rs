@@ -12,6 +12,33 @@ use backend::signature::{ED25519, Ed25519KeyPair, KeyPair as _, UnparsedPublicKe
 
 /// SHA-256 of `prefix` and all of `parts`.
 pub(super) fn sha256(prefix: u8, parts: &[&[u8]]) -> [u8; 32] {
+    /// Most lines have fewer.
+    const MAX_AT_ONCE: usize = 1_024;
+    let length = 1 + parts.iter().map(|part| part.len()).sum::<usize>();
+    // In one piece the backend allocates nothing: two thirds of what the hash of a node costs.
+    if length <= 65 {
+        at_once::<65>(prefix, parts, length)
+    } else if length <= MAX_AT_ONCE {
+        at_once::<MAX_AT_ONCE>(prefix, parts, length)
+    } else {
+        by_parts(prefix, parts)
+    }
+}
+
+fn at_once<const MOST: usize>(prefix: u8, parts: &[&[u8]], length: usize) -> [u8; 32] {
+    let mut whole = [0; MOST];
+    let mut rest = whole.as_mut_slice();
+    for part in [[prefix].as_slice()].iter().chain(parts) {
+        // INVARIANT: all parts together have `length`, which is at most `MOST`.
+        let Some((place, after)) = rest.split_at_mut_checked(part.len()) else { return by_parts(prefix, parts) };
+        place.copy_from_slice(part);
+        rest = after;
+    }
+    let whole = whole.get(..length).unwrap_or_default();
+    taken(backend::digest::digest(&backend::digest::SHA256, whole).as_ref())
+}
+
+fn by_parts(prefix: u8, parts: &[&[u8]]) -> [u8; 32] {
     let mut context = backend::digest::Context::new(&backend::digest::SHA256);
     context.update(&[prefix]);
     for part in parts {
@@ -74,4 +101,18 @@ pub(super) fn random<const N: usize>() -> Result<[u8; N], Fault> {
         .fill(&mut bytes)
         .map_err(|_| Fault::AuditFailed { reason: "the system gives no random bytes".to_owned() })?;
     Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hash_in_one_piece_is_that_of_the_parts_at_every_length() {
+        let text: Vec<u8> = (0..2_000_u32).map(|number| u8::try_from(number % 251).unwrap()).collect();
+        for length in [0, 1, 31, 32, 63, 64, 65, 66, 500, 1_022, 1_023, 1_024, 1_025, 2_000] {
+            let (one, other) = text[..length].split_at(length / 3);
+            assert_eq!(sha256(7, &[one, other]), by_parts(7, &[one, other]), "{length}");
+        }
+    }
 }

@@ -54,7 +54,7 @@ pub(super) trait File: Send {
 /// The version of the format, in every file's first line.
 pub(super) const FORMAT: u64 = 1;
 /// Most bytes that are written between two syncs.
-const MAX_COMMIT_BYTES: usize = 4 * 1024 * 1024;
+const MAX_COMMIT_BYTES: usize = 8 * 1024 * 1024;
 /// Pauses between attempts to write again: doubled from the first to the last.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LAST_PAUSE: Duration = Duration::from_secs(30);
@@ -310,28 +310,30 @@ impl<S: Store> Journal<S> {
     /// Writes all that waits, and makes it durable. What could not be written stays, and [`Self::failure`] says why.
     pub(super) fn commit(&mut self, moment: Moment) -> Committed {
         let mut total = Committed::default();
+        self.commit_each(moment, |committed| {
+            total.records += committed.records;
+            total.weight += committed.weight;
+            total.events += committed.events;
+        });
+        total
+    }
+
+    /// The same; `durable` is told after each sync, so that room is given back before all is written.
+    pub(super) fn commit_each(&mut self, moment: Moment, mut durable: impl FnMut(Committed)) {
         if self.failure.as_ref().is_some_and(|failure| moment.now.tick < failure.retry_at) {
-            return total;
+            return;
         }
         // After a tile or a checkpoint failed nothing may wait; the record of it begins a new file all the same.
         while !self.waiting.is_empty() || self.failure.is_some() && !self.sealed {
             match self.commit_some(moment) {
-                Ok(committed) => {
-                    total.records += committed.records;
-                    total.weight += committed.weight;
-                    total.events += committed.events;
-                }
-                Err(error) => {
-                    self.fail(&error, moment);
-                    return total;
-                }
+                Ok(committed) => durable(committed),
+                Err(error) => return self.fail(&error, moment),
             }
             if !self.publish(moment) {
-                return total;
+                return;
             }
         }
         self.publish(moment);
-        total
     }
 
     /// Writes tiles and a checkpoint that are due, of what is durable; `false` where that failed.
@@ -368,9 +370,9 @@ impl<S: Store> Journal<S> {
         let mut committed = Committed::default();
         let mut seals = false;
         let mut taken = 0;
+        self.scribe.begin();
         // Nothing but its first line stands in a log before the registry knows of it.
         let is_born = self.store.is_entered();
-        self.scribe.begin();
         for item in &self.waiting {
             if !is_born || taken > 0 && draft.lines.len() >= room {
                 break;
@@ -381,11 +383,11 @@ impl<S: Store> Journal<S> {
             seals |= matches!(item, Item::Seal(_));
         }
         let Draft { mut tree, .. } = draft;
-        if let Some(file) = &mut self.file {
-            file.append(self.length, &self.buffer)?;
         if let Some(error) = self.scribe.take_failure() {
             return Err(error);
         }
+        if let Some(file) = &mut self.file {
+            file.append(self.length, &self.buffer)?;
             file.sync()?;
         }
         if !is_born {

@@ -48,8 +48,8 @@ use crate::sync::Mutex;
 use crate::sync::atomic::{AtomicU64, Ordering};
 use inputs::Inputs;
 use journal::{Bounds, Journal};
-use queue::{Phase, Queue, Refusal, dead, lock};
 use pseudonyms::Pseudonyms;
+use queue::{Phase, Queue, Refusal, dead, lock};
 use registry::Registry;
 use scribe::Scribe;
 pub use tree::check::Known;
@@ -97,11 +97,11 @@ pub struct Settings {
     pub on_failure: OnAuditFailure,
     /// The name of the key that signs, and the start of each log's origin.
     pub origin: String,
-    /// The seed of the key that signs, as 64 hexadecimal digits; made where there is none.
     /// Whether subjects are written as pseudonyms.
     pub pseudonyms: bool,
     /// The folder of the keys that pseudonyms are made with.
     pub subjects: PathBuf,
+    /// The seed of the key that signs, as 64 hexadecimal digits; made where there is none.
     pub key_file: PathBuf,
 }
 
@@ -119,9 +119,9 @@ impl Settings {
 
     fn of(audit: &crate::config::Audit, path: PathBuf, key_file: Option<PathBuf>, subjects: Option<PathBuf>) -> Self {
         Self {
-            key_file: key_file.unwrap_or_else(|| path.join("checkpoint.key")),
             pseudonyms: audit.pseudonyms,
             subjects: subjects.unwrap_or_else(|| path.join("subjects")),
+            key_file: key_file.unwrap_or_else(|| path.join("checkpoint.key")),
             path,
             max_file_bytes: audit.max_file_bytes,
             flush_interval: audit.flush_interval.get(),
@@ -249,6 +249,11 @@ impl Audit {
         }
     }
 
+    /// Names a round of a call, by what belongs to it, so that the next one can be told; nobody without the key can guess it.
+    pub fn round_digest(&self, named: &[&str], arguments: &Arguments) -> RoundDigest {
+        Inputs::new(&self.key).digest_of(named, arguments)
+    }
+
     /// Takes the record, or refuses at once; never waits.
     pub fn record(&self, event: Event) -> Result<(), Fault> {
         match self.queue.push(event) {
@@ -262,11 +267,6 @@ impl Audit {
         if refusal == Refusal::Shut {
             match self.queue.phase() {
                 Phase::Unstarted => self.start()?,
-    /// Names a round of a call, by what belongs to it, so that the next one can be told; nobody without the key can guess it.
-    pub fn round_digest(&self, named: &[&str], arguments: &Arguments) -> RoundDigest {
-        Inputs::new(&self.key).digest_of(named, arguments)
-    }
-
                 Phase::Running => {}
                 Phase::Failed(reason) => return self.without_record(reason),
                 Phase::Closing | Phase::Closed(_) => return self.refuse(Fault::Closed),
@@ -350,6 +350,12 @@ impl Audit {
         Ok(())
     }
 
+    /// Why the registry does not know that this log, which is closed, has ended: others kept it for too long, or it cannot be
+    /// written. The next start in the same place enters it.
+    pub fn end_left(&self) -> Option<&str> {
+        self.queue.end_left()
+    }
+
     /// Figures of this log.
     pub fn statistics(&self) -> Statistics {
         self.queue.statistics()
@@ -368,12 +374,6 @@ impl Drop for Audit {
 
 fn bounds(settings: &Settings) -> Bounds {
     Bounds {
-    /// Why the registry does not know that this log, which is closed, has ended: others kept it for too long, or it cannot be
-    /// written. The next start in the same place enters it.
-    pub fn end_left(&self) -> Option<&str> {
-        self.queue.end_left()
-    }
-
         max_file_bytes: settings.max_file_bytes,
         unverified_bytes_per_minute: settings.unverified_bytes_per_minute,
     }

@@ -106,6 +106,13 @@ impl Scribe {
         }
         write_veiled("session", ending.session.as_deref(), veil, object);
         object.text_if("request_id", ending.request_id.as_deref());
+        if let Some(round) = ending.round.as_deref() {
+            if let Some(first) = round.call {
+                object.id("call", &self.log, first);
+            }
+            object.hex_if("continues", round.continues.as_ref().map(<[u8; 16]>::as_slice));
+            object.hex_if("asks", round.asks.as_ref().map(<[u8; 16]>::as_slice));
+        }
         object.text("status", &ending.status);
         object.text_if("error", ending.error.as_deref());
         object.thousandths("duration_ms", micros(ending.duration));
@@ -141,9 +148,19 @@ fn write_veiled(name: &str, value: Option<&str>, veil: Veil<'_>, object: &mut Ob
 fn write_notice(notice: &Notice, mut pseudonyms: Option<&mut Pseudonyms>, object: &mut Object<'_>) {
     object.time("timestamp", notice.at);
     object.text("event_type", notice.event_type);
-        if let Some(round) = ending.round.as_deref() {
-            if let Some(first) = round.call {
-                object.id("call", &self.log, first);
+    let field = |wanted: &str| notice.fields.iter().find(|(name, _)| *name == wanted).map(|(_, value)| &**value);
+    for (name, value) in &notice.fields {
+        let issuer = match *name {
+            "admin_subject" => Some("admin_issuer"),
+            // What is revoked of a person is hidden as that person is; of nobody in particular there is nothing to hide.
+            "subject" | "session" | "token_id" if field("subject").is_some() => Some("issuer"),
+            _ => None,
+        };
+        let subject = if *name == "admin_subject" { Some(&**value) } else { field("subject") };
+        match (issuer, subject, pseudonyms.as_deref_mut()) {
+            (Some(issuer), Some(subject), Some(pseudonyms)) => {
+                let member = if *name == "admin_subject" { "subject" } else { *name };
+                object.text(name, &pseudonyms.named(field(issuer), subject).over(member, value));
             }
             _ => object.text(name, value),
         }
@@ -189,7 +206,9 @@ fn write_outcome(outcome: &Outcome, hides: bool, object: &mut Object<'_>) {
             object.text("result", "denied");
             object.text("code", code);
             object.text("room", room.name());
-            object.text("detail", detail);
+            // The one detail that names whom a token names; nobody has proved it yet.
+            let names = hides && *code == "subject_refused";
+            object.text("detail", if names { "the subject is none that this issuer may speak of" } else { detail });
             object.text_if("config_key", config_key.as_deref());
             if !missing.is_empty() {
                 object.texts("missing_scopes", missing);
@@ -198,9 +217,7 @@ fn write_outcome(outcome: &Outcome, hides: bool, object: &mut Object<'_>) {
         Outcome::Faulted { code, detail } => {
             object.text("result", "faulted");
             object.text("code", code);
-            // The one detail that names whom a token names; nobody has proved it yet.
-            let names = hides && *code == "subject_refused";
-            object.text("detail", if names { "the subject is none that this issuer may speak of" } else { detail });
+            object.text("detail", detail);
         }
     }
 }

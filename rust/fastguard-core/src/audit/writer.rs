@@ -8,7 +8,6 @@ mod subjects;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-pub(super) use folder::{
 pub(super) use asks::{answered, ask, asked};
 pub(super) use folder::{
     Folder, content, failed, files, folders, open, open_at, open_base, open_folder, partial_tiles, read_or_make_key,
@@ -132,7 +131,7 @@ impl<S: Store> Writer<'_, S> {
     }
 
     fn commit(&mut self, moment: Moment, wanted: u64) {
-        self.queue.release(self.journal.commit(moment));
+        self.journal.commit_each(moment, |committed| self.queue.release(committed));
         let failure = self.journal.failure().map(|failure| failure.reason.as_str());
         self.queue.only_count(failure.is_some() || self.journal.budget_is_spent());
         self.queue.settle(failure, wanted);

@@ -22,6 +22,8 @@ pub(in crate::audit) struct Publisher {
     interval: Duration,
     edge: Edge,
     full: Vec<Tile>,
+    /// Full paths of the tiles that were written in part; `None` where others have written some.
+    partial: Option<Vec<String>>,
     /// The size of the last checkpoint, and when it was written.
     size: u64,
     at: Tick,
@@ -31,7 +33,7 @@ impl Publisher {
     /// A checkpoint after `records` more records, or `interval` after the last one if there are any.
     pub(in crate::audit) fn new(signer: Signer, origin: String, records: u64, interval: Duration) -> Self {
         let (edge, full) = (Edge::default(), Vec::new());
-        Self { signer, origin, records, interval, edge, full, size: 0, at: Tick::default() }
+        Self { signer, origin, records, interval, edge, full, partial: Some(Vec::new()), size: 0, at: Tick::default() }
     }
 
     pub(in crate::audit) const fn key(&self) -> &Key {
@@ -39,8 +41,9 @@ impl Publisher {
     }
 
     /// Goes on after a checkpoint of `size` records.
-    pub(in crate::audit) const fn resume(&mut self, size: u64) {
+    pub(in crate::audit) fn resume(&mut self, size: u64) {
         self.size = size;
+        self.partial = None;
     }
 
     /// Goes on after records of others, whose tiles stand.
@@ -78,7 +81,13 @@ impl Publisher {
     ) -> io::Result<()> {
         while let Some(tile) = self.full.last() {
             store.put(&tile.path, &tile.hashes, false)?;
-            store.discard(&format!("{}.p", tile.path));
+            let at = self.partial.as_ref().map(|all| all.iter().position(|path| *path == tile.path));
+            if at != Some(None) {
+                store.discard(&format!("{}.p", tile.path));
+            }
+            if let (Some(all), Some(Some(at))) = (&mut self.partial, at) {
+                all.swap_remove(at);
+            }
             self.full.pop();
         }
         let size = tree.size();
@@ -87,6 +96,11 @@ impl Publisher {
             return Ok(());
         }
         for tile in self.edge.partial() {
+            if let Some(all) = &mut self.partial
+                && !all.iter().any(|path| path == tile.full_path())
+            {
+                all.push(tile.full_path().to_owned());
+            }
             store.put(&tile.path, &tile.hashes, false)?;
         }
         if self.size == 0 {
