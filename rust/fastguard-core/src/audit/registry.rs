@@ -5,6 +5,7 @@
 //! long as an entry takes; who holds its lock reads what came since it read it last, mends what a killed process left, and enters
 //! what it has to enter, and what the others ask for who wait.
 
+mod ask;
 mod check;
 
 use std::collections::{BTreeMap, HashSet};
@@ -30,45 +31,13 @@ use crate::clock::UnixTime;
 use crate::denial::Fault;
 use crate::sync::Mutex;
 
+use ask::Ask;
 pub use check::{Checked, verify_all};
 
 /// The registry's folder, and its name as a log.
 pub const NAME: &str = "registry";
 /// How long an entry waits for those of other processes. Each takes three syncs, and those who wait are entered together.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// How long the end of a log waits: a guard is closed in two seconds, and the next start enters what was not.
-const LAST_PATIENCE: Duration = Duration::from_secs(1);
-
-/// What a process asks to have entered of its log.
-#[derive(Clone, Copy, Hash)]
-enum Ask {
-    /// Its first line is on disk.
-    Birth,
-    /// It is sealed and signed.
-    End,
-}
-
-impl Ask {
-    /// The name of the file that asks for it.
-    fn of(self, log: &str) -> String {
-        match self {
-            Self::Birth => format!("{log}.birth"),
-            Self::End => format!("{log}.end"),
-        }
-    }
-
-    fn read(name: &str) -> Option<(&str, Self)> {
-        let birth = name.strip_suffix(".birth").map(|log| (log, Self::Birth));
-        birth.or_else(|| name.strip_suffix(".end").map(|log| (log, Self::End)))
-    }
-
-    const fn patience(self) -> Duration {
-        match self {
-            Self::Birth => PATIENCE,
-            Self::End => LAST_PATIENCE,
-        }
-    }
-}
 
 /// How a log ended.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq)]
@@ -369,8 +338,12 @@ impl Registry {
     ) -> io::Result<()> {
         let folder = self.folder();
         writer::open_folder(&folder)?;
-        let late = || io::Error::other(format!("`{}` was held by others for {patience:?}", folder.display()));
-        let held = Held::take_soon(&folder, patience)?.ok_or_else(late)?;
+        // Whoever holds it may enter what was asked meanwhile; then nothing is left to do, and nothing to wait for.
+        let is_answered = || own.is_some_and(|(log, ask)| writer::is_answered(&folder, &ask.of(log)));
+        let Some(held) = Held::take_soon(&folder, patience, is_answered)? else {
+            let late = || io::Error::other(format!("`{}` was held by others for {patience:?}", folder.display()));
+            return if is_answered() { Ok(()) } else { Err(late()) };
+        };
         let entered = self.enter_held(&folder, &held, own, entries);
         held.unlock().and(entered)
     }

@@ -164,6 +164,10 @@ fn repair_log(
     if walk.tree.size() == 0 {
         // At most a part of the first line, which says nothing yet.
         store.remove_unused();
+        if folder.exists() {
+            // Its process was quick enough to hold it again meanwhile: it is one that is being made.
+            return Ok((Outcome::Held, None));
+        }
         return Ok((Outcome::Unused, Some((End::Unused, 0, String::new()))));
     }
     for torn in &walk.uncut {

@@ -8,7 +8,7 @@ mod subjects;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-pub(super) use asks::{answered, ask, asked};
+pub(super) use asks::{answered, ask, asked, is_answered};
 pub(super) use folder::{
     Folder, content, failed, files, folders, open, open_at, open_base, open_folder, partial_tiles, read_or_make_key,
     replace, sync_folder, tail,

@@ -32,6 +32,11 @@ pub(in crate::audit) fn asked(registry: &Path) -> io::Result<Vec<String>> {
     }
 }
 
+/// Whether somebody has done what was asked.
+pub(in crate::audit) fn is_answered(registry: &Path, name: &str) -> bool {
+    matches!(registry.join(ASKS).join(name).try_exists(), Ok(false))
+}
+
 /// Takes back what was asked, if it still is.
 pub(in crate::audit) fn answered(registry: &Path, name: &str) {
     // One that stays is entered twice, which says nothing else than once.

@@ -3,9 +3,10 @@
 use std::fs::{File, TryLockError};
 use std::io;
 use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::folder::private_file;
 use crate::audit::queue::lock;
@@ -34,26 +35,50 @@ impl Held {
         if held.is_some() { Ok(()) } else { Err(io::Error::other("another process writes to the folder")) }
     }
 
-    /// Holds the folder as soon as others let go of it; `None` where none has for so long. Who waits stands in the kernel's queue,
-    /// and not in a race of those who look again and again.
-    pub(in crate::audit) fn take_soon(folder: &Path, patience: Duration) -> io::Result<Option<Self>> {
+    /// Holds the folder as soon as others let go of it; `None` where none has for so long, or where it `is_needless` by now. Who
+    /// waits stands in the kernel's queue, and not in a race of those who look again and again.
+    pub(in crate::audit) fn take_soon(
+        folder: &Path,
+        patience: Duration,
+        is_needless: impl Fn() -> bool,
+    ) -> io::Result<Option<Self>> {
+        const PAUSE: Duration = Duration::from_millis(20);
         if let Some(held) = Self::take(folder)? {
             return Ok(Some(held));
         }
+        let began = Instant::now();
         // Waiting for a lock cannot be given up; the thread that does so can. What it gets too late it lets go.
+        let Some(waiter) = Waiter::new() else { return Self::take_by_looking(folder, patience, is_needless) };
         let (given, taken) = mpsc::sync_channel(0);
         let folder = folder.to_owned();
         thread::Builder::new().name("fastguard-lock".to_owned()).spawn(move || {
-            if let Err(mpsc::SendError(Ok(late))) = given.send(locked_in_turn(&folder)) {
+            let locked = locked_in_turn(&folder);
+            drop(waiter);
+            if let Err(mpsc::SendError(Ok(late))) = given.send(locked) {
                 // Where this fails, closing the file lets go of it.
                 let _ = late.unlock();
             }
         })?;
-        match taken.recv_timeout(patience) {
-            Ok(locked) => Ok(Some(Self(Arc::new(Mutex::new(Some(locked?)))))),
-            Err(mpsc::RecvTimeoutError::Timeout) => Ok(None),
-            Err(mpsc::RecvTimeoutError::Disconnected) => {
-                Err(io::Error::other("the thread that waits for a lock is gone"))
+        loop {
+            match taken.recv_timeout(PAUSE) {
+                Ok(locked) => return Ok(Some(Self(Arc::new(Mutex::new(Some(locked?)))))),
+                Err(mpsc::RecvTimeoutError::Timeout) if began.elapsed() < patience && !is_needless() => {}
+                Err(mpsc::RecvTimeoutError::Timeout) => return Ok(None),
+                Err(mpsc::RecvTimeoutError::Disconnected) => {
+                    return Err(io::Error::other("the thread that waits for a lock is gone"));
+                }
+            }
+        }
+    }
+
+    /// Where threads wait already that were given up: whoever has the lock stands still.
+    fn take_by_looking(folder: &Path, patience: Duration, is_needless: impl Fn() -> bool) -> io::Result<Option<Self>> {
+        const PAUSE: Duration = Duration::from_millis(10);
+        let began = Instant::now();
+        loop {
+            match Self::take(folder)? {
+                None if began.elapsed() < patience && !is_needless() => thread::sleep(PAUSE),
+                taken => return Ok(taken),
             }
         }
     }
@@ -70,6 +95,26 @@ impl Held {
         if let Ok(mut held) = self.0.try_lock() {
             *held = None;
         }
+    }
+}
+
+/// A thread that waits for a lock, of which a process has few.
+struct Waiter;
+
+static WAITERS: AtomicUsize = AtomicUsize::new(0);
+
+impl Waiter {
+    fn new() -> Option<Self> {
+        const MOST: usize = 8;
+        let waiter = Self;
+        // Counted first, so that it is given back where there are too many.
+        (WAITERS.fetch_add(1, Ordering::Relaxed) < MOST).then_some(waiter)
+    }
+}
+
+impl Drop for Waiter {
+    fn drop(&mut self) {
+        WAITERS.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
