@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import functools
 import json
 import logging
 import logging.handlers
@@ -62,11 +63,11 @@ class Bench:
     def calls(self, count):
         return max(5, int(count * self.scale))
 
-    def block(self, work, count):
-        start = time.perf_counter()
+    def block(self, work, count, clock=time.perf_counter):
+        start = clock()
         for _ in range(count):
             work()
-        return (time.perf_counter() - start) / count * 1e9
+        return (clock() - start) / count * 1e9
 
     def pair(self, name, bar, ours, theirs, count_ours, count_theirs, before=lambda: None, over=False):
         """Alternates blocks of both sides; the ratio is the median of the pairs."""
@@ -88,11 +89,17 @@ class Bench:
         )
 
     def difference(self, name, bar, longer, shorter, count, before):
-        """What one does beyond the other, in nanoseconds a call: the median of the pairs of blocks, which alternate."""
+        """What one does beyond the other, in nanoseconds a call: the median of the pairs of blocks, which alternate.
+
+        The time is the caller's thread's own: a difference of two works of which each is ten times as long says nothing on a
+        machine that does other things as well.
+        """
         differences = []
         for _ in range(self.blocks):
             before()
-            one, other = self.block(longer, self.calls(count)), self.block(shorter, self.calls(count))
+            one = self.block(longer, self.calls(count), time.thread_time)
+            before()
+            other = self.block(shorter, self.calls(count), time.thread_time)
             differences.append(one - other)
         found = statistics.median(differences)
         self.row(name, bar, found, min(differences), max(differences), "ns")
@@ -141,7 +148,8 @@ def logged(bench):
         for _ in range(bench.blocks):
             while not waiting.empty():
                 time.sleep(0.01)
-            found.append(bench.block(lambda: log.info("decision", extra=members), bench.calls(5000)))
+            work = functools.partial(log.info, "decision", extra=members)
+            found.append(bench.block(work, bench.calls(5000), time.thread_time))
         listener.stop()
     return statistics.median(found)
 
