@@ -206,7 +206,7 @@ fn refused_place_and_spent_meter_are_named() {
     let refused = |place| {
         let verdict = Verdict::Refused { place, remaining: 0, retry_after: None };
         match world.counted(&gate, &request, &verdict) {
-            Err(GateError::Denied(denial)) => denial,
+            Err(GateError::Denied(denial, _)) => denial,
             other => panic!("{other:?}"),
         }
     };
