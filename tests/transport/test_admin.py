@@ -9,6 +9,7 @@ import pytest
 from starlette.applications import Starlette
 from starlette.routing import Mount
 
+from admin_support import Inner, administrator, refused, send, wanted
 from mcp_fastguard import Denied, ToolRequest
 from mcp_fastguard.revocations import Entry
 from mcp_fastguard.transport.admin import MAX_ADMIN_BODY_BYTES
@@ -19,18 +20,6 @@ from transport_support import BASE, run
 
 #: Another issuer, whose tokens may call tools and administer nothing.
 OTHER = "https://partner.example.com"
-
-
-class Inner:
-    """A guarded app that notes what reaches it."""
-
-    def __init__(self):
-        self.reached = []
-
-    async def __call__(self, scope, receive, send):
-        self.reached.append(scope["path"])
-        await send({"type": "http.response.start", "status": 200, "headers": []})
-        await send({"type": "http.response.body", "body": b""})
 
 
 @pytest.fixture
@@ -46,34 +35,6 @@ def guard(make_guard):
 @pytest.fixture
 def token(issuer):
     return administrator(issuer)
-
-
-def administrator(issuer, **claims):
-    return issuer.token(**{"aud": ADMIN, "scope": "fastguard:admin", "sub": "root", "client_id": "console", **claims})
-
-
-def wanted(act="status", params=None, **extra):
-    return {"jsonrpc": "2.0", "id": 7, "method": f"fastguard/{act}", "params": params or {}, **extra}
-
-
-def send(guard, token=None, body=None, *, url=ADMIN, method="POST", headers=None, app=None):
-    """One request to the layer; the answer."""
-    content = body if isinstance(body, bytes) else json.dumps(wanted() if body is None else body).encode()
-    more = {"content-type": "application/json", **({"authorization": f"Bearer {token}"} if token else {})}
-    more = {name: value for name, value in {**more, **(headers or {})}.items() if value is not None}
-
-    async def sent():
-        layer = guard.asgi(Inner() if app is None else app)
-        transport = httpx2.ASGITransport(layer, client=("192.0.2.7", 1234))
-        async with httpx2.AsyncClient(transport=transport) as http:
-            return await http.request(method, url, content=content, headers=more)
-
-    return run(sent())
-
-
-def refused(answer):
-    """The code and the status of a refusal."""
-    return answer.json()["error"]["data"]["code"], answer.status_code
 
 
 # --- what it does -----------------------------------------------------------------------------------
