@@ -521,7 +521,7 @@ class Guard:
         tells_others = self._tells_others()
         had_effect = entry.apply(self._gate, by)
         if tells_others:
-            self._outside.tell(entry)
+            self._outside.tell(entry.said_by(by))
         return had_effect
 
     def refresh_keys(self) -> None:

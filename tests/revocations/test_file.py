@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import threading
 import time
@@ -13,6 +14,7 @@ import pytest
 from mcp_fastguard import Guard
 from mcp_fastguard.errors import Denied, GuardConfigError
 from mcp_fastguard.revocations import Entry, EntryError
+from mcp_fastguard.revocations.entry import MAX_ENTRY_BYTES
 from mcp_fastguard.revocations.file import EntryFile, append
 from revocation_support import SOON, ask, becomes, code
 from support import ISSUER, RESOURCE, records
@@ -183,6 +185,41 @@ def test_entries_say_what_is_wrong_with_them():
     entry = Entry.revoke(subject="ä", reason="so")
     assert Entry.of(entry.text()) == entry
     assert entry.issued_before > entry.at
+
+
+@pytest.mark.parametrize(
+    "named",
+    [
+        {"subject": ""},
+        {"subject": "\udcff"},
+        {"subject": 7},
+        {"subject": "x" * MAX_ENTRY_BYTES},
+        {"subject": "x", "issued_before": math.nan},
+        {"subject": "x", "issued_before": -1.0},
+        {"subject": "x", "issued_before": True},
+        {"subject": "x", "reason": "r" * MAX_ENTRY_BYTES},
+    ],
+)
+def test_entry_that_nobody_could_read_is_not_made(named):
+    with pytest.raises(EntryError):
+        Entry.revoke(**named)
+
+
+def test_entry_names_an_administrator_only_where_a_proof_does():
+    with pytest.raises(EntryError, match="by itself"):
+        Entry.make("revoke", subject="alice", admin_issuer=ISSUER)
+    with pytest.raises(EntryError, match="of no issuer"):
+        Entry("block", 1.0, tool="add", admin_subject="root")
+
+
+def test_line_of_the_file_that_names_an_administrator_is_no_entry(file, make_guard, issuer, caplog):
+    guard = make_guard(revocations={"file": str(file)})
+    framed = Entry("block", time.time(), tool="add", admin_issuer=ISSUER, admin_subject="root")
+    file.write_bytes(framed.text() + b"\n" + Entry("block", time.time(), tool="sub").text() + b"\n")
+
+    assert becomes("blocked", guard, ask(issuer, tool="sub"))
+    assert code(guard, ask(issuer)) == "allowed"
+    assert "has one that is not known; the line is passed over" in caplog.text
 
 
 def test_configuration_that_says_nothing_is_refused(config):

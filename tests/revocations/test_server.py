@@ -11,6 +11,7 @@ import time
 
 import pytest
 
+from admin_support import administrator, send, wanted
 from mcp_fastguard import Guard
 from mcp_fastguard.errors import GuardFault
 from mcp_fastguard.revocations import Entry, RevocationSettings
@@ -40,6 +41,7 @@ def config_file(server, issuer, tmp_path):
         audit.path = "audit"
         state = {{ url = "redis://127.0.0.1:{server.port}", processes = 2, secret_file = "state.secret" }}
         revocations = {{ shared = true, max_staleness = "3s" }}
+        admin.issuer = "{ISSUER}"
     """)
     return file
 
@@ -119,6 +121,55 @@ def test_f29_block_holds_everywhere_until_it_is_lifted_anywhere(make_process, is
     assert two.unblock(tool="add")
     assert becomes("allowed", one, request)
     assert code(two, request) == "allowed"
+
+
+@pytest.mark.usefixtures("begun")
+def test_act_of_an_administrator_is_recorded_everywhere_with_who_said_it(make_process, issuer):
+    one, two = make_process(), make_process()
+    request, token = ask(issuer, iat=int(time.time()) - 5), administrator(issuer)
+    assert code(two, request) == "allowed"
+
+    answer = send(one, token, wanted("revoke", {"subject": "alice", "reason": "laptop lost"}))
+    assert answer.json()["result"]["reaches"] == "deployment"
+    send(one, token, wanted("block", {"tool": "add"}))
+
+    assert becomes("token_revoked", two, request)
+    assert becomes("blocked", two, ask(issuer, sub="bob"))
+    send(one, token, wanted("unblock", {"tool": "add"}))
+    assert becomes("allowed", two, ask(issuer, sub="bob"))
+    # One that begins later hears it, too.
+    three = make_process()
+    assert code(three, request) == "token_revoked"
+    for guard in (one, two, three):
+        acts = {act["event_type"]: act for act in records(guard, "revoked", "blocked", "unblocked")}
+        assert set(acts) == {"revoked", "blocked", "unblocked"}
+        for act in acts.values():
+            assert (act["admin_issuer"], act["admin_subject"], act["admin_client_id"]) == (ISSUER, "root", "console")
+            # Its number is of the log of the process that decided.
+            assert ("admin_record" in act) == (guard is one)
+
+
+@pytest.mark.usefixtures("begun")
+def test_entry_without_who_said_it_is_still_read(make_process, config_file, issuer):
+    guard = make_process()
+    on_server(config_file, lambda stream: stream.add(Entry("block", time.time(), tool="add")))
+
+    assert becomes("blocked", guard, ask(issuer))
+    [act] = records(guard, "blocked")
+    assert not [name for name in act if name.startswith("admin")]
+
+
+@pytest.mark.usefixtures("begun")
+def test_administrator_whose_name_leaves_no_room_is_left_out_and_the_act_told(make_process, issuer, caplog):
+    one, two = make_process(), make_process()
+    # Control characters take six bytes each in an entry, and one of the 2,048 that a name may have.
+    token = administrator(issuer, sub="\x01" * 1_500)
+
+    assert send(one, token, wanted("block", {"tool": "add"})).status_code == 200
+
+    assert becomes("blocked", two, ask(issuer))
+    assert "not of the administrator: the entry is too long" in caplog.text
+    assert ["admin_issuer" in act for guard in (one, two) for act in records(guard, "blocked")] == [True, False]
 
 
 @pytest.mark.usefixtures("begun")

@@ -694,7 +694,7 @@ class Gate:
         session: str | None = None,
         key_id: str | None = None,
         issued_before: float | None = None,
-        by: AllowedCall | None = None,
+        by: AllowedCall | tuple[str, str | None, str | None] | None = None,
         now: float | None = None,
     ) -> None: ...
     def block(
@@ -705,7 +705,7 @@ class Gate:
         subject: str | None = None,
         client_id: str | None = None,
         until: float | None = None,
-        by: AllowedCall | None = None,
+        by: AllowedCall | tuple[str, str | None, str | None] | None = None,
         now: float | None = None,
     ) -> None: ...
     def unblock(
@@ -715,7 +715,7 @@ class Gate:
         issuer: str | None = None,
         subject: str | None = None,
         client_id: str | None = None,
-        by: AllowedCall | None = None,
+        by: AllowedCall | tuple[str, str | None, str | None] | None = None,
         now: float | None = None,
     ) -> bool: ...
     @property

@@ -187,7 +187,7 @@ class EntryStream:
                     "an entry of the stream of revocations was taken out, changed, or added without the secret"
                 )
             try:
-                entry = Entry.of(text)
+                entry = Entry.of(text, is_proved=True)
             except EntryError as error:
                 self._epoch = None
                 raise StreamError(f"an entry of another version: {error}") from error

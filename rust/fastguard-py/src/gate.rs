@@ -77,17 +77,10 @@ impl Gate {
         &self,
         event_type: &'static str,
         named: [(&'static str, Option<Box<str>>); COUNT],
-        by: Option<&AllowedCall>,
+        by: Option<Administrator<'_>>,
         at: UnixTime,
     ) -> PyResult<()> {
-        let by = by.map(|call| &call.core);
-        let caller = by.map(|call| call.admitted().bound().caller());
-        let of_admin = [
-            ("admin_issuer", caller.map(|caller| caller.issuer().into())),
-            ("admin_subject", caller.and_then(|caller| caller.subject()).map(Box::from)),
-            ("admin_client_id", caller.and_then(|caller| caller.client_id()).map(Box::from)),
-            ("admin_record", by.map(|call| call.record().to_string().into())),
-        ];
+        let of_admin = by.map(Administrator::fields).into_iter().flatten();
         let fields = named.into_iter().chain(of_admin).filter_map(|(name, value)| Some((name, value?))).collect();
         self.core.note(Notice { at, event_type, fields }).map_err(|fault| faulted(&fault))
     }
@@ -97,7 +90,7 @@ impl Gate {
         event_type: &'static str,
         block: Block,
         until: Option<UnixTime>,
-        by: Option<&AllowedCall>,
+        by: Option<Administrator<'_>>,
         at: UnixTime,
     ) -> PyResult<()> {
         let named = [
@@ -172,6 +165,34 @@ fn moment(time: Option<UnixTime>) -> Option<Box<str>> {
 
 fn wall(given: Option<f64>) -> PyResult<UnixTime> {
     given.map_or_else(|| Ok(time::wall()), time::unix)
+}
+
+/// Who said so by the endpoint of `[admin]`: of this process, or as another one tells it.
+#[derive(FromPyObject)]
+enum Administrator<'py> {
+    Here(PyRef<'py, AllowedCall>),
+    /// Issuer, subject and client. The number of the decision says nothing in another log than its own.
+    Elsewhere(String, Option<String>, Option<String>),
+}
+
+impl Administrator<'_> {
+    fn fields(self) -> [(&'static str, Option<Box<str>>); 4] {
+        let (issuer, subject, client_id, record) = match &self {
+            Self::Here(call) => {
+                let caller = call.core.admitted().bound().caller();
+                (caller.issuer(), caller.subject(), caller.client_id(), Some(call.core.record()))
+            }
+            Self::Elsewhere(issuer, subject, client_id) => {
+                (issuer.as_str(), subject.as_deref(), client_id.as_deref(), None)
+            }
+        };
+        [
+            ("admin_issuer", Some(issuer.into())),
+            ("admin_subject", subject.map(Box::from)),
+            ("admin_client_id", client_id.map(Box::from)),
+            ("admin_record", record.map(|record| record.to_string().into())),
+        ]
+    }
 }
 
 fn block(tool: Option<&str>, issuer: Option<&str>, subject: Option<&str>, client_id: Option<&str>) -> Block {
@@ -484,7 +505,7 @@ impl Gate {
         session: Option<&str>,
         key_id: Option<&str>,
         issued_before: Option<f64>,
-        by: Option<&AllowedCall>,
+        by: Option<Administrator<'_>>,
         now: Option<f64>,
     ) -> PyResult<()> {
         let before = issued_before.map(time::unix).transpose()?;
@@ -521,7 +542,7 @@ impl Gate {
         subject: Option<&str>,
         client_id: Option<&str>,
         until: Option<f64>,
-        by: Option<&AllowedCall>,
+        by: Option<Administrator<'_>>,
         now: Option<f64>,
     ) -> PyResult<()> {
         let (until, at) = (until.map(time::unix).transpose()?, wall(now)?);
@@ -537,7 +558,7 @@ impl Gate {
         issuer: Option<&str>,
         subject: Option<&str>,
         client_id: Option<&str>,
-        by: Option<&AllowedCall>,
+        by: Option<Administrator<'_>>,
         now: Option<f64>,
     ) -> PyResult<bool> {
         let block = block(tool, issuer, subject, client_id);
