@@ -1,4 +1,6 @@
-"""Tells running guards what is revoked or blocked, by the file or the server that ``[revocations]`` names."""
+"""Tells running guards what is revoked or blocked: by the file or the server that ``[revocations]`` names, or by the
+administrators' endpoint of a guarded server.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from mcp_fastguard.cli.admin import CaFileOption, Endpoint, ServerOption, TokenFileOption, ask
 from mcp_fastguard.cli.said import console, fail
 from mcp_fastguard.config import GuardConfig
 from mcp_fastguard.errors import GuardConfigError
@@ -48,12 +51,19 @@ def revoke(
         datetime | None, typer.Option(help="Only tokens that were issued before, in UTC. Default: now.")
     ] = None,
     reason: Reason = None,
+    server: ServerOption = None,
+    token_file: TokenFileOption = None,
+    ca_file: CaFileOption = None,
     config: ConfigOption = DEFAULT_CONFIG,
 ) -> None:
     """Revokes, in all guards that listen, the tokens that have all of these values and were issued until now."""
     before = None if issued_before is None else issued_before.replace(tzinfo=UTC).timestamp()
     named: dict[str, Any] = {"issuer": issuer, "token_id": token_id, "subject": subject, "client_id": client}
-    _tell(config, lambda: Entry.revoke(**named, session=session, key_id=key, issued_before=before, reason=reason))
+    _tell(
+        config,
+        _endpoint(server, token_file, ca_file),
+        lambda: Entry.revoke(**named, session=session, key_id=key, issued_before=before, reason=reason),
+    )
 
 
 def block(
@@ -65,12 +75,19 @@ def block(
         datetime | None, typer.Option(help="When it ends by itself, in UTC. Default: with `fastguard unblock`.")
     ] = None,
     reason: Reason = None,
+    server: ServerOption = None,
+    token_file: TokenFileOption = None,
+    ca_file: CaFileOption = None,
     config: ConfigOption = DEFAULT_CONFIG,
 ) -> None:
     """Refuses, in all guards that listen, the calls that have all of these values, whatever their tokens and the rules say."""
     end = None if until is None else until.replace(tzinfo=UTC).timestamp()
     named: dict[str, Any] = {"tool": tool, "issuer": issuer, "subject": subject, "client_id": client}
-    _tell(config, lambda: Entry("block", time.time(), **named, until=end, reason=reason))
+    _tell(
+        config,
+        _endpoint(server, token_file, ca_file),
+        lambda: Entry("block", time.time(), **named, until=end, reason=reason),
+    )
 
 
 def unblock(
@@ -78,11 +95,14 @@ def unblock(
     issuer: Issuer = None,
     subject: Subject = None,
     client: Client = None,
+    server: ServerOption = None,
+    token_file: TokenFileOption = None,
+    ca_file: CaFileOption = None,
     config: ConfigOption = DEFAULT_CONFIG,
 ) -> None:
     """Lifts the block that names exactly this."""
     named: dict[str, Any] = {"tool": tool, "issuer": issuer, "subject": subject, "client_id": client}
-    _tell(config, lambda: Entry("unblock", time.time(), **named))
+    _tell(config, _endpoint(server, token_file, ca_file), lambda: Entry("unblock", time.time(), **named))
 
 
 @revocations_app.command("init")
@@ -108,12 +128,28 @@ def _settings(config: Path) -> RevocationSettings:
     return settings
 
 
-def _tell(config: Path, make: Callable[[], Entry]) -> None:
-    settings = _settings(config)
+def _endpoint(server: str | None, token_file: str | None, ca_file: Path | None) -> Endpoint | None:
+    if server is not None:
+        return Endpoint(server, token_file, ca_file)
+    if token_file is not None or ca_file is not None:
+        raise fail("--token-file and --ca-file are for --server")
+    return None
+
+
+def _tell(config: Path, endpoint: Endpoint | None, make: Callable[[], Entry]) -> None:
+    # What is asked of a server needs no configuration at hand.
+    settings = _settings(config) if endpoint is None else None
     try:
         entry = make()
     except EntryError as error:
         raise fail(f"{error}: see --help") from error
+    if endpoint is not None:
+        ask(endpoint, entry)
+    if settings is not None:
+        _told(settings, entry)
+
+
+def _told(settings: RevocationSettings, entry: Entry) -> None:
     told = []
     if settings.file is not None:
         try:
