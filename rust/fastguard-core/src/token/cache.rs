@@ -101,3 +101,97 @@ impl TokenCache {
         generations.young.len() + generations.old.len()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(text: &str, principal: u128) -> Arc<Entry> {
+        Arc::new(Entry::example(text, principal))
+    }
+
+    /// A cache with a token for each of these principals, named after it.
+    fn filled(capacity: usize, principals: std::ops::Range<u128>) -> TokenCache {
+        let cache = TokenCache::new(capacity);
+        insert(&cache, principals);
+        cache
+    }
+
+    fn insert(cache: &TokenCache, principals: std::ops::Range<u128>) {
+        for principal in principals {
+            cache.insert(&entry(&format!("token-{principal}"), principal));
+        }
+    }
+
+    fn found(cache: &TokenCache, principals: std::ops::Range<u128>) -> usize {
+        principals.filter(|principal| cache.find(&format!("token-{principal}")).is_some()).count()
+    }
+
+    #[test]
+    fn token_is_found_by_its_text_and_no_other_is() {
+        let cache = filled(8, 0..3);
+        assert_eq!(cache.find("token-1").unwrap().text(), "token-1");
+        assert!(cache.find("token-9").is_none());
+        assert_eq!(cache.len(), 3);
+    }
+
+    #[test]
+    fn cache_without_room_keeps_and_finds_nothing() {
+        let cache = filled(0, 0..3);
+        assert!(cache.find("token-1").is_none());
+        assert_eq!(cache.len(), 0);
+    }
+
+    #[test]
+    fn tokens_that_agree_where_they_are_hashed_share_a_place_and_are_told_apart() {
+        let cache = TokenCache::new(16);
+        let of = |start: &str| format!("{start}{}", "x".repeat(3 * SAMPLE));
+        let (one, other) = (of("one"), of("two"));
+        cache.insert(&entry(&one, 1));
+        assert!(cache.find(&other).is_none());
+        cache.insert(&entry(&other, 2));
+        assert!(cache.find(&one).is_none());
+        assert_eq!(cache.find(&other).unwrap().text(), &*other);
+        assert_eq!(cache.len(), 1);
+
+        // The same in the old generation.
+        insert(&cache, 0..8);
+        assert!(cache.find(&one).is_none());
+        assert_eq!(cache.find(&other).unwrap().text(), &*other);
+    }
+
+    #[test]
+    fn tokens_that_differ_in_the_middle_or_at_the_end_have_places_of_their_own() {
+        let (some, x) = ("a".repeat(SAMPLE), "x".repeat(SAMPLE));
+        let cache = TokenCache::new(16);
+        let texts = [format!("{x}{x}{some}{x}"), format!("{x}{x}{x}{x}"), format!("{x}{x}{x}{some}")];
+        for (text, principal) in texts.iter().zip(0..) {
+            cache.insert(&entry(text, principal));
+        }
+        assert_eq!(texts.iter().filter(|text| cache.find(text).is_some()).count(), 3);
+    }
+
+    #[test]
+    fn full_cache_forgets_what_was_not_used_for_a_turn_and_no_more() {
+        let cache = filled(32, 0..32);
+        assert_eq!(cache.len(), 32);
+        // What is found in the old generation moves to the young one, and here begins it.
+        assert_eq!(found(&cache, 3..4), 1);
+        insert(&cache, 32..47);
+        assert_eq!((found(&cache, 0..3), found(&cache, 3..4), found(&cache, 4..16)), (0, 1, 0));
+        assert_eq!((found(&cache, 32..47), cache.len()), (15, 32));
+        assert_eq!(found(&cache, 16..17), 1);
+    }
+
+    #[test]
+    fn one_principal_fills_no_more_than_its_share() {
+        let share = 10;
+        let cache = TokenCache::new(2 * share * TABLE_SHARE);
+        for number in 0..3 * share {
+            cache.insert(&entry(&format!("mallory-{number}"), 7));
+        }
+        assert_eq!(cache.len(), share);
+        insert(&cache, 100..101);
+        assert_eq!(found(&cache, 100..101), 1);
+    }
+}

@@ -96,6 +96,22 @@ impl Entry {
     pub(super) fn caller(&self) -> &Caller {
         &self.caller
     }
+
+    /// A verdict for the tests of other modules.
+    #[cfg(test)]
+    pub(super) fn example(text: &str, principal: u128) -> Self {
+        Self {
+            text: text.into(),
+            caller: Arc::new(Caller { principal, ..Caller::example() }),
+            keys: Arc::new(IssuerKeys::unneeded()),
+            key_epoch: 0,
+            max_stale: Duration::ZERO,
+            generation: 0,
+            cleared_at: AtomicU64::new(0),
+            text_hash: OnceLock::new(),
+            proof_key: OnceLock::new(),
+        }
+    }
 }
 
 /// Why there is no proof.
