@@ -115,6 +115,7 @@ bench: $(VENV)/.peers
 	$(BIN)/python benches/compare.py
 	$(BIN)/python benches/served.py
 	$(BIN)/python benches/attacks.py
+	$(BIN)/python benches/refreshes.py
 
 $(VENV)/.peers: requirements/peers.txt $(VENV)/.installed
 	if command -v uv >/dev/null; then uv pip install --quiet --python $(BIN)/python --no-deps --require-hashes --requirement $<; \
@@ -129,6 +130,7 @@ instructions:
 bench-smoke: build
 	$(BIN)/python benches/compare.py --smoke
 	$(BIN)/python benches/attacks.py --smoke
+	$(BIN)/python benches/refreshes.py --smoke
 
 demo: build
 	$(BIN)/python -m mcp_fastguard.cli demo
