@@ -18,7 +18,7 @@ use fastguard_core::jose::{Algorithms, KeySet};
 use fastguard_core::request::{Headers, HttpMethod};
 use fastguard_core::scopes::ScopeTable;
 use fastguard_core::token::{
-    Answered, Attached, Identity, IssuerOptions, Need, Revocation, Tokens, Unverified, VerifiedToken,
+    Answered, Attached, Confirmation, Identity, IssuerOptions, Need, Revocation, Tokens, Unverified, VerifiedToken,
 };
 use fastguard_core::{Config, Decision, Denial, Gate, GateError, Now, Tick, ToolRequest, UnixTime};
 use serde_json::{Value, json};
@@ -126,6 +126,58 @@ fn good_token_tells_its_caller() {
     assert_eq!((token.session(), token.actor(), token.key_id()), (Some("s-1"), Some("broker"), Some("k")));
     assert_eq!((token.token_id(), &*token.scopes()[0]), ("t-1", "warehouse:query:read"));
     assert_eq!(token.expires_at(), UnixTime::from_seconds(NOW + 600));
+}
+
+#[test]
+fn token_tells_for_whom_it_is_and_what_it_is_bound_to() {
+    let room = Room::with(|options| options.roles_claim = Some("roles".into()));
+    let bound = json!({"other": 1, "x5t#S256": "certificate", "jkt": "key"});
+    let token = room
+        .of(&json!({"aud": ["x", AUDIENCE], "roles": ["analyst", "owner"], "auth_time": NOW - 90, "cnf": bound}))
+        .unwrap();
+    assert_eq!(token.audience().join(" "), format!("x {AUDIENCE}"));
+    assert_eq!(token.roles().join(" "), "analyst owner");
+    assert_eq!(token.authenticated_at(), Some(UnixTime::from_seconds(NOW - 90)));
+    assert_eq!(token.thumbprint(), Some("key"));
+    let mut members: Vec<&str> = token.confirmations().iter().map(Confirmation::member).collect();
+    members.sort_unstable();
+    assert_eq!(members, ["jkt", "other", "x5t#S256"]);
+
+    let unbound = room.of(&json!({"cnf": {"x5t#S256": "certificate"}})).unwrap();
+    assert_eq!((unbound.thumbprint(), unbound.roles().len(), unbound.authenticated_at()), (None, 0, None));
+}
+
+/// RFC 9449 §4.2: `ath` is the hash of the token's ASCII text.
+#[test]
+fn token_keeps_its_text_and_the_hash_of_it() {
+    let room = Room::new();
+    let text = room.token(&claims(&json!({})));
+    let token = room.verify(&text).unwrap();
+    assert_eq!(token.text(), text);
+    let hash = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, text.as_bytes());
+    assert_eq!(token.text_hash(), encode(hash.as_ref()));
+}
+
+#[test]
+fn token_that_was_verified_is_found_and_not_verified_again() {
+    let room = Room::new();
+    let text = room.token(&claims(&json!({})));
+    let (first, again) = (room.verify(&text).unwrap(), room.verify(&text).unwrap());
+    assert!(Arc::ptr_eq(first.caller(), again.caller()));
+    assert_eq!(room.tokens.cached(), 1);
+
+    // The same letters in another place are another token.
+    let other = room.token(&claims(&json!({"jti": "t-2"})));
+    assert!(!Arc::ptr_eq(first.caller(), room.verify(&other).unwrap().caller()));
+    assert_eq!(room.tokens.cached(), 2);
+}
+
+#[test]
+fn need_of_an_answer_is_named_for_people_and_shows_no_token() {
+    let needs = [Need::Keys(ISSUER.into()), Need::Identity("secret".into()), Need::Introspection("secret".into())];
+    let shown = needs.each_ref().map(|need| format!("{need:?}"));
+    assert_eq!(shown, [format!("Keys({ISSUER:?})"), "Identity".to_owned(), "Introspection".to_owned()]);
+    assert_eq!(needs.each_ref().map(Need::name), ["keys", "the verifier", "the issuer's word on the token"]);
 }
 
 #[test]
