@@ -196,6 +196,27 @@ mod tests {
     }
 
     #[test]
+    fn parts_are_those_between_the_points_and_what_was_signed_is_before_the_last() {
+        let found = Compact::split(b"eyJhIjoxfQ.e30.AQI").unwrap();
+        assert_eq!((found.header_segment(), found.signing_input()), (&b"eyJhIjoxfQ"[..], &b"eyJhIjoxfQ.e30"[..]));
+        assert_eq!((found.header_text().unwrap(), found.payload().unwrap()), (br#"{"a":1}"#.to_vec(), b"{}".to_vec()));
+        assert_eq!(found.signature(), [1, 2]);
+        assert_eq!(Compact::split(b"e30.!.AQI").unwrap().payload().unwrap_err().code(), "token_malformed");
+    }
+
+    #[test]
+    fn token_and_signature_at_their_bounds_are_split_and_beyond_are_not() {
+        let of = |bytes: usize| format!("e30.{}.AAAA", "e".repeat(bytes - "e30..AAAA".len()));
+        assert!(Compact::split(of(MAX_TOKEN_BYTES).as_bytes()).is_ok());
+        assert_eq!(Compact::split(of(MAX_TOKEN_BYTES + 1).as_bytes()).unwrap_err(), Denial::TokenTooLarge);
+
+        let signed = |letters: usize| format!("e30.e30.{}", "A".repeat(letters));
+        assert!(Compact::split(signed(MAX_SIGNATURE_LETTERS).as_bytes()).is_ok());
+        assert!(Compact::split(signed(MAX_SIGNATURE_LETTERS + 1).as_bytes()).is_err());
+        assert!(Compact::split(signed(MAX_SIGNATURE_LETTERS + 2).as_bytes()).is_err());
+    }
+
+    #[test]
     fn header_at_its_bound_is_split_and_beyond_is_not() {
         let of = |letters: usize| format!("{}.e30.AAAA", "e".repeat(letters));
         assert!(Compact::split(of(MAX_JOSE_HEADER_BYTES).as_bytes()).is_ok());

@@ -199,6 +199,7 @@ mod tests {
         assert_eq!(set.keys().len(), 1);
         let skipped = SkippedKey { index: 1, key_id: Some("rfc".into()), reason: SkipReason::Published };
         assert_eq!(set.skipped(), [skipped]);
+        assert_eq!(set.skipped()[0].reason.to_string(), "its private half stands in an RFC or a test vector");
     }
 
     const KEY: &str = r#"{"kty":"OKP","crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo""#;

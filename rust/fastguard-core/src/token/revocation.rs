@@ -180,7 +180,14 @@ impl Entries {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use super::super::IssuerOptions;
+    use super::super::verify::{Identity, Tokens};
     use super::*;
+    use crate::config::Config;
+    use crate::hashing::KeyHasher;
+    use crate::jose::KeySet;
 
     const LIFE: Duration = Duration::from_secs(3_600);
 
@@ -247,5 +254,38 @@ mod tests {
         assert_eq!(revocations.len(), 3);
         assert_eq!(revocations.add(of(5), at(3_601), LIFE), Ok(()));
         assert!(revocations.add(of(6), at(3_601), LIFE).is_err());
+    }
+
+    /// A verifier of tokens that live for an hour at most, with a table for one revocation.
+    fn narrow(mut tokens: Tokens) -> Tokens {
+        Arc::get_mut(&mut tokens.kept).unwrap().revocations = Arc::new(Revocations::with_capacity(1));
+        tokens
+    }
+
+    /// Whether a full table keeps a revocation for so many seconds and takes no other, and not for one more.
+    fn is_kept_until(tokens: &Tokens, seconds: i64) -> bool {
+        let of = |name: &str| Revocation { token_id: Some(name.into()), ..Revocation::default() };
+        tokens.revoke(of("one"), at(0)).unwrap();
+        tokens.revoke(of("other"), at(seconds)).is_err() && tokens.revoke(of("other"), at(seconds + 1)).is_ok()
+    }
+
+    #[test]
+    fn revocation_is_kept_for_the_longest_life_and_the_leeway_on_both_ends() {
+        let keys = KeySet::from_jwks(
+            br#"{"kty":"OKP","crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}"#,
+            false,
+        );
+        let options = IssuerOptions::new("https://auth.example.com", "https://mcp.example.com/mcp");
+        let tokens = Tokens::single(options, Arc::new(keys.unwrap()), Duration::from_secs(30), 10);
+        assert!(is_kept_until(&narrow(tokens), 3_600 + 2 * 30));
+    }
+
+    #[test]
+    fn revocation_is_kept_for_31_days_where_tokens_do_not_tell_how_long_they_live() {
+        let text = "version = 1\n[resource]\nurl = \"https://mcp.example.com/mcp\"\n\
+                    authorization_servers = [\"https://auth.example.com\"]\n[tools.add]\nopen = true\n[audit]\nenabled = false\n";
+        let config = Config::from_toml(text, None).unwrap();
+        let tokens = Tokens::new(&config, Arc::default(), KeyHasher::random(), Identity::Outside).unwrap();
+        assert!(is_kept_until(&narrow(tokens), 31 * 86_400 + 2 * 30));
     }
 }
