@@ -5,11 +5,14 @@
 mod signing;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use fastguard_core::denial::Denial;
 use fastguard_core::hashing::KeyHasher;
 use fastguard_core::scopes::ScopeTable;
-use fastguard_core::token::{Answered, Attached, Identity, Need, Tokens, Unverified, VerifiedToken};
+use fastguard_core::token::{
+    Answered, Attached, Identity, KeyPlace, KeySource, Need, Tokens, Unverified, VerifiedToken,
+};
 use fastguard_core::{Config, Now, Tick, UnixTime};
 use serde_json::json;
 use signing::Signer;
@@ -76,9 +79,15 @@ fn verdict_of_one_configuration_is_none_of_the_next() {
     let before = tokens(&inline(&signer, ""), Identity::Issuers);
     assert_eq!(code(&before, &text), "verified");
 
+    let under_way = verify(&before, &text).unwrap();
+
     let stricter = inline(&signer, "max_lifetime = \"5m\"");
     let after = before.reload(&stricter, scopes(&stricter)).unwrap();
     assert_eq!(code(&after, &text), "lifetime_too_long");
+    // A call that is under way is held to what says whose token it may be, not to what says how long one may live.
+    assert_eq!(after.recheck(&under_way, now().unix), Ok(()));
+    let denied = before.reload(&inline(&signer, "denied_keys = [\"k\"]"), scopes(&stricter)).unwrap();
+    assert_eq!(denied.recheck(&under_way, now().unix).unwrap_err().code(), "key_denied");
     // So it is with each reload, not only with the first.
     let third = after.reload(&inline(&signer, ""), scopes(&stricter)).unwrap();
     assert_eq!(code(&third, &text), "verified");
@@ -116,11 +125,38 @@ fn keys_of_an_issuer_that_stays_are_kept_and_those_of_another_place_are_not() {
     let fresh = Tick::from_nanos(60_000_000_000);
     before.replace_keys(ISSUER, jwks(&signer).as_bytes(), fresh).unwrap();
     assert_eq!(code(&before, &text), "verified");
+    let place = KeyPlace { jwks_uri: Some("https://auth.example.com/jwks".to_owned()), ..KeyPlace::default() };
+    assert_eq!(before.sources().collect::<Vec<_>>(), [(ISSUER, &KeySource::Fetched(Box::new(place)))]);
 
     let same = before.reload(&at("jwks"), scopes(&at("jwks"))).unwrap();
     assert_eq!(code(&same, &text), "verified");
     let other = same.reload(&at("keys"), scopes(&at("keys"))).unwrap();
     assert_eq!(code(&other, &text), "keys");
+}
+
+#[test]
+fn figures_of_keys_tell_whom_they_failed_and_until_when_they_can_be_used() {
+    let (known, stranger) = (Signer::elliptic(), Signer::elliptic());
+    let configuration = config(Some("jwks_uri = \"https://auth.example.com/jwks\"\nmax_stale = \"1h\""));
+    let tokens = tokens(&configuration, Identity::Issuers);
+    let figures = |seconds: u64| {
+        let at = now().own.plus(Duration::from_secs(seconds));
+        tokens
+            .key_figures(at)
+            .map(|(issuer, misses, is_usable)| (issuer.to_owned(), misses, is_usable))
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(figures(3_601), [(ISSUER.to_owned(), 0, false)]);
+
+    tokens.replace_keys(ISSUER, jwks(&known).as_bytes(), now().own).unwrap();
+    assert_eq!(code(&tokens, &text(&known)), "verified");
+    let unknown = stranger.token("other", &json!({"iss": ISSUER}));
+    for _ in 0..2 {
+        let answered = tokens.verify(&unknown, Answered::by_fetch(), now(), &Attached);
+        assert!(matches!(answered, Err(Unverified::Denied(denial)) if denial.code() == "key_unknown"));
+    }
+    assert_eq!(figures(0), [(ISSUER.to_owned(), 2, true)]);
+    assert_eq!(figures(3_601), [(ISSUER.to_owned(), 2, false)]);
 }
 
 #[test]

@@ -759,6 +759,8 @@ fn revocation_that_comes_again_takes_no_more_room() {
     }
     assert_eq!(room.tokens.revocations(), 1);
     assert_eq!(room.refusal_of(&json!({"iat": NOW + 2})), Denial::TokenRevoked);
+    room.tokens.revoke(Revocation { subject: text("bob"), ..Revocation::default() }, at(NOW).unix).unwrap();
+    assert_eq!(room.tokens.revocations(), 2);
 }
 
 #[test]
