@@ -114,3 +114,36 @@ fn closure(name: &str, config: &Config, numbers: &HashMap<&str, usize>) -> Scope
     }
     bits
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(numbers: &[usize]) -> ScopeBits {
+        let mut bits = ScopeBits::default();
+        for number in numbers {
+            bits.insert(*number);
+        }
+        bits
+    }
+
+    #[test]
+    fn set_holds_what_was_put_in_over_the_borders_of_its_words() {
+        let mine = of(&[0, 63, 64, 200]);
+        for number in 0..300 {
+            assert_eq!(mine.contains_all(&of(&[number])), [0, 63, 64, 200].contains(&number), "{number}");
+            assert_eq!(mine.contains_any(&of(&[number, 299])), [0, 63, 64, 200].contains(&number), "{number}");
+        }
+        assert!(mine.contains_all(&of(&[])) && !mine.contains_any(&of(&[])));
+        assert!(!mine.contains_all(&of(&[0, 1])) && mine.contains_any(&of(&[1, 200])));
+        assert!(!of(&[0]).contains_all(&mine) && of(&[0]).contains_any(&mine));
+    }
+
+    #[test]
+    fn sets_of_any_length_are_joined() {
+        for (mut one, other) in [(of(&[1]), of(&[100])), (of(&[100]), of(&[1]))] {
+            one.join(&other);
+            assert_eq!(one, of(&[1, 100]));
+        }
+    }
+}

@@ -45,7 +45,10 @@ fn steps() -> impl Strategy<Value = u64> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
+    // Miri takes seconds for what else takes a millisecond.
+    #![proptest_config(ProptestConfig {
+        cases: if cfg!(miri) { 1 } else { 400 }, failure_persistence: None, ..ProptestConfig::default()
+    })]
 
     #[test]
     fn never_more_than_the_quota_and_never_late_by_more_than_a_slot(
