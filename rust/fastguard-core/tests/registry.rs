@@ -11,7 +11,7 @@ use fastguard_core::audit::prune::{forget, prune};
 use fastguard_core::audit::registry::{self, Checked, End, Standing, standings, verify_all};
 use fastguard_core::audit::repair::{Outcome, repair};
 use fastguard_core::audit::{Audit, Known, Settings, log, prove};
-use logs::{PATIENCE, notice};
+use logs::{PATIENCE, copy, notice};
 
 fn place() -> PathBuf {
     logs::place_of("registry")
@@ -44,19 +44,6 @@ fn problems(place: &Path) -> Vec<(String, String)> {
 
 fn reason(fault: Fault) -> String {
     if let Fault::AuditFailed { reason } = fault { reason } else { fault.to_string() }
-}
-
-fn copy(from: &Path, to: &Path) {
-    fs::create_dir_all(to).unwrap();
-    for entry in fs::read_dir(from).unwrap() {
-        let path = entry.unwrap().path();
-        let target = to.join(path.file_name().unwrap());
-        if path.is_dir() {
-            copy(&path, &target);
-        } else {
-            fs::copy(&path, &target).unwrap();
-        }
-    }
 }
 
 #[test]

@@ -10,7 +10,7 @@ use std::time::Instant;
 use fastguard_core::audit::log::{self, Entry};
 use fastguard_core::audit::repair::{Found, Outcome, repair};
 use fastguard_core::audit::{Audit, Settings};
-use logs::{PATIENCE, notice};
+use logs::{PATIENCE, copy, notice};
 
 /// What a repair adds to a log without a seal: `log_opened`, `recovered`, `log_sealed`.
 const ADDED: u64 = 3;
@@ -21,19 +21,6 @@ fn place() -> PathBuf {
 
 fn settings(place: &Path) -> Settings {
     Settings { checkpoint_records: 5, ..Settings::at(place) }
-}
-
-fn copy(from: &Path, to: &Path) {
-    fs::create_dir_all(to).unwrap();
-    for entry in fs::read_dir(from).unwrap() {
-        let path = entry.unwrap().path();
-        let target = to.join(path.file_name().unwrap());
-        if path.is_dir() {
-            copy(&path, &target);
-        } else {
-            fs::copy(&path, &target).unwrap();
-        }
-    }
 }
 
 /// A place with one log of `records`, as a process leaves it that is killed: copied while the log is held and open.

@@ -19,6 +19,20 @@ pub(crate) fn place_of(tests: &str) -> PathBuf {
     path
 }
 
+/// A folder with all that is in it.
+pub(crate) fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let path = entry.unwrap().path();
+        let target = to.join(path.file_name().unwrap());
+        if path.is_dir() {
+            copy(&path, &target);
+        } else {
+            fs::copy(&path, &target).unwrap();
+        }
+    }
+}
+
 pub(crate) fn notice(number: u32) -> Event {
     let fields = vec![("subject", format!("subject-{number}").into_boxed_str())];
     Notice { at: UnixTime::from_seconds(1_795_219_200), event_type: "revoked", fields }.into()
