@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::check::split_url;
-use super::limits::{LimitMode, LimitRule, Limits, Per};
+use super::limits::{LimitMode, LimitRule, Limits};
 use super::schema::{Config, Issuer, Resource, Rule};
 use super::values::Quota;
 
@@ -74,17 +74,7 @@ impl Config {
             scopes: BTreeMap::new(),
             // Each process counts for itself: what stops an attack must not wait for a store that is part of it.
             limits: Limits {
-                rules: vec![LimitRule {
-                    name: Some("admin".to_owned()),
-                    per: vec![Per::Principal],
-                    quota: vec![admin.quota],
-                    concurrent: None,
-                    meter: None,
-                    tool: None,
-                    method: None,
-                    role: None,
-                    claim: BTreeMap::new(),
-                }],
+                rules: vec![LimitRule::of_principals(Some("admin"), admin.quota)],
                 mode: Some(LimitMode::Local),
                 degrade: None,
                 ..self.limits.clone()

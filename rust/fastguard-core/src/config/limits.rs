@@ -34,17 +34,7 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         let quota = Quota::new(1_000, std::time::Duration::from_secs(60));
-        let rule = LimitRule {
-            name: None,
-            per: vec![Per::Principal],
-            quota: vec![quota],
-            concurrent: None,
-            meter: None,
-            tool: None,
-            method: None,
-            role: None,
-            claim: BTreeMap::new(),
-        };
+        let rule = LimitRule::of_principals(None, quota);
         let failed_authentications = Quota::new(300, std::time::Duration::from_secs(60));
         Self { rules: vec![rule], failed_authentications, max_keys: 1_000_000, mode: None, degrade: None }
     }
@@ -264,6 +254,21 @@ impl Config {
 }
 
 impl LimitRule {
+    /// So many calls for each principal, whatever they call.
+    pub(super) fn of_principals(name: Option<&str>, quota: Quota) -> Self {
+        Self {
+            name: name.map(str::to_owned),
+            per: vec![Per::Principal],
+            quota: vec![quota],
+            concurrent: None,
+            meter: None,
+            tool: None,
+            method: None,
+            role: None,
+            claim: BTreeMap::new(),
+        }
+    }
+
     /// The rule's name in records and answers: its own, or one made of what it says.
     pub fn name(&self) -> String {
         if let Some(name) = &self.name {
