@@ -59,8 +59,6 @@ def summary(result: Any, own: ResultSummary | None = None, name: str = "") -> Su
         name: the tool's name, for messages.
     """
     found = Summary(*result_counts(result))
-    if found.items == 0 and _asked(result) is not result:
-        found = Summary(needs_input=True)
     if own is None or found.is_error or found.needs_input:
         return found
     try:
@@ -94,15 +92,11 @@ def _counts(given: Mapping[str, int]) -> dict[str, int]:
     return counts
 
 
-def _asked(result: Any) -> Any:
-    """What FastMCP's tools ask for stands in a result without content."""
-    return result if isinstance(result, dict) else getattr(result, "input_required", result)
-
-
 def state_given(result: Any) -> str:
     """The state of a result that asks for something, the wire's dict or an SDK's object; empty where it has none."""
-    result = _asked(result)
-    found = result.get("requestState") if isinstance(result, dict) else getattr(result, "request_state", None)
+    # FastMCP wraps the SDK's result.
+    asked = getattr(result, "input_required", result)
+    found = asked.get("requestState") if isinstance(asked, dict) else getattr(asked, "request_state", None)
     return found if isinstance(found, str) else ""
 
 

@@ -251,6 +251,10 @@ pub(crate) fn result_counts(result: &Bound<'_, PyAny>) -> PyResult<ResultCounts>
     };
     let mut bytes = 0;
     let count = blocks.len()?;
+    // FastMCP's results that ask for something are without content, and have the SDK's beside it.
+    if count == 0 && result.getattr_opt(intern!(py, "input_required"))?.is_some_and(|asked| !asked.is_none()) {
+        return Ok((None, None, is_error, None, true));
+    }
     for block in blocks.try_iter()? {
         bytes += size(&block?)?;
     }
