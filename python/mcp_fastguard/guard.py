@@ -434,7 +434,7 @@ class Guard:
             "session": session,
             "key_id": key_id,
         }
-        if not self._tells_others():
+        if not self.tells_others:
             self._gate.revoke(**named, issued_before=issued_before)
             return
         from mcp_fastguard.revocations import Entry  # noqa: PLC0415 - only where others are told
@@ -468,7 +468,7 @@ class Guard:
             GuardFault: the block holds, and could not be recorded, or no other process could be told (``revocation_untold``).
         """
         named: dict[str, Any] = {"tool": tool, "issuer": issuer, "subject": subject, "client_id": client_id}
-        if not self._tells_others():
+        if not self.tells_others:
             self._gate.block(**named, until=until)
             return
         from mcp_fastguard.revocations import Entry  # noqa: PLC0415 - only where others are told
@@ -490,17 +490,11 @@ class Guard:
         """
         named: dict[str, Any] = {"tool": tool, "issuer": issuer, "subject": subject, "client_id": client_id}
         was_blocked = self._gate.unblock(**named)
-        if self._tells_others():
+        if self.tells_others:
             from mcp_fastguard.revocations import Entry  # noqa: PLC0415 - only where others are told
 
             self._outside.tell(Entry("unblock", time.time(), **named))
         return was_blocked
-
-    def _tells_others(self) -> bool:
-        """Whether other processes are told; it takes a thread that speaks to them."""
-        if self._gate.learns_revocations:
-            self.start()
-        return self._outside.tells_others
 
     def _say(self, entry: Entry) -> None:
         entry.apply(self._gate)
@@ -508,8 +502,12 @@ class Guard:
 
     @property
     def tells_others(self) -> bool:
-        """Whether what operators say in this process reaches all others (``revocations.shared``)."""
-        return self._tells_others()
+        """Whether what operators say in this process reaches all others (``revocations.shared``). It takes a thread that speaks
+        to them, which this starts.
+        """
+        if self._gate.learns_revocations:
+            self.start()
+        return self._outside.tells_others
 
     def act(self, entry: Entry, *, by: AllowedCall) -> bool:
         """Does what an administrator has asked for by the endpoint of ``[admin]``; for transports. Whether it changed anything.
@@ -518,7 +516,7 @@ class Guard:
             ValueError: no more is remembered, as of :meth:`revoke` and :meth:`block`.
             GuardFault: it holds, and could not be recorded, or no other process could be told (``revocation_untold``).
         """
-        tells_others = self._tells_others()
+        tells_others = self.tells_others
         had_effect = entry.apply(self._gate, by)
         if tells_others:
             self._outside.tell(entry.said_by(by))
