@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import struct
 import time
+from collections import Counter
 
 import pytest
 
@@ -176,10 +177,10 @@ def test_calls_at_the_same_time_share_round_trips_and_no_quota_is_exceeded(share
             return answers, store.trips
 
     answers, trips = asyncio.run(main())
-    assert sum(isinstance(answer, Admitted) for answer in answers) == 10
-    refused = [answer for answer in answers if isinstance(answer, Refused)]
-    assert {answer.rule for answer in refused} == {"rule a"}
-    assert [answer.standings[0].remaining for answer in answers[:10]] == list(range(9, -1, -1))
+    # Each round trip has a connection of its own, and the server may hear the last one first.
+    left = [answer.standings[0].remaining for answer in answers if isinstance(answer, Admitted)]
+    assert sorted(left) == list(range(10))
+    assert {answer.rule for answer in answers if isinstance(answer, Refused)} == {"rule a"}
     # The first asks alone, and those that come meanwhile together, 32 at once.
     assert trips == 3
 
@@ -193,7 +194,7 @@ def test_places_of_calls_at_the_same_time_are_no_more_than_may_be_taken(shared_s
             return answers, (await limits.look(charge("a", 100)))[0], await limits.look_at_place(place)
 
     answers, left, free = asyncio.run(main())
-    assert [type(answer) for answer in answers] == [Admitted] * 7 + [Refused] * 53
+    assert Counter(type(answer) for answer in answers) == {Admitted: 7, Refused: 53}
     assert (left, free) == (93, 0)
 
 
