@@ -203,11 +203,10 @@ class Call:
 
     def _enter(self) -> Token[Call | None]:
         """The last look before room execute: the token may have died while the call waited."""
-        proof, guard = self.proof, self._guard
+        proof = self.proof
         if not self._is_settled or (self.is_closed and not self._is_notification):
             raise GuardFault("internal", "the call was not settled, or has ended")
-        with guard.listeners.telling(proof=proof):
-            guard.gate.recheck(proof)
+        self._guard.recheck(proof)
         return running.set(self)
 
     def note(self, *, rows: int | None = None, bytes_scanned: int | None = None) -> None:
@@ -225,7 +224,7 @@ class Call:
 
     def finish(self, result: Any = None, *, status: str | None = None, error: str | None = None) -> None:
         """Takes note of how the call ended: counts and sizes of the result, never its data."""
-        summary = audit.summary(result, *self._own_summary())
+        summary = audit.summary(result, *self._own_summary()) if self._guard.summaries else audit.summary(result)
         self._items = summary.items
         # What the tool has noted itself while it ran comes first.
         if self._bytes is None:
@@ -247,10 +246,10 @@ class Call:
 
     def _own_summary(self) -> tuple[ResultSummary | None, str]:
         """The tool's own summary of its results, if it has one, and its name."""
-        summaries, proof = self._guard.summaries, self._proof
-        if not summaries or proof is None or proof.method != "tools/call":
+        proof = self._proof
+        if proof is None or proof.method != "tools/call":
             return None, ""
-        return summaries.get(proof.target), proof.target
+        return self._guard.summaries.get(proof.target), proof.target
 
     def fail(self, error: BaseException) -> None:
         """Takes note that the call ended with an error; its class is recorded, its text is not."""

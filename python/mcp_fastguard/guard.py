@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from mcp_fastguard.limits import AppliedLimit
     from mcp_fastguard.listeners import Listener, Telling, TimedListener
     from mcp_fastguard.revocations.entry import Entry
-    from mcp_fastguard.transport.asgi import ASGIApp, GuardASGI, Receive, Scope, Send
+    from mcp_fastguard.transport.asgi import GuardASGI
+    from mcp_fastguard.transport.scope import ASGIApp, Receive, Scope, Send
     from mcp_fastguard.verifier import TokenVerifierProtocol
 
     #: What lets a call run, and what the gate says of one.
@@ -70,13 +71,15 @@ class Guard:
             GuardFault: the audit log cannot be written.
         """
         self._config = config
-        self._gate = Gate(
+        #: The Rust corridor; for transports.
+        self.gate = Gate(
             config.text,
             folder=config.folder,
             file=config.file,
             is_json=config.is_json,
             has_verifier=verifier is not None,
         )
+        self._gate = self.gate
         self._outside = Outside(self._gate, config, verifier)
         self._keeps_each = self._gate.keeps_each
         self._keeper = audit.Keeper(self._gate)
@@ -221,6 +224,18 @@ class Guard:
             if isinstance(decision, Agreeing | Waiting):
                 raise GuardFault("internal", "the nested call waited for too much")
             return telling.decided(await self._kept(decision))
+
+    def recheck(self, proof: Proof) -> None:
+        """Looks again at a call that was let through, whose token may have died since; for transports.
+
+        Raises:
+            Denied: it has.
+        """
+        if self.listeners.are_there:
+            with self.listeners.telling(proof=proof):
+                self._gate.recheck(proof)
+        else:
+            self._gate.recheck(proof)
 
     async def _kept(self, proof: Proof) -> Proof:
         """Waits until the record of a call that passed is on disk, where it must be."""
@@ -692,11 +707,6 @@ class Guard:
     def config(self) -> GuardConfig:
         """The configuration in force."""
         return self._config
-
-    @property
-    def gate(self) -> Gate:
-        """The Rust corridor; for transports."""
-        return self._gate
 
     @property
     def audit_folder(self) -> Path | None:

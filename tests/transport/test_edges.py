@@ -12,7 +12,7 @@ import pytest
 from mcp.server.mcpserver import MCPServer
 from mcp.server.transport_security import TransportSecuritySettings
 
-from mcp_fastguard.transport import asgi
+from mcp_fastguard.transport import scope as scopes
 from servers_support import SERVERS, raw, running
 from support import records
 from transport_support import BASE, client, headers, message, run
@@ -143,7 +143,7 @@ def test_public_path_is_the_one_that_starlette_routes_by(path, root, expected):
     from starlette._utils import get_route_path
 
     scope = {"path": path, "root_path": root}
-    assert asgi.public_path(scope) == expected
+    assert scopes.public_path(scope) == expected
     if root and root != "/" and not root.endswith("/"):
         whole = get_route_path({"path": expected, "root_path": root})
         assert get_route_path(scope) == whole
@@ -324,7 +324,7 @@ def test_forwarded_address_counts_from_a_declared_proxy_alone(make_guard, server
 @pytest.mark.parametrize("address", ["203.0.113.9", "a.b", "::1]x", "unknown"])
 def test_address_that_the_server_took_from_a_header_is_not_believed(make_guard, issuer, address, caplog):
     """uvicorn with its own proxy handling on: it writes what the header says, an address or not, as the peer's."""
-    asgi._say_rewritten.cache_clear()
+    scopes._say_rewritten.cache_clear()
     guard = make_guard()
     with running("uvicorn", mcp_app(guard), proxy_headers=True, forwarded_allow_ips="*") as port:
         sent = {**headers(issuer.token(), "tools/call", "add"), "x-forwarded-for": address}

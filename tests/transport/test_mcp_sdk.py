@@ -417,9 +417,9 @@ def test_sdk_auth_refuses_a_token_that_came_round_the_guard(make_guard, rules, i
 
 
 def test_stream_of_a_dead_token_is_ended(make_guard, rules, issuer, monkeypatch):
-    from mcp_fastguard.transport import asgi
+    from mcp_fastguard.transport import watch
 
-    monkeypatch.setattr(asgi, "RECHECK_INTERVAL", 0.02)
+    monkeypatch.setattr(watch, "RECHECK_INTERVAL", 0.02)
     guard = make_guard()
     ended = []
 

@@ -14,17 +14,12 @@ from typing import TYPE_CHECKING, Any, Final
 from mcp_fastguard._fastguard import AllowedCall
 from mcp_fastguard.errors import Denied, GuardError, GuardFault, RequestDenied
 from mcp_fastguard.transport.challenge import http_answer
+from mcp_fastguard.transport.scope import public_path, request_of
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, MutableMapping
-
-    from mcp_fastguard._fastguard import ToolRequest
     from mcp_fastguard.guard import Guard
     from mcp_fastguard.revocations.entry import Entry
-
-    Scope = MutableMapping[str, Any]
-    Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-    Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+    from mcp_fastguard.transport.scope import Receive, Scope, Send
 
 __all__ = ["MAX_ADMIN_BODY_BYTES", "AdminEndpoint"]
 
@@ -43,12 +38,10 @@ class AdminEndpoint:
 
     Args:
         guard: what is administered.
-        request_of: makes the core's request of a scope and a body.
     """
 
-    def __init__(self, guard: Guard, request_of: Callable[[Scope, bytes | None], ToolRequest]) -> None:
+    def __init__(self, guard: Guard) -> None:
         self._guard = guard
-        self._request_of = request_of
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request."""
@@ -85,10 +78,10 @@ class AdminEndpoint:
 
     def _deny(self, scope: Scope, code: str) -> None:
         with self._guard.listeners.telling():
-            self._guard.gate.deny(self._request_of(scope, None), code)
+            self._guard.gate.deny(request_of(public_path(scope), scope, None), code)
 
     async def _answered(self, scope: Scope, body: bytes, send: Send) -> None:
-        async with self._guard.call(self._request_of(scope, body)) as call:
+        async with self._guard.call(request_of(public_path(scope), scope, body)) as call:
             proof = call.proof
             if not isinstance(proof, AllowedCall):
                 raise GuardFault("internal", "an administrator's call was not allowed")

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 from http import HTTPStatus
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from mcp_fastguard.errors import Denied, GuardError, GuardFault, SpentQuota
 
-__all__ = ["http_answer", "rpc_error"]
+if TYPE_CHECKING:
+    from mcp_fastguard.transport.scope import Scope, Send
+
+__all__ = ["answer", "http_answer", "log_refusal", "rpc_error"]
+
+logger = logging.getLogger("mcp_fastguard")
 
 #: JSON-RPC codes that the specifications give (JSON-RPC 2.0 section 5.1, MCP 2026-07-28 streamable HTTP).
 _RPC_CODES: Final = {
@@ -91,8 +97,8 @@ def http_answer(
     status = status_of(error)
     code, message, data = rpc_error(error)
     data.pop("wwwAuthenticate", None)
-    answer = {"jsonrpc": "2.0", "id": _request_id(body), "error": {"code": code, "message": message, "data": data}}
-    content = json.dumps(answer).encode()
+    refusal = {"jsonrpc": "2.0", "id": _request_id(body), "error": {"code": code, "message": message, "data": data}}
+    content = json.dumps(refusal).encode()
     headers = [
         (b"content-type", b"application/json"),
         (b"content-length", str(len(content)).encode()),
@@ -118,6 +124,23 @@ def http_answer(
         # RFC 9110 section 12.5.3: says that the coding was at fault, and which one is taken.
         headers.append((b"accept-encoding", b"identity"))
     return status, headers, content
+
+
+async def answer(error: GuardError, body: bytes | None, scope: Scope | None, send: Send) -> None:
+    """Answers a refused HTTP request; see :func:`http_answer`. Without a scope it is one that has a body."""
+    status, headers, content = http_answer(error, body)
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    # RFC 9110 section 9.3.2: the headers of an answer to HEAD are those of GET's, its body is empty.
+    is_head = scope is not None and scope["method"] == "HEAD"
+    await send({"type": "http.response.body", "body": b"" if is_head else content})
+
+
+def log_refusal(error: GuardError) -> None:
+    """Names the check, the value that was refused, and the key to look at; never a token."""
+    if isinstance(error, Denied):
+        logger.info("refused: %s (see `%s`)", error, error.config_key or "docs/codes.md")
+    else:
+        logger.error("not decided: %s", error)
 
 
 def _rate_limit(spent: SpentQuota, retry_after: float | None) -> list[tuple[bytes, bytes]]:

@@ -10,7 +10,8 @@ from fastmcp.server.middleware import Middleware
 from starlette.middleware import Middleware as ASGIMiddleware
 
 from mcp_fastguard.errors import GuardError
-from mcp_fastguard.transport.asgi import CALLS, GuardASGI, proved, proved_call
+from mcp_fastguard.transport.asgi import GuardASGI
+from mcp_fastguard.transport.guarded import CALLS, proved, proved_call
 from mcp_fastguard.transport.mcp_sdk import ProvedTokenVerifier
 from mcp_fastguard.transport.messages import MessageLayer
 from mcp_fastguard.transport.sdk_error import sdk_error
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
     from mcp_fastguard.call import Call
     from mcp_fastguard.guard import Guard
-    from mcp_fastguard.transport.asgi import ASGIApp, Receive, Scope, Send
+    from mcp_fastguard.transport.scope import ASGIApp, Receive, Scope, Send
 
 __all__ = ["GuardAuthProvider", "GuardFastMCPMiddleware"]
 

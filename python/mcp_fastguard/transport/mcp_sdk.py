@@ -7,7 +7,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Final
 
 from mcp_fastguard.errors import GuardError
-from mcp_fastguard.transport.asgi import proved
+from mcp_fastguard.transport.guarded import proved
 from mcp_fastguard.transport.identity import access_token
 from mcp_fastguard.transport.messages import MessageLayer
 from mcp_fastguard.transport.sdk_error import sdk_error

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from mcp_fastguard._fastguard import ToolRequest
 from mcp_fastguard.call import Call
 from mcp_fastguard.errors import GuardError, GuardFault
-from mcp_fastguard.transport.asgi import proved_call
+from mcp_fastguard.transport.guarded import proved_call
 from mcp_fastguard.transport.stdio import StdioCaller
 
 if TYPE_CHECKING:
