@@ -206,7 +206,7 @@ class Call:
         proof = self.proof
         if not self._is_settled or (self.is_closed and not self._is_notification):
             raise GuardFault("internal", "the call was not settled, or has ended")
-        self._guard.recheck(proof)
+        self._guard._recheck(proof)  # noqa: SLF001 - one corridor
         return running.set(self)
 
     def note(self, *, rows: int | None = None, bytes_scanned: int | None = None) -> None:

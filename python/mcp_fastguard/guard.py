@@ -225,8 +225,8 @@ class Guard:
                 raise GuardFault("internal", "the nested call waited for too much")
             return telling.decided(await self._kept(decision))
 
-    def recheck(self, proof: Proof) -> None:
-        """Looks again at a call that was let through, whose token may have died since; for transports.
+    def _recheck(self, proof: Proof) -> None:
+        """Looks again at a call that was let through, whose token may have died since.
 
         Raises:
             Denied: it has.

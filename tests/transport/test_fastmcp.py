@@ -7,12 +7,15 @@ import pytest
 from fastmcp import Context, FastMCP
 from fastmcp.server.auth import StaticTokenVerifier
 from fastmcp.server.auth.providers.in_memory import InMemoryOAuthProvider
+from fastmcp.server.dependencies import get_access_token, get_http_request
 from mcp.server.auth.settings import ClientRegistrationOptions
 from mcp.shared.exceptions import MCPError
+from pydantic import BaseModel, ConfigDict
 from starlette.responses import JSONResponse
 
 from mcp_fastguard import Guard
-from support import RESOURCE, records
+from mcp_fastguard.transport.fastmcp import _params
+from support import ISSUER, RESOURCE, records
 from transport_support import BASE, client, headers, message, run, served
 
 
@@ -70,6 +73,36 @@ def test_client_lists_and_calls_what_it_may(make_guard, rules, issuer, mode, aut
                     await found.call_tool(name, {})
 
     run(walk())
+
+
+def test_tool_that_asks_for_its_token_gets_the_one_that_is_held(make_guard, rules, issuer):
+    rules["tools"]["lookup"] = {"open": True}
+    guard = make_guard()
+    server = build(guard)
+    found = []
+
+    @server.tool
+    def lookup() -> str:
+        found.extend([get_access_token(), get_http_request().scope["user"].access_token])
+        return "done"
+
+    async def walk():
+        app = guard.asgi(server.http_app(path="/mcp"))
+        async with served(app) as transport, client(transport, issuer.token(), "modern") as asking:
+            await asking.call_tool("lookup", {})
+
+    run(walk())
+    token, held = found
+    assert token is held
+    assert (token.subject, token.claims["iss"]) == ("alice", ISSUER)
+
+
+def test_message_of_a_class_that_takes_any_member_is_read_whole():
+    class Open(BaseModel):
+        model_config = ConfigDict(extra="allow")
+        name: str
+
+    assert _params(Open(name="add", arguments={"a": 1}, other="x")) == {"name": "add", "arguments": {"a": 1}}
 
 
 def test_nested_call_of_a_tool_is_refused_under_its_own_name(make_guard, rules, issuer):

@@ -15,7 +15,17 @@ if TYPE_CHECKING:
 
     from mcp_fastguard._fastguard import VerifiedToken
 
-__all__ = ["access_token", "as_user", "forget_user"]
+__all__ = ["access_token", "as_user", "forget_user", "hold_tokens_as"]
+
+#: The class that servers hold tokens as.
+_token_class: type[AccessToken] = AccessToken
+
+
+def hold_tokens_as(token_class: type[AccessToken]) -> None:
+    """Has tokens held as a framework's own class, which it would make of the SDK's several times a call otherwise."""
+    global _token_class  # noqa: PLW0603 - one for the process: what the SDK takes it takes of a child class too
+    _token_class = token_class
+    _users.clear()
 
 
 def bearer_of(headers: list[tuple[bytes, bytes]]) -> str:
@@ -28,7 +38,7 @@ def bearer_of(headers: list[tuple[bytes, bytes]]) -> str:
 
 def access_token(token: VerifiedToken, text: str) -> AccessToken:
     """The verified token as the SDK holds one; subject and issuer are set, so that its session ownership works."""
-    return AccessToken(
+    return _token_class(
         token=text,
         client_id=token.client_id or token.subject or "",
         scopes=list(token.scopes),

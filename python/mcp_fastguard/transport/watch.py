@@ -93,7 +93,7 @@ class Watch:
                 continue
             found.next_look = now + RECHECK_INTERVAL
             try:
-                self._guard.recheck(found.call.proof)
+                self._guard._recheck(found.call.proof)  # noqa: SLF001 - one corridor
             except GuardError as error:
                 log_refusal(error)
                 found.has_ended = True
