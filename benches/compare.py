@@ -361,6 +361,20 @@ def bare(bench):
                 bench.row(f"Rust: two threads' gain with proofs {name} over bare", ">= 0.9", gain, gain, gain, "")
 
 
+def rules(bench):
+    """In Rust, without Python: what two threads gain on windows, and what each further rule of a call costs."""
+    profile = ["--profile", "quick"] if bench.scale < 1 else ["--release"]
+    run = ["cargo", "run", "--quiet", *profile, "-p", "fastguard-benches", "--example", "limits"]
+    found = json.loads(subprocess.run(run, cwd=ROOT, check=True, capture_output=True, text=True).stdout)
+    for name, member, bar, note in (
+        ("Rust: two threads on windows of their own over one", "own_keys", ">= 1.7", "quartiles"),
+        ("Rust: two threads on one window over one thread", "same_key", "", "quartiles; they wait for one lock"),
+        ("Rust: each further rule of a call, ns", "further_rule_ns", "<= 60", "quartiles"),
+    ):
+        low, median, high = found[member]
+        bench.row(name, bar, median, low, high, note)
+
+
 def logs(bench):
     """In Rust, without Python: what one writer writes, with tree and signatures, and how long reading it again takes."""
     count = bench.calls(1_000_000)
@@ -574,6 +588,7 @@ def main():
         run(end_to_end(bench, Path(folder), Prover(claims())))
         bare(bench)
         proofs(bench, Path(folder), claims())
+        rules(bench)
         logs(bench)
     if options.json:
         names = ("name", "bar", "ratio", "low", "high", "note")

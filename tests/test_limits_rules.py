@@ -88,6 +88,27 @@ def test_caller_without_the_fact_counts_as_its_principal_and_is_not_free(admitte
     assert call(client_id=None, sub="bob") is True
 
 
+def test_callers_without_a_client_do_not_share_the_window_of_principal_and_client(admitted):
+    call = admitted({"per": ["principal", "client"], "quota": "1/hour"})
+    assert call(client_id=None) is True
+    assert call(client_id=None) == "rule-0"
+    assert call(sub="bob", client_id=None) is True
+
+
+def test_client_that_is_its_own_principal_shares_no_window_of_both_with_another(admitted):
+    call = admitted({"per": ["principal", "client"], "quota": "1/hour"})
+    assert call(sub=None, client_id="a") is True
+    assert call(sub=None, client_id="a") == "rule-0"
+    assert call(sub=None, client_id="b") is True
+
+
+def test_session_and_tool_that_change_names_have_two_windows(admitted):
+    call = admitted({"per": ["session", "tool"], "quota": "1/hour"})
+    assert call("list_tables", session="list_lakes") is True
+    assert call("list_lakes", session="list_tables") is True
+    assert call("list_tables", session="list_lakes") == "rule-0"
+
+
 def test_actor_and_client_of_one_name_are_two_agents(admitted):
     call = admitted({"per": "agent", "quota": "1/minute"})
 

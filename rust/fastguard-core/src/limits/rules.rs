@@ -12,9 +12,12 @@ use super::window::WindowSpec;
 use crate::bounds::MAX_CLAIMS_DEPTH;
 use crate::call::{BoundToken, Target};
 use crate::config::{Config, Counted, Glob, LimitRule, Measure, Meter, Per, Quota, Required};
-use crate::hashing::{KeyHasher, PartialHash};
+use crate::hashing::KeyHasher;
 use crate::json::Json;
 use crate::request::Kind;
+
+/// By so many bits a key is turned before its next part comes in.
+const TURN: u32 = 43;
 
 /// One call, as the rules see it.
 #[derive(Debug)]
@@ -25,6 +28,8 @@ pub(crate) struct Call<'a> {
     pub(super) peer: Option<IpAddr>,
     /// Parsed by the first rule that reads a claim.
     claims: OnceCell<Option<Json<'a>>>,
+    /// Hashed by the first rule that counts by tool.
+    tool_key: OnceCell<u128>,
 }
 
 impl<'a> Call<'a> {
@@ -34,7 +39,7 @@ impl<'a> Call<'a> {
         session: Option<&'a str>,
         peer: Option<IpAddr>,
     ) -> Self {
-        Self { bound, target, session, peer, claims: OnceCell::new() }
+        Self { bound, target, session, peer, claims: OnceCell::new(), tool_key: OnceCell::new() }
     }
 
     fn claim(&self, name: &str) -> Option<&Json<'a>> {
@@ -51,9 +56,8 @@ pub(super) struct CompiledWindow {
     /// Zero where nothing is counted over time.
     pub(super) window: Duration,
     pub(super) spec: WindowSpec,
-    /// What makes two windows the same, across a reload and between rules that name the same thing: all but the count.
-    prefix: PartialHash,
-    /// The same for keys of principals alone, and the name of the window that newcomers share.
+    /// What makes two windows the same, across a reload and between rules that name the same thing: all but the count. And the
+    /// name of the window that newcomers share.
     pub(super) salt: u128,
 }
 
@@ -85,6 +89,9 @@ struct Alternative {
 pub(super) struct Group {
     pub(super) measure: Measure,
     words: Vec<Per>,
+    /// Whether it counts calls of tools alone.
+    is_of_tools: bool,
+    hasher: KeyHasher,
     /// The most specific first.
     alternatives: Vec<Alternative>,
 }
@@ -140,7 +147,9 @@ pub(super) fn compile(config: &Config, hasher: &KeyHasher) -> Vec<Group> {
             Alternative::new(first, same.flat_map(|rule| windows(rule, &widths, hasher)).collect())
         };
         let alternatives = firsts.into_iter().map(alternative).collect();
-        Group { measure: thing.0, words: thing.1.iter().copied().collect(), alternatives }
+        let (measure, words): (_, Vec<Per>) = (thing.0, thing.1.iter().copied().collect());
+        let is_of_tools = measure != Measure::Calls || words.contains(&Per::Tool) || words.contains(&Per::Class);
+        Group { measure, words, is_of_tools, hasher: hasher.clone(), alternatives }
     };
     things.into_iter().map(group).collect()
 }
@@ -164,11 +173,12 @@ fn widest(rules: &[LimitRule]) -> HashMap<String, u64> {
 
 fn windows(rule: &LimitRule, widths: &HashMap<String, u64>, hasher: &KeyHasher) -> Vec<CompiledWindow> {
     let (name, measure): (Arc<str>, _) = (rule.name().into(), rule.measure());
-    let compiled = |window: Duration, spec: WindowSpec, identity: &str| {
-        let mut prefix = hasher.begin();
-        prefix.push(identity.as_bytes());
-        let (rule, salt) = (Arc::clone(&name), prefix.finish());
-        CompiledWindow { rule, measure, window, spec, prefix, salt }
+    let compiled = |window: Duration, spec: WindowSpec, identity: &str| CompiledWindow {
+        rule: Arc::clone(&name),
+        measure,
+        window,
+        spec,
+        salt: hasher.hash(&[identity.as_bytes()]),
     };
     let window = |quota: &Quota| {
         let identity = identity(rule, quota.window());
@@ -190,9 +200,7 @@ fn windows(rule: &LimitRule, widths: &HashMap<String, u64>, hasher: &KeyHasher) 
 impl Group {
     /// The windows in which the call counts, if a rule of the group fits it.
     pub(super) fn windows(&self, call: &Call<'_>) -> &[CompiledWindow] {
-        let is_of_tools =
-            self.measure != Measure::Calls || self.words.contains(&Per::Tool) || self.words.contains(&Per::Class);
-        if is_of_tools && call.target.kind() != Kind::Tool {
+        if self.is_of_tools && call.target.kind() != Kind::Tool {
             return &[];
         }
         self.alternatives.iter().find(|rule| rule.fits(call)).map_or(&[], |rule| &rule.windows)
@@ -243,43 +251,32 @@ impl Group {
     }
 
     /// The key of one window. What a caller lacks counts for its principal: nobody is free of a rule for want of a name.
+    ///
+    /// Each part is a keyed hash of its own, so nobody can choose two calls whose parts meet, and what is known of a token is hashed
+    /// once. Turned, for two parts that are equal must not take each other away.
     fn key(&self, call: &Call<'_>, tools: &Tools, window: &CompiledWindow, role: Option<&str>) -> u128 {
-        let caller = call.bound.caller();
-        if let [Per::Principal] = *self.words {
-            // Both are keyed hashes, so nobody can choose two that meet.
-            return window.salt ^ caller.principal();
-        }
-        let principal = caller.principal().to_le_bytes();
-        let mut hash = window.prefix.clone();
-        let of_issuer = |hash: &mut PartialHash, mark: &[u8], name: Option<&str>| {
-            if let Some(name) = name {
-                hash.push(mark);
-                hash.push(caller.issuer().as_bytes());
-                hash.push(name.as_bytes());
-            } else {
-                hash.push(b"principal");
-                hash.push(&principal);
-            }
+        self.words.iter().fold(window.salt, |key, word| key.rotate_left(TURN) ^ self.part(*word, call, tools, role))
+    }
+
+    fn part(&self, word: Per, call: &Call<'_>, tools: &Tools, role: Option<&str>) -> u128 {
+        let (caller, hasher) = (call.bound.caller(), &self.hasher);
+        let of_issuer = |mark: &[u8], name: Option<&str>| match name {
+            Some(name) => hasher.hash(&[mark, caller.issuer().as_bytes(), name.as_bytes()]),
+            None => hasher.hash(&[mark, &caller.principal().to_le_bytes()]),
         };
-        for word in &self.words {
-            match word {
-                Per::Principal => hash.push(&principal),
-                Per::Session => hash.push(call.session.unwrap_or_default().as_bytes()),
-                Per::Agent if caller.actor().is_some() => of_issuer(&mut hash, b"actor", caller.actor()),
-                Per::Client | Per::Agent => of_issuer(&mut hash, b"client", caller.client_id()),
-                Per::Organisation => of_issuer(&mut hash, b"organisation", caller.organisation()),
-                Per::Role => of_issuer(&mut hash, b"role", role),
-                Per::Tool => hash.push(call.target.name().as_bytes()),
-                Per::Class => hash.push(tools.class(call.target.name()).unwrap_or_default().as_bytes()),
-                Per::Method => hash.push(call.target.method_name().as_bytes()),
-                Per::Address => match call.peer {
-                    Some(address) => hash.push(&network_of(address)),
-                    None => hash.push(&[]),
-                },
-                Per::Everyone => {}
-            }
+        match word {
+            Per::Everyone => 0,
+            Per::Principal => caller.principal(),
+            Per::Agent if caller.actor().is_some() => of_issuer(b"actor", caller.actor()),
+            Per::Client | Per::Agent => caller.client_key(),
+            Per::Organisation => of_issuer(b"organisation", caller.organisation()),
+            Per::Role => of_issuer(b"role", role),
+            Per::Session => hasher.hash(&[call.session.unwrap_or_default().as_bytes()]),
+            Per::Tool => *call.tool_key.get_or_init(|| hasher.hash(&[call.target.name().as_bytes()])),
+            Per::Class => hasher.hash(&[tools.class(call.target.name()).unwrap_or_default().as_bytes()]),
+            Per::Method => hasher.hash(&[call.target.method_name().as_bytes()]),
+            Per::Address => hasher.hash(&[call.peer.map(network_of).as_ref().map_or(&[], |network| &network[..])]),
         }
-        hash.finish()
     }
 }
 

@@ -27,11 +27,13 @@ pub(super) struct Part<C> {
     index: HashTable<u32>,
     blocks: Vec<Vec<Entry<C>>>,
     hand: u32,
+    /// How often a window was removed, which moves another.
+    moves: u32,
 }
 
 impl<C> Default for Part<C> {
     fn default() -> Self {
-        Self { index: HashTable::new(), blocks: Vec::new(), hand: 0 }
+        Self { index: HashTable::new(), blocks: Vec::new(), hand: 0, moves: 0 }
     }
 }
 
@@ -88,6 +90,7 @@ impl<C: Counter> Part<C> {
     /// Removes one window; the last one takes its place, so that the blocks stay dense.
     fn remove(&mut self, position: u32) -> Option<Entry<C>> {
         let key = self.entry(position)?.key;
+        self.moves = self.moves.wrapping_add(1);
         self.index.find_entry(key[0], |index| *index == position).ok()?.remove();
         let moved = self.blocks.last_mut()?.pop()?;
         if self.blocks.last().is_some_and(Vec::is_empty) {
@@ -120,6 +123,11 @@ impl<C: Counter> Part<C> {
 impl Shard {
     pub(super) fn len(&self) -> usize {
         self.narrow.len() + self.wide.len()
+    }
+
+    /// Whether places that were found under the same lock hold still: as long as this stays the same.
+    pub(super) const fn moves(&self) -> u32 {
+        self.narrow.moves.wrapping_add(self.wide.moves)
     }
 
     /// How a window stands, if there is one.

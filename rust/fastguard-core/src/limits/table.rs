@@ -47,6 +47,26 @@ impl Charge<'_> {
         Self { key: 0, spec: &WindowSpec::CLOSED, cost: 0, holder: 0, is_look: false, overflow: 0 };
 }
 
+/// Where a charge will be made that has room.
+#[derive(Clone, Copy, Debug)]
+struct Found {
+    /// Which of the locks its shard is under.
+    guard: usize,
+    /// Its window's place; none where it has none of its own.
+    position: Option<u32>,
+    /// What [`Shard::moves`] was.
+    moves: u32,
+}
+
+impl Found {
+    const NOWHERE: Self = Self { guard: usize::MAX, position: None, moves: 0 };
+
+    /// Whether it is made in the window that newcomers share.
+    const fn is_together(&self) -> bool {
+        self.position.is_none() && self.guard != usize::MAX
+    }
+}
+
 /// Every charge was made.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Admitted {
@@ -223,42 +243,61 @@ impl WindowTable {
         }
         // Where in the order a shard stands first is where its guard is.
         let place = |key: u128| order.partition_point(|shard| *shard < self.shard_of(key));
+        let mut found = [Found::NOWHERE; MOST];
         let (mut refused, mut newcomers): (Option<Refused>, _) = (None, None);
-        let mut together = [false; MOST];
         for (index, charge) in charges.iter().enumerate().take(MOST) {
             // Two charges of one window must fit together.
-            let flags = together;
-            let before = || charges.iter().zip(flags).take(index);
-            let sum = |sum: u32, (other, _): (&Charge<'_>, bool)| sum.saturating_add(other.cost);
+            let before = || charges.iter().zip(&found).take(index);
+            let sum = |sum: u32, (other, _): (&Charge<'_>, &Found)| sum.saturating_add(other.cost);
             let cost = before().filter(|(other, _)| other.key == charge.key).fold(charge.cost, sum);
-            let outcome = match guards.get_mut(place(charge.key)).and_then(Option::as_mut) {
-                Some(shard) => self.check(shard, index, &Charge { cost, ..*charge }, &mut newcomers, now),
+            let guard = place(charge.key);
+            let outcome = match guards.get_mut(guard).and_then(Option::as_mut) {
+                Some(shard) => self
+                    .check(shard, index, &Charge { cost, ..*charge }, &mut newcomers, now)
+                    .map(|position| Found { guard, position, moves: shard.moves() }),
                 None => Err(Refused::full(index, charge)),
             };
-            let outcome = outcome.and_then(|own| {
-                if own.is_some() {
-                    return Ok(());
+            let outcome = outcome.and_then(|there| {
+                if there.position.is_none() {
+                    let same =
+                        before().filter(|(other, there)| there.is_together() && other.overflow == charge.overflow);
+                    let cost = same.fold(charge.cost, sum);
+                    let newcomers = newcomers.get_or_insert_with(|| self.overflow.lock());
+                    newcomers.check(index, &Charge { cost, ..*charge }, now)?;
                 }
-                let same = before().filter(|(other, is_there)| *is_there && other.overflow == charge.overflow);
-                let cost = same.fold(charge.cost, sum);
-                together.iter_mut().skip(index).take(1).for_each(|is_there| *is_there = true);
-                let newcomers = newcomers.get_or_insert_with(|| self.overflow.lock());
-                newcomers.check(index, &Charge { cost, ..*charge }, now)
+                Ok(there)
             });
-            if let Err(refusal) = outcome
-                && refused.is_none_or(|worst| refusal.waits_longer_than(&worst))
-            {
-                refused = Some(refusal);
+            match outcome {
+                Ok(there) => found.iter_mut().skip(index).take(1).for_each(|slot| *slot = there),
+                Err(refusal) if refused.is_none_or(|worst| refusal.waits_longer_than(&worst)) => {
+                    refused = Some(refusal);
+                }
+                Err(_) => {}
             }
         }
         if let Some(refused) = refused {
             return Err(refused);
         }
-        let mut admitted = Admitted { tightest: 0, remaining: u64::MAX, is_together: together.contains(&true) };
-        for (index, (charge, is_together)) in charges.iter().zip(together).enumerate() {
-            let own = guards.get_mut(place(charge.key)).and_then(Option::as_mut).filter(|_| !is_together);
-            let remaining = match (own, &mut newcomers) {
-                (Some(shard), _) => shard.position(charge).map(|position| shard.charge(charge, position)),
+        Ok(Self::charge_all(charges, &found, &mut guards, newcomers))
+    }
+
+    /// Makes charges that were all checked under these locks.
+    fn charge_all(
+        charges: &[Charge<'_>],
+        found: &[Found],
+        guards: &mut [Option<MutexGuard<'_, Shard>>],
+        mut newcomers: Option<Newcomers<'_>>,
+    ) -> Admitted {
+        let mut admitted = Admitted { tightest: 0, remaining: u64::MAX, is_together: false };
+        for (index, (charge, there)) in charges.iter().zip(found).enumerate() {
+            admitted.is_together |= there.is_together();
+            let remaining = match (there.position, &mut newcomers) {
+                (Some(position), _) => guards.get_mut(there.guard).and_then(Option::as_mut).and_then(|shard| {
+                    // Making the window of another charge may have moved this one.
+                    let is_there = shard.moves() == there.moves;
+                    let position = if is_there { Some(position) } else { shard.position(charge) };
+                    position.map(|position| shard.charge(charge, position))
+                }),
                 (None, Some(newcomers)) => Some(newcomers.charge(charge)),
                 (None, None) => None,
             };
@@ -266,7 +305,7 @@ impl WindowTable {
                 (admitted.tightest, admitted.remaining) = (index, remaining);
             }
         }
-        Ok(admitted)
+        admitted
     }
 
     /// Charges what is known only afterwards, whether it fits or not. `charge.cost` is 1, so that a window can be made for it.

@@ -36,6 +36,7 @@ pub struct Caller {
     pub(super) acr: Option<Box<str>>,
     pub(super) granted: ScopeBits,
     pub(super) principal: u128,
+    pub(super) client_key: u128,
     pub(super) claims: Box<[u8]>,
 }
 
@@ -151,6 +152,11 @@ impl Caller {
         self.principal
     }
 
+    /// A keyed hash of (issuer, client); of the principal where the token names no client.
+    pub const fn client_key(&self) -> u128 {
+        self.client_key
+    }
+
     /// The claims set, as its JSON text.
     pub const fn claims(&self) -> &[u8] {
         &self.claims
@@ -179,6 +185,7 @@ impl Reading<'_> {
         let subject = identity(claims, "sub")?;
         let client_id = first_identity(claims, &options.client_claims)?;
         let principal = self.principal(subject.as_deref(), client_id.as_deref())?;
+        let client_key = self.client_key(client_id.as_deref(), principal);
         self.issuer.check_subject(subject.as_deref())?;
         let dead_at = dead_at(expires_at, issued_at, options.max_token_age)?;
         let scopes = self.scope_names(claims)?;
@@ -205,6 +212,7 @@ impl Reading<'_> {
             acr: identity(claims, "acr").unwrap_or_default(),
             granted,
             principal,
+            client_key,
             claims: text.into(),
         })
     }
@@ -216,6 +224,14 @@ impl Reading<'_> {
             (None, None) => return Err(Denial::PrincipalMissing),
         };
         Ok(self.hasher.hash(&[mark, self.issuer.options.issuer.as_bytes(), name.as_bytes()]))
+    }
+
+    /// Never the principal's, whose mark is another.
+    fn client_key(&self, client_id: Option<&str>, principal: u128) -> u128 {
+        match client_id {
+            Some(name) => self.hasher.hash(&[b"of client", self.issuer.options.issuer.as_bytes(), name.as_bytes()]),
+            None => self.hasher.hash(&[b"of client", &principal.to_le_bytes()]),
+        }
     }
 
     /// The scopes, split at U+0020 and nothing else (RFC 6749 §3.3), or a list of them.
@@ -390,6 +406,7 @@ impl Caller {
             acr: None,
             granted: ScopeBits::default(),
             principal: 7,
+            client_key: 8,
             claims: Box::default(),
         }
     }

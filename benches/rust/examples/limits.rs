@@ -1,0 +1,110 @@
+//! Limits without Python: what two threads gain over one, on keys of their own and on the same key, and what each further rule of
+//! a call costs. Ratios and differences of blocks that alternate in one run; one JSON object.
+#![allow(clippy::all, clippy::pedantic, clippy::restriction, reason = "a measurement, run by hand and by `make bench`")]
+
+use std::hint::black_box;
+use std::time::{Duration, Instant};
+
+use fastguard_core::Config;
+use fastguard_core::clock::{Now, Tick, UnixTime};
+use fastguard_core::gate::{Decision, Gate};
+use fastguard_core::limits::{ClockSource, SlidingWindow};
+use fastguard_core::request::ToolRequest;
+
+use aws_lc_rs::rand::SystemRandom;
+use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair};
+use fastguard_benches::base64url;
+
+const NOW: i64 = 1_800_000_000;
+const ROUNDS: usize = 31;
+const ADMITTED: usize = 400_000;
+const CHECKED: usize = 500;
+/// Rules of the larger gate.
+const RULES: usize = 4;
+/// Keys of one thread.
+const KEYS: usize = 64;
+
+fn timed(work: impl FnOnce()) -> f64 {
+    let start = Instant::now();
+    work();
+    start.elapsed().as_nanos() as f64
+}
+
+/// The quartiles and the median of them.
+fn spread(mut values: Vec<f64>) -> [f64; 3] {
+    values.sort_by(f64::total_cmp);
+    [values[values.len() / 4], values[values.len() / 2], values[values.len() * 3 / 4]]
+}
+
+/// How many times as much two threads do in the time of one, each on names of its own, or both on the same.
+fn gain(window: &SlidingWindow, start: Instant, are_same: bool) -> f64 {
+    let admit = |who: &str, count: usize| {
+        let keys: Vec<String> = (0..KEYS).map(|number| format!("{who}-{number}")).collect();
+        for number in 0..count {
+            let key = if are_same { b"alice".as_slice() } else { keys[number % KEYS].as_bytes() };
+            let now = Tick::from_nanos(start.elapsed().as_nanos() as u64);
+            black_box(window.admit(key, 1, now, ClockSource::System)).expect("admitted");
+        }
+    };
+    let one = timed(|| admit("one", 2 * ADMITTED));
+    let both = timed(|| {
+        std::thread::scope(|scope| {
+            scope.spawn(|| admit("left", ADMITTED));
+            scope.spawn(|| admit("right", ADMITTED));
+        });
+    });
+    one / both
+}
+
+/// Nanoseconds of each rule beyond the first.
+fn of_a_further_rule() -> [f64; 3] {
+    let pair = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).expect("a key");
+    let point = pair.public_key().as_ref();
+    let (x, y) = (base64url(&point[1..33]), base64url(&point[33..]));
+    let gate = |count: usize| {
+        let rules: Vec<String> = ["principal", "tool", "client", "everyone"][..count]
+            .iter()
+            .map(|per| format!(r#"{{"per":"{per}","quota":"4000000000/minute"}}"#))
+            .collect();
+        let text = format!(
+            r#"{{"version":1,"resource":{{"url":"https://mcp.example.com/mcp"}},"issuers":[{{"issuer":"https://auth.example.com","algorithms":["ES256"],
+            "jwks":{{"kty":"EC","crv":"P-256","kid":"k","x":"{x}","y":"{y}"}}}}],"limits":{{"rules":[{}]}},
+            "tools":{{"run_query":{{"scopes":["warehouse:query:read"]}}}},"audit":{{"enabled":false}}}}"#,
+            rules.join(",")
+        );
+        Gate::new(Config::from_json(&text).expect("good"), None).expect("good")
+    };
+    let header = base64url(br#"{"alg":"ES256","kid":"k","typ":"at+jwt"}"#);
+    let claims = format!(
+        r#"{{"iss":"https://auth.example.com","aud":"https://mcp.example.com/mcp","sub":"alice","client_id":"agent-7","iat":{NOW},"exp":{},"scope":"warehouse:query:read"}}"#,
+        NOW + 900
+    );
+    let input = format!("{header}.{}", base64url(claims.as_bytes()));
+    let signature = pair.sign(&SystemRandom::new(), input.as_bytes()).expect("signed");
+    let token = format!("{input}.{}", base64url(signature.as_ref()));
+    let request = ToolRequest::tool("run_query", None, Some(token.as_str().into()), None);
+    let now = Now { unix: UnixTime::from_seconds(NOW + 1), tick: Tick::from_nanos(1), own: Tick::from_nanos(1) };
+    let (few, many) = (gate(1), gate(RULES));
+    let check = |gate: &Gate| {
+        timed(|| {
+            for _ in 0..CHECKED {
+                match gate.check(&request, now) {
+                    Ok(Decision::Allowed(call)) => drop(black_box(call)),
+                    _ => std::process::abort(),
+                }
+            }
+        }) / CHECKED as f64
+    };
+    check(&few);
+    check(&many);
+    spread((0..100 * ROUNDS).map(|_| (check(&many) - check(&few)) / (RULES - 1) as f64).collect())
+}
+
+fn main() {
+    let window = SlidingWindow::new(4_000_000_000, Duration::from_secs(60), 1_000_000).expect("good");
+    let start = Instant::now();
+    let own = spread((0..ROUNDS).map(|_| gain(&window, start, false)).collect());
+    let same = spread((0..ROUNDS).map(|_| gain(&window, start, true)).collect());
+    let rule = of_a_further_rule();
+    println!(r#"{{"own_keys":{own:?},"same_key":{same:?},"further_rule_ns":{rule:?}}}"#);
+}
