@@ -1,6 +1,9 @@
 //! The log as a series of files: what is written when, and what happens when it cannot be. Reads no clock and
 //! knows no file system; `writer` lends it both.
 
+mod draft;
+mod store;
+
 use std::collections::VecDeque;
 use std::io;
 use std::time::Duration;
@@ -13,46 +16,10 @@ use super::scribe::Scribe;
 use super::tally::Tally;
 use super::tree::publish::Publisher;
 use crate::clock::{Now, Tick, UnixTime};
+pub(super) use draft::Repaired;
+use draft::{Counted, Draft, Item};
+pub(super) use store::{File, Store};
 
-/// Where files are made.
-pub(super) trait Store: Send {
-    /// An open file.
-    type File: File;
-    /// Makes file `number`, which must not exist; durable when it returns.
-    fn create(&mut self, number: u32) -> io::Result<Self::File>;
-    /// Removes file `number`.
-    fn remove(&mut self, number: u32) -> io::Result<()>;
-    /// Writes the whole file `path` in place of the one before it, so that it is never seen in part; durable when
-    /// it returns, where `durable` says so.
-    fn put(&mut self, path: &str, bytes: &[u8], durable: bool) -> io::Result<()>;
-    /// Removes the folder `path` and what is in it, if it is there.
-    fn discard(&mut self, path: &str);
-    /// Whether the log may hold records: its birth is entered in the registry of its place, or it has none.
-    fn is_entered(&self) -> bool {
-        true
-    }
-    /// Enters the birth of the log, whose first line is durable.
-    fn enter_birth(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-    /// Enters the end of the log, which is sealed and signed.
-    fn enter_end(&mut self, _records: u64, _root: &Hash) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-/// A file that only grows.
-pub(super) trait File: Send {
-    /// Writes all of `bytes` at the end, which is at `length`; an error where it is elsewhere by now.
-    fn append(&mut self, length: u64, bytes: &[u8]) -> io::Result<()>;
-    /// Makes what was written durable.
-    fn sync(&mut self) -> io::Result<()>;
-    /// Cuts it to `length` bytes, if it is longer.
-    fn cut(&mut self, length: u64) -> io::Result<()>;
-}
-
-/// The version of the format, in every file's first line.
-pub(super) const FORMAT: u64 = 1;
 /// Most bytes that are written between two syncs.
 const MAX_COMMIT_BYTES: usize = 8 * 1024 * 1024;
 /// Pauses between attempts to write again: doubled from the first to the last.
@@ -76,32 +43,6 @@ pub(super) struct Moment {
 pub(super) struct Bounds {
     pub(super) max_file_bytes: u64,
     pub(super) unverified_bytes_per_minute: u64,
-}
-
-/// What waits to be written.
-enum Item {
-    Event(Event),
-    /// Members that were formatted to know their length.
-    Members(Vec<u8>),
-    Counted(Box<Counted>),
-    Repaired(UnixTime, Repaired),
-    Entry(UnixTime, Entry),
-    Seal(UnixTime),
-}
-
-/// What was done to a log whose process ended without a seal.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Repaired {
-    /// Bytes of the last line, which was written in part.
-    pub(super) cut_bytes: u64,
-}
-
-/// A report of refusals that were not written one by one.
-struct Counted {
-    from: UnixTime,
-    to: UnixTime,
-    tally: Tally,
-    unrecorded: u64,
 }
 
 /// Why nothing is written at the moment.
@@ -429,94 +370,4 @@ impl<S: Store> Journal<S> {
             retry_at: moment.now.tick.plus(pause),
         });
     }
-}
-
-/// Lines that are formatted and not yet written, and the tree as it will be.
-struct Draft<'j> {
-    lines: &'j mut Vec<u8>,
-    tree: Tree,
-}
-
-impl Draft<'_> {
-    fn item(&mut self, item: &Item, scribe: &mut Scribe) {
-        match item {
-            Item::Event(event) => self.line(|object| scribe.write(event, object)),
-            Item::Members(members) => self.line(|object| object.members(members)),
-            Item::Counted(counted) => self.line(|object| write_counted(counted, object)),
-            Item::Repaired(at, repaired) => self.line(|object| write_repaired(*at, *repaired, object)),
-            Item::Entry(at, entry) => self.line(|object| entry.write(*at, object)),
-            Item::Seal(at) => self.seal(scribe.log(), *at),
-        }
-    }
-
-    fn line(&mut self, write: impl FnOnce(&mut Object<'_>)) {
-        let start = self.lines.len();
-        let mut object = Object::open(self.lines);
-        object.number("seq", self.tree.size());
-        write(&mut object);
-        object.close();
-        self.tree.push(self.lines.get(start..).unwrap_or_default());
-        self.lines.push(b'\n');
-    }
-
-    fn open(&mut self, scribe: &Scribe, number: u32, at: UnixTime) {
-        let (records, root) = (self.tree.size(), self.tree.root());
-        self.line(|object| {
-            object.time("timestamp", at);
-            object.text("event_type", "log_opened");
-            object.number("format", FORMAT);
-            object.text("log", scribe.log());
-            object.number("file", number.into());
-            object.number("records_before", records);
-            object.hex("previous_root", &root);
-            object.hex("hash_key", &scribe.key_name());
-        });
-    }
-
-    fn recover(&mut self, failure: &Failure, waiting: usize, moment: Moment) {
-        self.line(|object| {
-            object.time("timestamp", moment.now.unix);
-            object.text("event_type", "recovered");
-            object.text("reason", &failure.reason);
-            object.time("failed_at", failure.since);
-            object.number("written_later", waiting as u64);
-            object.number("refused", moment.refused - failure.refused_before);
-            object.number("unrecorded", moment.unrecorded - failure.unrecorded_before);
-            object.flag("torn_end_cut", failure.cut);
-        });
-    }
-
-    fn seal(&mut self, log: &str, at: UnixTime) {
-        let (records, root) = (self.tree.size(), self.tree.root());
-        self.line(|object| {
-            object.time("timestamp", at);
-            object.text("event_type", "log_sealed");
-            object.text("log", log);
-            object.number("records", records);
-            object.hex("root", &root);
-        });
-    }
-}
-
-fn write_repaired(at: UnixTime, repaired: Repaired, object: &mut Object<'_>) {
-    object.time("timestamp", at);
-    object.text("event_type", "recovered");
-    object.text("reason", "the process that wrote the log ended without a seal");
-    object.number("cut_bytes", repaired.cut_bytes);
-    object.flag("torn_end_cut", true);
-}
-
-fn write_counted(counted: &Counted, object: &mut Object<'_>) {
-    object.time("timestamp", counted.to);
-    object.text("event_type", "refusals_counted");
-    object.time("from", counted.from);
-    object.time("to", counted.to);
-    object.number("total", counted.tally.total());
-    object.objects("counts", &counted.tally.sorted(), |(address, code, count), object| {
-        object.text("address", &address.to_string());
-        object.text("code", code);
-        object.number("count", *count);
-    });
-    object.number("other", counted.tally.other());
-    object.number("unrecorded", counted.unrecorded);
 }
