@@ -2,9 +2,9 @@
 //! knows no file system; `writer` lends it both.
 
 mod draft;
+mod files;
 mod store;
 
-use std::collections::VecDeque;
 use std::io;
 use std::time::Duration;
 
@@ -17,11 +17,10 @@ use super::tally::Tally;
 use super::tree::publish::Publisher;
 use crate::clock::{Now, Tick, UnixTime};
 pub(super) use draft::Repaired;
-use draft::{Counted, Draft, Item};
+use draft::{Counted, Drafts, Group, Item};
+use files::Files;
 pub(super) use store::{File, Store};
 
-/// Most bytes that are written between two syncs.
-const MAX_COMMIT_BYTES: usize = 8 * 1024 * 1024;
 /// Pauses between attempts to write again: doubled from the first to the last.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LAST_PAUSE: Duration = Duration::from_secs(30);
@@ -85,80 +84,69 @@ impl Committed {
 
 /// The writer's state.
 pub(super) struct Journal<S: Store> {
-    store: S,
-    scribe: Scribe,
+    files: Files<S>,
+    drafts: Drafts,
     bounds: Bounds,
-    file: Option<S::File>,
-    number: u32,
-    length: u64,
-    tree: Tree,
-    waiting: VecDeque<Item>,
-    buffer: Vec<u8>,
     budget: Budget,
     failure: Option<Failure>,
     sealed: bool,
-    publisher: Publisher,
 }
 
 impl<S: Store> Journal<S> {
     pub(super) fn new(store: S, scribe: Scribe, bounds: Bounds, publisher: Publisher, opened_at: Now) -> Self {
         let budget = Budget { window: opened_at, spent: 0, tally: Tally::default(), refused_before: 0 };
         Self {
-            store,
-            scribe,
+            files: Files::new(store, publisher),
+            drafts: Drafts::new(scribe, bounds.max_file_bytes),
             bounds,
-            file: None,
-            number: 0,
-            length: 0,
-            tree: Tree::default(),
-            waiting: VecDeque::new(),
-            buffer: Vec::new(),
             budget,
             failure: None,
             sealed: false,
-            publisher,
         }
     }
 
     /// Goes on after `number` files with the records of `tree`, in a file of its own. `sealed`: only tiles and the checkpoint
     /// are left to write.
-    pub(super) fn resume(self, number: u32, tree: Tree, sealed: bool) -> Self {
-        Self { number, tree, sealed, ..self }
+    pub(super) fn resume(mut self, number: u32, tree: Tree, sealed: bool) -> Self {
+        self.files.number = number;
+        self.files.tree = tree;
+        Self { sealed, ..self }
     }
 
     /// Goes on in the last file, which is open and has `length` bytes.
     pub(super) fn append_to(&mut self, file: S::File, length: u64) {
-        self.file = Some(file);
-        self.length = length;
+        self.files.file = Some(file);
+        self.files.length = length;
     }
 
     /// Takes an entry of the registry.
     pub(super) fn enter(&mut self, entry: Entry, moment: Moment) {
-        self.waiting.push_back(Item::Entry(moment.now.unix, entry));
+        self.drafts.add(Item::Entry(moment.now.unix, entry));
     }
 
     /// Enters the end of a log that began in the registry of its place.
     pub(super) fn enter_end(&mut self) -> io::Result<()> {
-        if self.sealed && self.number > 0 { self.store.enter_end(self.tree.size(), &self.tree.root()) } else { Ok(()) }
+        let Files { store, number, tree, .. } = &mut self.files;
+        if self.sealed && *number > 0 { store.enter_end(tree.size(), &tree.root()) } else { Ok(()) }
     }
 
     /// Has the log say that it was repaired.
     pub(super) fn repaired(&mut self, repaired: Repaired, moment: Moment) {
-        self.waiting.push_back(Item::Repaired(moment.now.unix, repaired));
+        self.drafts.add(Item::Repaired(moment.now.unix, repaired));
     }
 
     pub(super) const fn store(&self) -> &S {
-        &self.store
+        &self.files.store
     }
 
     /// How many records are durable.
     pub(super) const fn records(&self) -> u64 {
-        self.tree.size()
+        self.files.tree.size()
     }
 
     /// The root over them.
     pub(super) fn root(&self) -> Hash {
-        self.tree.root()
+        self.files.tree.root()
     }
 
     pub(super) const fn failure(&self) -> Option<&Failure> {
@@ -179,22 +167,22 @@ impl<S: Store> Journal<S> {
     pub(super) fn due(&self) -> Option<Tick> {
         let report = self.budget.window.tick.plus(BUDGET_WINDOW);
         let report = (self.budget.spent > 0 || !self.budget.tally.is_empty()).then_some(report);
-        [report, self.publisher.due(self.tree.size())].into_iter().flatten().min()
+        [report, self.files.publisher.due(self.files.tree.size())].into_iter().flatten().min()
     }
 
     pub(super) fn take(&mut self, event: Event) {
-        self.waiting.push_back(Item::Event(event));
+        self.drafts.add(Item::Event(event));
     }
 
     /// Takes a refusal before a token was verified; `false` where it is only counted.
     pub(super) fn take_unverified(&mut self, event: &Event) -> bool {
         if self.failure.is_none() && !self.budget_is_spent() {
             let mut members = Vec::with_capacity(1_024);
-            self.scribe.write(event, &mut Object::inside(&mut members));
+            self.drafts.scribe.write(event, &mut Object::inside(&mut members));
             let cost = members.len() as u64;
             if self.budget.spent + cost <= self.bounds.unverified_bytes_per_minute {
                 self.budget.spent += cost;
-                self.waiting.push_back(Item::Members(members));
+                self.drafts.add(Item::Members(members));
                 return true;
             }
             // Smaller ones would still fit; one refusal that is only counted ends the window's budget for all,
@@ -212,7 +200,7 @@ impl<S: Store> Journal<S> {
 
     /// Gives the store back, for a log that never began.
     pub(super) fn into_store(self) -> S {
-        self.store
+        self.files.store
     }
 
     /// Begins a new window when the last one is over, or at once where `force` says so, and reports the old one.
@@ -227,17 +215,17 @@ impl<S: Store> Journal<S> {
         let Budget { window: from, tally, .. } = std::mem::replace(&mut self.budget, window);
         if !tally.is_empty() || unrecorded > 0 {
             let counted = Counted { from: from.unix, to: unix, tally, unrecorded };
-            self.waiting.push_back(Item::Counted(Box::new(counted)));
+            self.drafts.add(Item::Counted(Box::new(counted)));
         }
     }
 
     /// Ends the log: the last record holds the root over all others. A log that never began has none.
     pub(super) fn seal(&mut self, moment: Moment) {
         self.report(moment, true);
-        if self.number == 0 && self.waiting.is_empty() {
+        if self.files.number == 0 && !self.drafts.has_more() {
             self.sealed = true;
         } else {
-            self.waiting.push_back(Item::Seal(moment.now.unix));
+            self.drafts.add(Item::Seal(moment.now.unix));
         }
     }
 
@@ -260,104 +248,58 @@ impl<S: Store> Journal<S> {
     }
 
     /// The same; `durable` is told after each sync, so that room is given back before all is written.
-    pub(super) fn commit_each(&mut self, moment: Moment, mut durable: impl FnMut(Committed)) {
+    pub(super) fn commit_each(&mut self, moment: Moment, mut durable: impl FnMut(Committed) + Send) {
         if self.failure.as_ref().is_some_and(|failure| moment.now.tick < failure.retry_at) {
             return;
         }
+        let mut drafted = None;
         // After a tile or a checkpoint failed nothing may wait; the record of it begins a new file all the same.
-        while !self.waiting.is_empty() || self.failure.is_some() && !self.sealed {
-            match self.commit_some(moment) {
-                Ok(committed) => durable(committed),
+        while drafted.is_some() || self.drafts.has_more() || self.failure.is_some() && !self.sealed {
+            let next = || self.drafts.next(self.files.place(), self.failure.as_ref(), moment);
+            let mut group = match drafted.take().unwrap_or_else(next) {
+                Ok(group) => group,
                 Err(error) => return self.fail(&error, moment),
+            };
+            let (written, next) = self.write(&mut group, moment, &mut durable);
+            if written.is_ok() {
+                self.failure = None;
+                self.sealed |= group.seals;
             }
-            if !self.publish(moment) {
-                return;
+            if let Err(error) = written.flatten() {
+                // What was formatted to follow would say of a wrong file that it goes on.
+                if let Some(Ok(next)) = next {
+                    self.drafts.put_back(next);
+                }
+                self.drafts.put_back(group);
+                return self.fail(&error, moment);
             }
+            self.drafts.put_back(group);
+            drafted = next;
         }
-        self.publish(moment);
+        if let Err(error) = self.files.publish(moment.now.tick, self.sealed) {
+            self.fail(&error, moment);
+        }
     }
 
-    /// Writes tiles and a checkpoint that are due, of what is durable; `false` where that failed.
-    fn publish(&mut self, moment: Moment) -> bool {
-        let done = self.publisher.publish(&mut self.store, &self.tree, moment.now.tick, self.sealed);
-        done.inspect_err(|error| self.fail(error, moment)).is_ok()
+    /// Makes a group durable; where that takes a while and more waits, the next one is formatted meanwhile.
+    fn write(
+        &mut self,
+        group: &mut Group,
+        moment: Moment,
+        durable: &mut (impl FnMut(Committed) + Send),
+    ) -> (io::Result<io::Result<()>>, Option<io::Result<Group>>) {
+        let Self { files, drafts, .. } = self;
+        let (place, is_long) = (group.place_after(), group.lines().len() >= S::MIN_BYTES_BESIDE);
+        let mut write = || files.write(group, moment.now.tick, durable);
+        if !is_long || !drafts.has_more() {
+            return (write(), None);
+        }
+        let (written, next) = S::beside(write, || drafts.next(place, None, moment));
+        (written, Some(next))
     }
 
-    /// Writes as much as goes into one file and one sync. Nothing of the state changes unless all of it succeeded.
-    fn commit_some(&mut self, moment: Moment) -> io::Result<Committed> {
-        if self.length >= self.bounds.max_file_bytes {
-            // Its lines are durable already.
-            self.file = None;
-        }
-        let mut draft = Draft { lines: &mut self.buffer, tree: self.tree.clone() };
-        draft.lines.clear();
-        if self.file.is_none() {
-            let number = self.number + 1;
-            let file = self.store.create(number);
-            if file.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::AlreadyExists) {
-                // The remains of an attempt that failed; the next one takes the next number.
-                self.number = number;
-            }
-            self.file = Some(file?);
-            self.number = number;
-            self.length = 0;
-            draft.open(&self.scribe, number, moment.now.unix);
-            if let Some(failure) = &self.failure {
-                draft.recover(failure, self.waiting.len(), moment);
-            }
-        }
-        let room = self.bounds.max_file_bytes.saturating_sub(self.length);
-        let room = usize::try_from(room).unwrap_or(usize::MAX).min(MAX_COMMIT_BYTES);
-        let mut committed = Committed::default();
-        let mut seals = false;
-        let mut taken = 0;
-        self.scribe.begin();
-        // Nothing but its first line stands in a log before the registry knows of it.
-        let is_born = self.store.is_entered();
-        for item in &self.waiting {
-            if !is_born || taken > 0 && draft.lines.len() >= room {
-                break;
-            }
-            taken += 1;
-            draft.item(item, &mut self.scribe);
-            committed.count(item);
-            seals |= matches!(item, Item::Seal(_));
-        }
-        let Draft { mut tree, .. } = draft;
-        if let Some(error) = self.scribe.take_failure() {
-            return Err(error);
-        }
-        if let Some(file) = &mut self.file {
-            file.append(self.length, &self.buffer)?;
-            file.sync()?;
-        }
-        if !is_born {
-            self.store.enter_birth()?;
-        }
-        committed.records = tree.size() - self.tree.size();
-        self.length += self.buffer.len() as u64;
-        self.publisher.add(&tree.take_completed());
-        self.tree = tree;
-        self.waiting.drain(..taken);
-        self.failure = None;
-        if seals {
-            self.sealed = true;
-            self.file = None;
-        }
-        Ok(committed)
-    }
-
-    /// An error of a write or a sync is final for the file: what the kernel still holds of it is not known.
     fn fail(&mut self, error: &io::Error, moment: Moment) {
-        let mut cut = true;
-        if let Some(mut file) = self.file.take() {
-            cut = file.cut(self.length).and_then(|()| file.sync()).is_ok();
-            drop(file);
-            if self.length == 0 && self.store.remove(self.number).is_ok() {
-                self.number -= 1;
-                cut = true;
-            }
-        }
+        let cut = self.files.abandon();
         let before = self.failure.take();
         let pause = before.as_ref().map_or(FIRST_PAUSE, |before| LAST_PAUSE.min(before.pause * 2));
         self.failure = Some(Failure {

@@ -47,6 +47,14 @@ struct FakeFile {
 impl Store for FakeStore {
     type File = FakeFile;
 
+    const MIN_BYTES_BESIDE: usize = 0;
+
+    /// What is done at once in any order is done here in the one that the threads of a machine leave out.
+    fn beside<W: Send, M>(mut work: impl FnMut() -> W + Send, meanwhile: impl FnOnce() -> M) -> (W, M) {
+        let meanwhile = meanwhile();
+        (work(), meanwhile)
+    }
+
     fn create(&mut self, number: u32) -> io::Result<FakeFile> {
         let mut disk = lock(&self.0);
         if disk.files.contains_key(&number) {

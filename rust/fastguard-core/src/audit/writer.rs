@@ -5,7 +5,9 @@ mod folder;
 mod held;
 mod subjects;
 
+use std::panic::resume_unwind;
 use std::sync::Arc;
+use std::thread::{Builder, scope};
 use std::time::{Duration, Instant, SystemTime};
 
 pub(super) use asks::{answered, ask, asked, is_answered};
@@ -64,7 +66,7 @@ where
         }
     };
     // Nobody joins it: joining cannot be given up after two seconds, and a child process has no thread to join.
-    let thread = thread::Builder::new().name("fastguard-audit".to_owned()).spawn(run);
+    let thread = Builder::new().name("fastguard-audit".to_owned()).spawn(run);
     let thread = thread.map_err(|error| Fault::AuditFailed { reason: format!("the writer's thread: {error}") })?;
     Ok(thread.thread().clone())
 }
@@ -76,6 +78,17 @@ impl Drop for Ended<'_> {
     fn drop(&mut self) {
         self.0.end(Phase::Dead);
     }
+}
+
+/// Does `work` on a thread of its own and `meanwhile` on this one, or first this and then that where no thread is to be had.
+fn beside<W: Send, M>(mut work: impl FnMut() -> W + Send, meanwhile: impl FnOnce() -> M) -> (W, M) {
+    let (done, meanwhile) = scope(|scope| {
+        let thread = Builder::new().name("fastguard-disk".to_owned()).spawn_scoped(scope, &mut work);
+        let meanwhile = meanwhile();
+        // A panic there ends the log as one here does.
+        (thread.ok().map(|thread| thread.join().unwrap_or_else(|panic| resume_unwind(panic))), meanwhile)
+    });
+    (done.unwrap_or_else(work), meanwhile)
 }
 
 struct Writer<'w, S: Store> {

@@ -1,8 +1,11 @@
 //! Formats the lines of one commit.
 
-use super::{Failure, Moment};
+use std::collections::VecDeque;
+use std::io;
+
+use super::{Committed, Failure, Moment};
 use crate::audit::line::Object;
-use crate::audit::merkle::Tree;
+use crate::audit::merkle::{Hash, Tree};
 use crate::audit::record::Event;
 use crate::audit::registry::Entry;
 use crate::audit::scribe::Scribe;
@@ -11,6 +14,8 @@ use crate::clock::UnixTime;
 
 /// The version of the format, in every file's first line.
 const FORMAT: u64 = 1;
+/// Most bytes that are written between two syncs.
+const MAX_COMMIT_BYTES: usize = 8 * 1024 * 1024;
 
 /// What waits to be written.
 pub(super) enum Item {
@@ -38,14 +43,134 @@ pub(super) struct Counted {
     pub(super) unrecorded: u64,
 }
 
-/// Lines that are formatted and not yet written, and the tree as it will be.
-pub(super) struct Draft<'j> {
-    pub(super) lines: &'j mut Vec<u8>,
+/// Where the next lines go, once those before them are durable.
+pub(super) struct Place {
+    /// Whether lines can follow in file `number`, which has `length` bytes.
+    pub(super) is_open: bool,
+    pub(super) number: u32,
+    pub(super) length: u64,
+    /// The lines before.
     pub(super) tree: Tree,
+    /// Whether the log may hold records: the registry knows of it.
+    pub(super) is_born: bool,
 }
 
-impl Draft<'_> {
-    pub(super) fn item(&mut self, item: &Item, scribe: &mut Scribe) {
+/// Lines that go into one file and are made durable by one sync.
+pub(super) struct Group {
+    /// Whether they begin file `number`.
+    pub(super) opens: bool,
+    pub(super) number: u32,
+    length_before: u64,
+    lines: Vec<u8>,
+    /// The tree with them, and what they completed in it for tiles.
+    pub(super) tree: Tree,
+    pub(super) completed: Vec<(usize, Hash)>,
+    /// What the lines were made of; until they are durable, others can be made of it.
+    pub(super) items: Vec<Item>,
+    pub(super) committed: Committed,
+    /// Whether they end the log.
+    pub(super) seals: bool,
+}
+
+impl Group {
+    pub(super) fn lines(&self) -> &[u8] {
+        &self.lines
+    }
+
+    /// Where more lines go once these are durable.
+    pub(super) fn place_after(&self) -> Place {
+        Place {
+            is_open: !self.seals,
+            number: self.number,
+            length: self.length_before + self.lines.len() as u64,
+            tree: self.tree.clone(),
+            is_born: true,
+        }
+    }
+}
+
+/// What waits to be written, and what formats it.
+pub(super) struct Drafts {
+    pub(super) scribe: Scribe,
+    max_file_bytes: u64,
+    waiting: VecDeque<Item>,
+    /// Buffers that were used: one, or two where groups are formatted while others are written.
+    spare: Vec<Vec<u8>>,
+}
+
+impl Drafts {
+    pub(super) const fn new(scribe: Scribe, max_file_bytes: u64) -> Self {
+        Self { scribe, max_file_bytes, waiting: VecDeque::new(), spare: Vec::new() }
+    }
+
+    pub(super) fn add(&mut self, item: Item) {
+        self.waiting.push_back(item);
+    }
+
+    pub(super) fn has_more(&self) -> bool {
+        !self.waiting.is_empty()
+    }
+
+    /// Formats as much as goes into one file and one sync.
+    pub(super) fn next(&mut self, place: Place, failure: Option<&Failure>, moment: Moment) -> io::Result<Group> {
+        let Place { is_open, number, length, tree, is_born } = place;
+        let before = tree.size();
+        let opens = !is_open || length >= self.max_file_bytes;
+        let (number, length_before) = if opens { (number + 1, 0) } else { (number, length) };
+        let mut lines = self.spare.pop().unwrap_or_default();
+        lines.clear();
+        let mut draft = Draft { lines, tree };
+        if opens {
+            draft.open(&self.scribe, number, moment.now.unix);
+            if let Some(failure) = failure {
+                draft.recover(failure, self.waiting.len(), moment);
+            }
+        }
+        let room = self.max_file_bytes.saturating_sub(length_before);
+        let room = usize::try_from(room).unwrap_or(usize::MAX).min(MAX_COMMIT_BYTES);
+        let mut committed = Committed::default();
+        let mut items = Vec::new();
+        self.scribe.begin();
+        // Nothing but its first line stands in a log before the registry knows of it.
+        while is_born
+            && (items.is_empty() || draft.lines.len() < room)
+            && let Some(item) = self.waiting.pop_front()
+        {
+            draft.item(&item, &mut self.scribe);
+            committed.count(&item);
+            items.push(item);
+        }
+        let Draft { lines, mut tree } = draft;
+        committed.records = tree.size() - before;
+        let completed = tree.take_completed();
+        let seals = matches!(items.last(), Some(Item::Seal(_)));
+        let group = Group { opens, number, length_before, lines, tree, completed, items, committed, seals };
+        match self.scribe.take_failure() {
+            Some(error) => {
+                self.put_back(group);
+                Err(error)
+            }
+            None => Ok(group),
+        }
+    }
+
+    /// Takes back what is not durable of a group, and its buffer.
+    pub(super) fn put_back(&mut self, group: Group) {
+        for item in group.items.into_iter().rev() {
+            self.waiting.push_front(item);
+        }
+        self.spare.push(group.lines);
+    }
+}
+
+/// Lines that are formatted, and the tree as it will be.
+struct Draft {
+    lines: Vec<u8>,
+    tree: Tree,
+}
+
+impl Draft {
+    fn item(&mut self, item: &Item, scribe: &mut Scribe) {
         match item {
             Item::Event(event) => self.line(|object| scribe.write(event, object)),
             Item::Members(members) => self.line(|object| object.members(members)),
@@ -58,7 +183,7 @@ impl Draft<'_> {
 
     fn line(&mut self, write: impl FnOnce(&mut Object<'_>)) {
         let start = self.lines.len();
-        let mut object = Object::open(self.lines);
+        let mut object = Object::open(&mut self.lines);
         object.number("seq", self.tree.size());
         write(&mut object);
         object.close();
@@ -66,7 +191,7 @@ impl Draft<'_> {
         self.lines.push(b'\n');
     }
 
-    pub(super) fn open(&mut self, scribe: &Scribe, number: u32, at: UnixTime) {
+    fn open(&mut self, scribe: &Scribe, number: u32, at: UnixTime) {
         let (records, root) = (self.tree.size(), self.tree.root());
         self.line(|object| {
             object.time("timestamp", at);
@@ -80,7 +205,7 @@ impl Draft<'_> {
         });
     }
 
-    pub(super) fn recover(&mut self, failure: &Failure, waiting: usize, moment: Moment) {
+    fn recover(&mut self, failure: &Failure, waiting: usize, moment: Moment) {
         self.line(|object| {
             object.time("timestamp", moment.now.unix);
             object.text("event_type", "recovered");

@@ -8,6 +8,10 @@ use crate::audit::merkle::Hash;
 pub(in crate::audit) trait Store: Send {
     /// An open file.
     type File: File;
+    /// From how many bytes on lines are written by [`Self::beside`], if more wait.
+    const MIN_BYTES_BESIDE: usize;
+    /// Does `work`, which waits for the disk, and `meanwhile`, which does not; at once where it can.
+    fn beside<W: Send, M>(work: impl FnMut() -> W + Send, meanwhile: impl FnOnce() -> M) -> (W, M);
     /// Makes file `number`, which must not exist; durable when it returns.
     fn create(&mut self, number: u32) -> io::Result<Self::File>;
     /// Removes file `number`.

@@ -4,6 +4,7 @@ use std::fs::{self, DirBuilder, OpenOptions};
 use std::io::{self, BufRead, BufReader, Read as _, Seek as _, Write as _};
 use std::path::{Path, PathBuf};
 
+use super::beside;
 use super::held::{self, Held};
 use crate::audit::digest::random;
 use crate::audit::journal::{File, Store};
@@ -99,6 +100,13 @@ impl Folder {
 
 impl Store for Folder {
     type File = LogFile;
+
+    /// About what a disk takes some milliseconds for, in which a thread is begun and ended a hundred times.
+    const MIN_BYTES_BESIDE: usize = 1024 * 1024;
+
+    fn beside<W: Send, M>(work: impl FnMut() -> W + Send, meanwhile: impl FnOnce() -> M) -> (W, M) {
+        beside(work, meanwhile)
+    }
 
     fn create(&mut self, number: u32) -> io::Result<LogFile> {
         self.held.renew(&self.path)?;
