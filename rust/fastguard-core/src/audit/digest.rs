@@ -34,8 +34,12 @@ fn at_once<const MOST: usize>(prefix: u8, parts: &[&[u8]], length: usize) -> [u8
         place.copy_from_slice(part);
         rest = after;
     }
-    let whole = whole.get(..length).unwrap_or_default();
-    taken(backend::digest::digest(&backend::digest::SHA256, whole).as_ref())
+    sha256_of(whole.get(..length).unwrap_or_default())
+}
+
+/// SHA-256 of `text`.
+pub(super) fn sha256_of(text: &[u8]) -> [u8; 32] {
+    taken(backend::digest::digest(&backend::digest::SHA256, text).as_ref())
 }
 
 fn by_parts(prefix: u8, parts: &[&[u8]]) -> [u8; 32] {
@@ -49,7 +53,7 @@ fn by_parts(prefix: u8, parts: &[&[u8]]) -> [u8; 32] {
 
 /// SHA-256 of nothing, the root of the empty tree (RFC 6962 §2.1).
 pub(super) fn sha256_of_nothing() -> [u8; 32] {
-    taken(backend::digest::digest(&backend::digest::SHA256, b"").as_ref())
+    sha256_of(b"")
 }
 
 /// The key of the hashes in the log.

@@ -121,7 +121,7 @@ impl<S: Store> Journal<S> {
 
     /// Takes an entry of the registry.
     pub(super) fn enter(&mut self, entry: Entry, moment: Moment) {
-        self.drafts.add(Item::Entry(moment.now.unix, entry));
+        self.drafts.add(Item::Entry(moment.now.unix, Box::new(entry)));
     }
 
     /// Enters the end of a log that began in the registry of its place.

@@ -1,6 +1,6 @@
 //! The Merkle tree over the log's lines (RFC 6962 §2.1), of which only the right edge is kept.
 
-use super::digest::{sha256, sha256_of_nothing};
+use super::digest::{sha256, sha256_of, sha256_of_nothing};
 
 const LEAF: u8 = 0x00;
 const NODE: u8 = 0x01;
@@ -13,6 +13,17 @@ pub(super) type Hash = [u8; 32];
 /// The hash of a leaf.
 pub(super) fn leaf(line: &[u8]) -> Hash {
     sha256(LEAF, &[line])
+}
+
+/// The hash of the leaf that stands after the first byte of `place`, which is lent for it.
+fn leaf_in(place: &mut [u8]) -> Hash {
+    let Some(first) = place.first_mut() else { return leaf(place) };
+    let lent = std::mem::replace(first, LEAF);
+    let hash = sha256_of(place);
+    if let Some(first) = place.first_mut() {
+        *first = lent;
+    }
+    hash
 }
 
 /// The hash of the node above two others.
@@ -38,6 +49,11 @@ impl Tree {
     /// Appends the leaf `line`.
     pub(super) fn push(&mut self, line: &[u8]) {
         self.push_hash(leaf(line));
+    }
+
+    /// Appends the leaf that stands after the first byte of `place`, which is lent for its hash.
+    pub(super) fn push_leaf(&mut self, place: &mut [u8]) {
+        self.push_hash(leaf_in(place));
     }
 
     /// Appends the leaf of which only the hash is left.
@@ -96,6 +112,15 @@ mod tests {
             leaves.push(number.to_be_bytes().to_vec());
         }
         assert_eq!(tree.size(), 70);
+    }
+
+    #[test]
+    fn leaf_in_its_place_hashes_as_one_apart_and_leaves_the_byte_before_it() {
+        for line in [&b""[..], b"x", &[7; 2_000]] {
+            let mut place = [b"\n", line].concat();
+            assert_eq!(leaf_in(&mut place), leaf(line));
+            assert_eq!(place, [b"\n", line].concat());
+        }
     }
 
     #[test]

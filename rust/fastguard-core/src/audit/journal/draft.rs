@@ -16,6 +16,8 @@ use crate::clock::UnixTime;
 const FORMAT: u64 = 1;
 /// Most bytes that are written between two syncs.
 const MAX_COMMIT_BYTES: usize = 8 * 1024 * 1024;
+/// About as many short lines are written between two syncs.
+const MAX_EXPECTED: usize = 16 * 1024;
 
 /// What waits to be written.
 pub(super) enum Item {
@@ -24,7 +26,7 @@ pub(super) enum Item {
     Members(Vec<u8>),
     Counted(Box<Counted>),
     Repaired(UnixTime, Repaired),
-    Entry(UnixTime, Entry),
+    Entry(UnixTime, Box<Entry>),
     Seal(UnixTime),
 }
 
@@ -61,6 +63,7 @@ pub(super) struct Group {
     pub(super) opens: bool,
     pub(super) number: u32,
     length_before: u64,
+    /// After a byte that is not written.
     lines: Vec<u8>,
     /// The tree with them, and what they completed in it for tiles.
     pub(super) tree: Tree,
@@ -74,7 +77,7 @@ pub(super) struct Group {
 
 impl Group {
     pub(super) fn lines(&self) -> &[u8] {
-        &self.lines
+        self.lines.get(1..).unwrap_or_default()
     }
 
     /// Where more lines go once these are durable.
@@ -82,7 +85,7 @@ impl Group {
         Place {
             is_open: !self.seals,
             number: self.number,
-            length: self.length_before + self.lines.len() as u64,
+            length: self.length_before + self.lines().len() as u64,
             tree: self.tree.clone(),
             is_born: true,
         }
@@ -117,9 +120,7 @@ impl Drafts {
         let before = tree.size();
         let opens = !is_open || length >= self.max_file_bytes;
         let (number, length_before) = if opens { (number + 1, 0) } else { (number, length) };
-        let mut lines = self.spare.pop().unwrap_or_default();
-        lines.clear();
-        let mut draft = Draft { lines, tree };
+        let mut draft = Draft::new(self.spare.pop().unwrap_or_default(), tree);
         if opens {
             draft.open(&self.scribe, number, moment.now.unix);
             if let Some(failure) = failure {
@@ -129,11 +130,11 @@ impl Drafts {
         let room = self.max_file_bytes.saturating_sub(length_before);
         let room = usize::try_from(room).unwrap_or(usize::MAX).min(MAX_COMMIT_BYTES);
         let mut committed = Committed::default();
-        let mut items = Vec::new();
+        let mut items = Vec::with_capacity(self.waiting.len().min(MAX_EXPECTED));
         self.scribe.begin();
         // Nothing but its first line stands in a log before the registry knows of it.
         while is_born
-            && (items.is_empty() || draft.lines.len() < room)
+            && (items.is_empty() || draft.lines.len() <= room)
             && let Some(item) = self.waiting.pop_front()
         {
             draft.item(&item, &mut self.scribe);
@@ -163,13 +164,19 @@ impl Drafts {
     }
 }
 
-/// Lines that are formatted, and the tree as it will be.
+/// Lines that are formatted, after a byte that stands for the end of the line before them, and the tree as it will be.
 struct Draft {
     lines: Vec<u8>,
     tree: Tree,
 }
 
 impl Draft {
+    fn new(mut lines: Vec<u8>, tree: Tree) -> Self {
+        lines.clear();
+        lines.push(b'\n');
+        Self { lines, tree }
+    }
+
     fn item(&mut self, item: &Item, scribe: &mut Scribe) {
         match item {
             Item::Event(event) => self.line(|object| scribe.write(event, object)),
@@ -182,12 +189,13 @@ impl Draft {
     }
 
     fn line(&mut self, write: impl FnOnce(&mut Object<'_>)) {
-        let start = self.lines.len();
+        // The byte that ends the line before is lent to the leaf, so that its hash is made where it stands.
+        let start = self.lines.len().saturating_sub(1);
         let mut object = Object::open(&mut self.lines);
         object.number("seq", self.tree.size());
         write(&mut object);
         object.close();
-        self.tree.push(self.lines.get(start..).unwrap_or_default());
+        self.tree.push_leaf(self.lines.get_mut(start..).unwrap_or_default());
         self.lines.push(b'\n');
     }
 
