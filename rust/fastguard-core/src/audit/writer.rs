@@ -192,3 +192,32 @@ impl<S: Store> Writer<'_, S> {
         }
     }
 }
+
+#[cfg(test)]
+#[cfg(not(feature = "shuttle"))]
+mod tests {
+    use std::sync::mpsc::channel;
+
+    use super::*;
+
+    const PATIENCE: Duration = Duration::from_secs(20);
+
+    #[test]
+    fn work_and_what_is_done_meanwhile_are_done_at_once() {
+        let (ask, asked) = channel();
+        let (answer, answered) = channel();
+        // Each waits for the other.
+        let work = move || asked.recv_timeout(PATIENCE).is_ok_and(|()| answer.send(()).is_ok());
+        let meanwhile = || ask.send(()).is_ok() && answered.recv_timeout(PATIENCE).is_ok();
+
+        assert_eq!(beside(work, meanwhile), (true, true));
+    }
+
+    #[test]
+    fn panic_of_work_is_one_of_whoever_asked_for_it() {
+        let asked =
+            std::panic::catch_unwind(|| beside(|| assert!(std::hint::black_box(false), "the test's panic"), || ()));
+
+        assert!(asked.is_err());
+    }
+}
