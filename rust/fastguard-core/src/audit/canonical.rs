@@ -118,10 +118,18 @@ fn number(value: &Number, out: &mut Vec<u8>) {
 
 /// Appends the decimal digits of `value`.
 pub(super) fn unsigned(value: u64, out: &mut Vec<u8>) {
-    if value >= 10 {
-        unsigned(value / 10, out);
+    let mut digits = [0; 20];
+    let mut rest = value;
+    let mut start = digits.len();
+    for digit in digits.iter_mut().rev() {
+        *digit = b'0' | u8::try_from(rest % 10).unwrap_or(0);
+        rest /= 10;
+        start -= 1;
+        if rest == 0 {
+            break;
+        }
     }
-    out.push(b'0' | u8::try_from(value % 10).unwrap_or(0));
+    out.extend_from_slice(digits.get(start..).unwrap_or_default());
 }
 
 /// ECMAScript's `Number::toString`, which RFC 8785 §3.2.2.3 prescribes.

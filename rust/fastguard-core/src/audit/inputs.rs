@@ -57,6 +57,10 @@ impl Inputs {
     /// A digest of `named` and of the arguments.
     pub(super) fn digest_of(&mut self, named: &[&str], arguments: &Arguments) -> [u8; 16] {
         let mut text = self.digest(arguments, &[]).members;
+        // Without the comma that parts them from the members before them: there are none.
+        if !text.is_empty() {
+            text.remove(0);
+        }
         for name in named {
             text.extend_from_slice(&(name.len() as u64).to_be_bytes());
             text.extend_from_slice(name.as_bytes());
@@ -124,15 +128,15 @@ impl Inputs {
 fn write_hash(value: &Json<'_>, canonical: &[u8], key: &HashKey, out: &mut Vec<u8>) {
     let mut object = Object::open(out);
     object.hex("hash", &key.hash(canonical));
-    let (name, length) = match value {
-        Json::Null => ("null", None),
-        Json::Bool(_) => ("boolean", None),
-        Json::Number(_) => ("number", None),
-        Json::String(text) => ("string", Some(text.len())),
-        Json::Array(elements) => ("array", Some(elements.len())),
-        Json::Object(members) => ("object", Some(members.len())),
+    let (member, length) = match value {
+        Json::Null => (r#","type":"null""#, None),
+        Json::Bool(_) => (r#","type":"boolean""#, None),
+        Json::Number(_) => (r#","type":"number""#, None),
+        Json::String(text) => (r#","type":"string""#, Some(text.len())),
+        Json::Array(elements) => (r#","type":"array""#, Some(elements.len())),
+        Json::Object(members) => (r#","type":"object""#, Some(members.len())),
     };
-    object.text("type", name);
+    object.fixed(member);
     object.number_if("length", length.map(|length| length as u64));
     object.close();
 }

@@ -1,5 +1,9 @@
 //! Writes the log's JSON. By hand, because a line is written for every call of every server.
 
+use std::net::IpAddr;
+
+use memchr::memchr;
+
 use super::canonical::{escape, unsigned};
 use crate::clock::UnixTime;
 
@@ -7,35 +11,54 @@ use crate::clock::UnixTime;
 /// As [`crate::bounds::MAX_IDENTITY_BYTES`] and [`crate::bounds::MAX_NAME_BYTES`], so that neither is ever cut.
 pub(super) const MAX_TEXT_BYTES: usize = 2 * 1024;
 
-/// An object that is being written. Names are ours and need no escapes, unless said.
+/// An object that is being written. Names are ours and need no escapes, unless said. Each member begins with a comma; the first one's
+/// becomes the brace at the end.
 pub(super) struct Object<'o> {
     out: &'o mut Vec<u8>,
-    empty: bool,
+    start: usize,
 }
 
 impl<'o> Object<'o> {
-    pub(super) fn open(out: &'o mut Vec<u8>) -> Self {
-        out.push(b'{');
-        Self { out, empty: true }
+    pub(super) const fn open(out: &'o mut Vec<u8>) -> Self {
+        let start = out.len();
+        Self { out, start }
     }
 
-    /// Members without their braces.
+    /// Members without their braces, each with its comma.
     pub(super) const fn inside(out: &'o mut Vec<u8>) -> Self {
-        Self { out, empty: true }
+        Self::open(out)
     }
 
     pub(super) fn close(self) {
+        match self.out.get_mut(self.start) {
+            Some(comma) => *comma = b'{',
+            None => self.out.push(b'{'),
+        }
         self.out.push(b'}');
     }
 
+    #[inline]
     fn key(&mut self, name: &str) {
-        if !self.empty {
-            self.out.push(b',');
-        }
-        self.empty = false;
-        self.out.push(b'"');
+        self.out.reserve(name.len() + 4);
+        self.out.extend_from_slice(b",\"");
         self.out.extend_from_slice(name.as_bytes());
         self.out.extend_from_slice(b"\":");
+    }
+
+    /// Members that are always the same, each with its comma.
+    #[inline]
+    pub(super) fn fixed(&mut self, members: &'static str) {
+        self.out.extend_from_slice(members.as_bytes());
+    }
+
+    /// A text of ours, which needs no escapes.
+    #[inline]
+    pub(super) fn word(&mut self, name: &str, value: &'static str) {
+        debug_assert!(is_plain(value), "{value}");
+        self.key(name);
+        self.out.push(b'"');
+        self.out.extend_from_slice(value.as_bytes());
+        self.out.push(b'"');
     }
 
     pub(super) fn text(&mut self, name: &str, value: &str) {
@@ -65,7 +88,7 @@ impl<'o> Object<'o> {
         self.key(name);
         unsigned(value / 1_000, self.out);
         self.out.push(b'.');
-        three_digits(value % 1_000, self.out);
+        self.out.extend_from_slice(&three_digits(value % 1_000));
     }
 
     pub(super) fn flag(&mut self, name: &str, value: bool) {
@@ -93,6 +116,20 @@ impl<'o> Object<'o> {
         }
     }
 
+    /// An address of the internet.
+    pub(super) fn address(&mut self, name: &str, value: IpAddr) {
+        let IpAddr::V4(value) = value else { return self.text(name, &value.to_string()) };
+        self.key(name);
+        let [first, rest @ ..] = value.octets();
+        self.out.push(b'"');
+        unsigned(first.into(), self.out);
+        for octet in rest {
+            self.out.push(b'.');
+            unsigned(octet.into(), self.out);
+        }
+        self.out.push(b'"');
+    }
+
     /// The id of a record in `log`.
     pub(super) fn id(&mut self, name: &str, log: &str, id: u64) {
         self.key(name);
@@ -115,15 +152,8 @@ impl<'o> Object<'o> {
         self.out.push(b']');
     }
 
-    /// Members that were written apart.
+    /// Members that were written apart, each with its comma.
     pub(super) fn members(&mut self, members: &[u8]) {
-        if members.is_empty() {
-            return;
-        }
-        if !self.empty {
-            self.out.push(b',');
-        }
-        self.empty = false;
         self.out.extend_from_slice(members);
     }
 
@@ -148,10 +178,7 @@ impl<'o> Object<'o> {
 
     /// A member whose name is input of others; its value is written by the caller.
     pub(super) fn foreign(&mut self, name: &str, max_bytes: usize) -> &mut Vec<u8> {
-        if !self.empty {
-            self.out.push(b',');
-        }
-        self.empty = false;
+        self.out.push(b',');
         bounded_string(name, max_bytes, self.out);
         self.out.push(b':');
         self.out
@@ -160,8 +187,13 @@ impl<'o> Object<'o> {
 
 /// Appends `text` as a JSON string, all of it but tokens.
 pub(super) fn string(text: &str, out: &mut Vec<u8>) {
+    out.reserve(text.len() + 2);
     out.push(b'"');
-    without_tokens(text, out);
+    if is_plain(text) && !may_hold_token(text) {
+        out.extend_from_slice(text.as_bytes());
+    } else {
+        without_tokens(text, out);
+    }
     out.push(b'"');
 }
 
@@ -184,22 +216,28 @@ pub(super) fn start_of(text: &str, max_bytes: usize) -> &str {
     text.get(..end).unwrap_or_default()
 }
 
+/// A header has at least `{"alg":"none"}`, 19 characters, and a payload about as many.
+const SHORTEST_TOKEN: usize = 40;
+
+/// Whether `text` is long enough for a token and has the rarest character of what every one begins with.
+fn may_hold_token(text: &str) -> bool {
+    text.len() >= SHORTEST_TOKEN && memchr(b'J', text.as_bytes()).is_some()
+}
+
 /// Writes `[token]` for whatever looks like a JWS or JWE in compact serialisation. Tokens have no business in
 /// paths, names, ids and logged arguments; where a client puts one there all the same, the log must not keep it.
 fn without_tokens(text: &str, out: &mut Vec<u8>) {
-    // A header has at least `{"alg":"none"}`, 19 characters, and a payload about as many.
-    const SHORTEST: usize = 40;
     // What every JSON object that begins with a member begins with, in base64url.
     const START: &str = "eyJ";
     let mut rest = text;
-    while rest.len() >= SHORTEST
+    while rest.len() >= SHORTEST_TOKEN
         && let Some((plain, tail)) = rest.find(START).and_then(|at| rest.split_at_checked(at))
     {
         let is_of_token = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
         let end = tail.bytes().position(|byte| !is_of_token(byte)).unwrap_or(tail.len());
         let (run, after) = tail.split_at_checked(end).unwrap_or((tail, ""));
         escaped(plain, out);
-        if run.len() >= SHORTEST && run.contains('.') {
+        if run.len() >= SHORTEST_TOKEN && run.contains('.') {
             out.extend_from_slice(b"[token]");
         } else {
             escaped(run, out);
@@ -271,10 +309,15 @@ fn misleads(character: char) -> bool {
 
 /// Appends `bytes` in lower-case hexadecimal.
 pub(super) fn hex(bytes: &[u8], out: &mut Vec<u8>) {
-    for byte in bytes {
-        for nibble in [byte >> 4, byte & 0xf] {
-            out.push(if nibble < 10 { b'0' + nibble } else { b'a' - 10 + nibble });
+    const fn digit(nibble: u8) -> u8 {
+        if nibble < 10 { b'0' + nibble } else { b'a' - 10 + nibble }
+    }
+    for chunk in bytes.chunks(32) {
+        let mut text = [[0; 2]; 32];
+        for (pair, byte) in text.iter_mut().zip(chunk) {
+            *pair = [digit(byte >> 4), digit(byte & 0xf)];
         }
+        out.extend_from_slice(text.get(..chunk.len()).unwrap_or_default().as_flattened());
     }
 }
 
@@ -285,7 +328,6 @@ pub(super) fn in_hex(bytes: &[u8]) -> String {
     out.into_iter().map(char::from).collect()
 }
 
-/// Appends `time` as RFC 3339 writes it, in UTC with milliseconds, held within the years 0001 to 9999.
 /// A moment in UTC as RFC 3339 writes it, with milliseconds: the form of all times in records.
 pub fn rfc3339(time: UnixTime) -> String {
     let mut text = Vec::with_capacity(24);
@@ -293,27 +335,19 @@ pub fn rfc3339(time: UnixTime) -> String {
     text.into_iter().map(char::from).collect()
 }
 
+/// Appends `time` as RFC 3339 writes it, in UTC with milliseconds, held within the years 0001 to 9999.
 pub(super) fn timestamp(time: UnixTime, out: &mut Vec<u8>) {
     const FIRST: i64 = -62_135_596_800_000;
     const LAST: i64 = 253_402_300_799_999;
     let millis = time.as_millis().clamp(FIRST, LAST);
     let (year, month, day) = date(millis.div_euclid(86_400_000));
     let rest = millis.rem_euclid(86_400_000).unsigned_abs();
-    two_digits(year / 100, out);
-    two_digits(year % 100, out);
-    out.push(b'-');
-    two_digits(month, out);
-    out.push(b'-');
-    two_digits(day, out);
-    out.push(b'T');
-    two_digits(rest / 3_600_000, out);
-    out.push(b':');
-    two_digits(rest / 60_000 % 60, out);
-    out.push(b':');
-    two_digits(rest / 1_000 % 60, out);
-    out.push(b'.');
-    three_digits(rest % 1_000, out);
-    out.push(b'Z');
+    let ([y1, y2], [y3, y4]) = (two_digits(year / 100), two_digits(year % 100));
+    let ([m1, m2], [d1, d2]) = (two_digits(month), two_digits(day));
+    let ([h1, h2], [n1, n2]) = (two_digits(rest / 3_600_000), two_digits(rest / 60_000 % 60));
+    let ([s1, s2], [f1, f2, f3]) = (two_digits(rest / 1_000 % 60), three_digits(rest % 1_000));
+    out.extend_from_slice(&[y1, y2, y3, y4, b'-', m1, m2, b'-', d1, d2, b'T']);
+    out.extend_from_slice(&[h1, h2, b':', n1, n2, b':', s1, s2, b'.', f1, f2, f3, b'Z']);
 }
 
 /// Year, month and day of a number of days since the epoch, for years from 1 on. Counts in years that begin
@@ -331,18 +365,16 @@ fn date(days: i64) -> (u64, u64, u64) {
     (era * 400 + year_of_era + u64::from(month <= 2), month, day)
 }
 
-fn two_digits(value: u64, out: &mut Vec<u8>) {
-    digit(value / 10, out);
-    digit(value, out);
+fn two_digits(value: u64) -> [u8; 2] {
+    [digit(value / 10), digit(value)]
 }
 
-fn three_digits(value: u64, out: &mut Vec<u8>) {
-    digit(value / 100, out);
-    two_digits(value % 100, out);
+fn three_digits(value: u64) -> [u8; 3] {
+    [digit(value / 100), digit(value / 10), digit(value)]
 }
 
-fn digit(value: u64, out: &mut Vec<u8>) {
-    out.push(b'0' | u8::try_from(value % 10).unwrap_or(0));
+fn digit(value: u64) -> u8 {
+    b'0' | u8::try_from(value % 10).unwrap_or(0)
 }
 
 #[cfg(test)]

@@ -1,5 +1,7 @@
 //! Writes each event as one line. The fields and their order are listed in `docs/rooms/audit.md`; none is renamed.
 
+mod callers;
+
 use std::io;
 
 use super::inputs::Inputs;
@@ -8,17 +10,20 @@ use super::pseudonyms::{Pseudonyms, Veil};
 use super::record::{Check, Checks, Decision, Ending, Event, Notice, Outcome};
 use crate::call::Caller;
 use crate::clock::UnixTime;
+use crate::denial::Room;
+use callers::Callers;
 
 /// Knows what stays the same in all lines of a log.
 pub(super) struct Scribe {
     log: Box<str>,
     inputs: Inputs,
     pseudonyms: Option<Pseudonyms>,
+    callers: Callers,
 }
 
 impl Scribe {
     pub(super) fn new(log: Box<str>, key: &[u8; 32]) -> Self {
-        Self { log, inputs: Inputs::new(key), pseudonyms: None }
+        Self { log, inputs: Inputs::new(key), pseudonyms: None, callers: Callers::new() }
     }
 
     /// Hides subjects, if `pseudonyms` are there to do so.
@@ -58,18 +63,25 @@ impl Scribe {
     fn decision(&mut self, decision: &Decision, object: &mut Object<'_>) {
         object.id("id", &self.log, decision.id);
         object.time("timestamp", decision.at);
-        object.text("event_type", "decision");
+        object.fixed(r#","event_type":"decision""#);
         write_target(decision.kind, decision.target.as_deref(), &decision.method, object);
         // Of a stranger it is not known whose session that is.
         let session = decision.session.as_deref().filter(|_| decision.caller.is_some() || self.pseudonyms.is_none());
         let veil = veil(self.pseudonyms.as_mut(), decision.caller.as_deref());
-        if let Some(caller) = &decision.caller {
-            write_identity(caller, veil, object);
-            write_grant(caller, veil, object);
+        match (&decision.caller, veil) {
+            (None, _) => {}
+            (Some(caller), Veil::None) => self.callers.write(caller, object),
+            (Some(caller), veil) => {
+                write_identity(caller, veil, object);
+                write_grant(caller, veil, object);
+            }
         }
         write_veiled("session", session, veil, object);
         if let Some(peer) = decision.peer {
-            write_veiled("peer", Some(&peer.to_string()), veil, object);
+            match veil {
+                Veil::None => object.address("peer", peer),
+                _ => write_veiled("peer", Some(&peer.to_string()), veil, object),
+            }
         }
         object.text_if("request_id", decision.request_id.as_deref());
         if let Some(trace) = decision.trace {
@@ -98,11 +110,13 @@ impl Scribe {
     fn ending(&mut self, ending: &Ending, object: &mut Object<'_>) {
         object.id("decision", &self.log, ending.decision);
         object.time("timestamp", ending.at);
-        object.text("event_type", "ending");
+        object.fixed(r#","event_type":"ending""#);
         write_target(ending.kind, ending.target.as_deref(), &ending.method, object);
         let veil = veil(self.pseudonyms.as_mut(), ending.caller.as_deref());
-        if let Some(caller) = &ending.caller {
-            write_identity(caller, veil, object);
+        match (&ending.caller, veil) {
+            (None, _) => {}
+            (Some(caller), Veil::None) => self.callers.write_identity(caller, object),
+            (Some(caller), veil) => write_identity(caller, veil, object),
         }
         write_veiled("session", ending.session.as_deref(), veil, object);
         object.text_if("request_id", ending.request_id.as_deref());
@@ -201,11 +215,11 @@ fn write_grant(caller: &Caller, veil: Veil<'_>, object: &mut Object<'_>) {
 /// `hides`: subjects are hidden.
 fn write_outcome(outcome: &Outcome, hides: bool, object: &mut Object<'_>) {
     match outcome {
-        Outcome::Allowed => object.text("result", "allowed"),
+        Outcome::Allowed => object.fixed(r#","result":"allowed""#),
         Outcome::Denied { code, room, detail, config_key, missing } => {
-            object.text("result", "denied");
+            object.fixed(r#","result":"denied""#);
             object.text("code", code);
-            object.text("room", room.name());
+            object.word("room", room.name());
             // The one detail that names whom a token names; nobody has proved it yet.
             let names = hides && *code == "subject_refused";
             object.text("detail", if names { "the subject is none that this issuer may speak of" } else { detail });
@@ -215,7 +229,7 @@ fn write_outcome(outcome: &Outcome, hides: bool, object: &mut Object<'_>) {
             }
         }
         Outcome::Faulted { code, detail } => {
-            object.text("result", "faulted");
+            object.fixed(r#","result":"faulted""#);
             object.text("code", code);
             object.text("detail", detail);
         }
@@ -230,13 +244,20 @@ fn write_checks(checks: Checks, object: &mut Object<'_>) {
             Check::Refused => "refused",
         }
     }
+    const ALL_PASSED: &str = concat!(
+        r#","checks":{"request":"passed","token":"passed","binding":"passed","limits":"passed","#,
+        r#""policy":"passed","approval":"not_reached"}"#
+    );
+    if checks == Checks::passed_through(Room::Policy) {
+        return object.fixed(ALL_PASSED);
+    }
     let mut members = object.object("checks");
-    members.text("request", name(checks.request));
-    members.text("token", name(checks.token));
-    members.text("binding", name(checks.binding));
-    members.text("limits", name(checks.limits));
-    members.text("policy", name(checks.policy));
-    members.text("approval", name(checks.approval));
+    members.word("request", name(checks.request));
+    members.word("token", name(checks.token));
+    members.word("binding", name(checks.binding));
+    members.word("limits", name(checks.limits));
+    members.word("policy", name(checks.policy));
+    members.word("approval", name(checks.approval));
     members.close();
 }
 

@@ -278,6 +278,38 @@ fn an_ending_names_its_decision_and_never_holds_the_result() {
 }
 
 #[test]
+fn each_of_many_callers_is_written_as_itself_in_turn() {
+    let callers: Vec<_> = (0..200).map(|number| Arc::new(Caller::of(&format!("subject-{number}")))).collect();
+    let mut bench = Bench::new();
+    for round in 0..2 {
+        for caller in &callers {
+            bench.journal.take(Decision { caller: Some(Arc::clone(caller)), ..decision(round) }.into());
+        }
+    }
+    bench.commit();
+
+    for (number, line) in bench.lines().iter().skip(1).enumerate() {
+        assert_eq!(line["authenticated_identity"]["subject"], format!("subject-{}", number % 200));
+        assert_eq!(line["token_id"], "jti-1");
+    }
+}
+
+#[test]
+fn caller_with_more_scopes_than_are_kept_is_written_whole_each_time() {
+    let scopes: Vec<String> = (0..500).map(|number| format!("warehouse:table-{number}:read")).collect();
+    let caller = Arc::new(Caller::with_scopes(&scopes));
+    let mut bench = Bench::new();
+    for id in 0..2 {
+        bench.journal.take(Decision { caller: Some(Arc::clone(&caller)), ..decision(id) }.into());
+    }
+    bench.commit();
+
+    for line in bench.lines().iter().skip(1) {
+        assert_eq!(line["scopes"], json!(scopes));
+    }
+}
+
+#[test]
 fn a_denial_holds_its_code_its_room_and_how_far_it_came() {
     let denial = Denial::AudienceMismatch { found: "https://other.example\n".into() };
     let mut bench = Bench::new();
@@ -415,6 +447,67 @@ fn a_full_disk_loses_nothing_and_leaves_no_torn_line() {
     assert_eq!(lines[5]["failed_at"], "2026-11-21T00:00:00.000Z");
     let sequence: Vec<u64> = lines.iter().map(|line| line["seq"].as_u64().unwrap()).collect();
     assert_eq!(sequence, (0..9).collect::<Vec<_>>());
+}
+
+#[test]
+fn lines_formatted_while_those_before_them_failed_are_formatted_anew() {
+    let mut bench = Bench::with(Bounds { max_file_bytes: 4_000, unverified_bytes_per_minute: 0 });
+    lock(&bench.disk).room = Some(6_000);
+    bench.take(0..20);
+    // The first file is full; of the second one a part, when what the third one will hold is formatted already.
+    let written = bench.commit();
+    assert!((2..9).contains(&written), "{written}");
+    assert_eq!(bench.files().len(), 1);
+    lock(&bench.disk).room = None;
+    bench.clock.advance(Duration::from_secs(1));
+    bench.commit();
+    bench.seal();
+
+    let lines = bench.lines();
+    let sequence: Vec<u64> = lines.iter().map(|line| line["seq"].as_u64().unwrap()).collect();
+    assert_eq!(sequence, (0..lines.len() as u64).collect::<Vec<_>>());
+    let ids: Vec<String> = lines.iter().filter_map(|line| Some(line.get("id")?.as_str().unwrap().to_owned())).collect();
+    assert_eq!(ids, (0..20).map(|id| format!("log-{id}")).collect::<Vec<_>>());
+    let recovered = lines.iter().find(|line| line["event_type"] == "recovered").unwrap();
+    assert_eq!(recovered["written_later"].as_u64(), Some(20 - (written - 1)));
+    let mut tree = Tree::default();
+    for text in bench.files().values() {
+        let header: Value = serde_json::from_str(text.lines().next().unwrap()).unwrap();
+        assert_eq!(header["previous_root"], in_hex(&tree.root()));
+        text.lines().for_each(|line| tree.push(line.as_bytes()));
+    }
+}
+
+#[test]
+fn tile_that_failed_while_more_was_formatted_loses_none_of_it() {
+    let mut bench = Bench::with(Bounds { max_file_bytes: 64_000, unverified_bytes_per_minute: 0 });
+    lock(&bench.disk).put_fails = true;
+    bench.take(0..300);
+    let written = bench.commit();
+    assert!((2..300).contains(&written), "{written}");
+    assert!(bench.journal.failure().is_some());
+    lock(&bench.disk).put_fails = false;
+    bench.clock.advance(Duration::from_secs(1));
+    bench.commit();
+
+    let lines = bench.lines();
+    let sequence: Vec<u64> = lines.iter().map(|line| line["seq"].as_u64().unwrap()).collect();
+    assert_eq!(sequence, (0..lines.len() as u64).collect::<Vec<_>>());
+    assert_eq!(lines.iter().filter(|line| line["event_type"] == "decision").count(), 300);
+}
+
+#[test]
+fn what_the_queue_gets_back_while_more_is_formatted_is_what_is_durable() {
+    let mut bench = Bench::with(Bounds { max_file_bytes: 4_000, unverified_bytes_per_minute: 0 });
+    bench.take(0..20);
+    let (disk, mut told) = (Arc::clone(&bench.disk), 0);
+    bench.journal.commit_each(bench.moment(), |committed| {
+        told += committed.records;
+        let durable: usize = lock(&disk).files.values().map(|file| file.split(|byte| *byte == b'\n').count() - 1).sum();
+        assert_eq!(durable as u64, told);
+    });
+
+    assert_eq!(told as usize, bench.lines().len());
 }
 
 #[test]

@@ -410,6 +410,16 @@ impl Caller {
             claims: Box::default(),
         }
     }
+
+    /// The same with another subject.
+    pub(crate) fn of(subject: &str) -> Self {
+        Self { subject: Some(subject.into()), ..Self::example() }
+    }
+
+    /// The same with other scopes.
+    pub(crate) fn with_scopes(scopes: &[String]) -> Self {
+        Self { scopes: scopes.iter().map(|scope| scope.as_str().into()).collect(), ..Self::example() }
+    }
 }
 
 #[cfg(test)]
