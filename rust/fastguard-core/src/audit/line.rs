@@ -61,17 +61,20 @@ impl<'o> Object<'o> {
         self.out.push(b'"');
     }
 
+    #[inline]
     pub(super) fn text(&mut self, name: &str, value: &str) {
         self.key(name);
         bounded_string(value, MAX_TEXT_BYTES, self.out);
     }
 
+    #[inline]
     pub(super) fn text_if(&mut self, name: &str, value: Option<&str>) {
         if let Some(value) = value {
             self.text(name, value);
         }
     }
 
+    #[inline]
     pub(super) fn number(&mut self, name: &str, value: u64) {
         self.key(name);
         unsigned(value, self.out);
@@ -84,6 +87,7 @@ impl<'o> Object<'o> {
     }
 
     /// A number of thousandths, as a decimal fraction.
+    #[inline]
     pub(super) fn thousandths(&mut self, name: &str, value: u64) {
         self.key(name);
         unsigned(value / 1_000, self.out);
@@ -91,11 +95,13 @@ impl<'o> Object<'o> {
         self.out.extend_from_slice(&three_digits(value % 1_000));
     }
 
+    #[inline]
     pub(super) fn flag(&mut self, name: &str, value: bool) {
         self.key(name);
         self.out.extend_from_slice(if value { b"true" } else { b"false" });
     }
 
+    #[inline]
     pub(super) fn time(&mut self, name: &str, value: UnixTime) {
         self.key(name);
         self.out.push(b'"');
@@ -103,6 +109,7 @@ impl<'o> Object<'o> {
         self.out.push(b'"');
     }
 
+    #[inline]
     pub(super) fn hex(&mut self, name: &str, value: &[u8]) {
         self.key(name);
         self.out.push(b'"');
@@ -131,6 +138,7 @@ impl<'o> Object<'o> {
     }
 
     /// The id of a record in `log`.
+    #[inline]
     pub(super) fn id(&mut self, name: &str, log: &str, id: u64) {
         self.key(name);
         self.out.push(b'"');
@@ -157,6 +165,7 @@ impl<'o> Object<'o> {
         self.out.extend_from_slice(members);
     }
 
+    #[inline]
     pub(super) fn object(&mut self, name: &str) -> Object<'_> {
         self.key(name);
         Object::open(self.out)

@@ -46,6 +46,12 @@ impl Tree {
         self.size
     }
 
+    /// The same tree, which collects what it completes in `buffer`.
+    pub(super) fn completing(self, mut buffer: Vec<(usize, Hash)>) -> Self {
+        buffer.clear();
+        Self { completed: buffer, ..self }
+    }
+
     /// Appends the leaf `line`.
     pub(super) fn push(&mut self, line: &[u8]) {
         self.push_hash(leaf(line));

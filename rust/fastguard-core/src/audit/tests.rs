@@ -507,7 +507,7 @@ fn what_the_queue_gets_back_while_more_is_formatted_is_what_is_durable() {
         assert_eq!(durable as u64, told);
     });
 
-    assert_eq!(told as usize, bench.lines().len());
+    assert_eq!(told, bench.lines().len() as u64);
 }
 
 #[test]

@@ -16,8 +16,9 @@ use crate::clock::UnixTime;
 const FORMAT: u64 = 1;
 /// Most bytes that are written between two syncs.
 const MAX_COMMIT_BYTES: usize = 8 * 1024 * 1024;
-/// About as many short lines are written between two syncs.
-const MAX_EXPECTED: usize = 16 * 1024;
+/// Lines are expected to be about so long, and at most so many to be written between two syncs: for that much, buffers grow at once.
+const EXPECTED_BYTES: usize = 1024;
+const MAX_EXPECTED: usize = MAX_COMMIT_BYTES / EXPECTED_BYTES * 2;
 
 /// What waits to be written.
 pub(super) enum Item {
@@ -58,6 +59,7 @@ pub(super) struct Place {
 }
 
 /// Lines that go into one file and are made durable by one sync.
+#[derive(Default)]
 pub(super) struct Group {
     /// Whether they begin file `number`.
     pub(super) opens: bool,
@@ -97,8 +99,8 @@ pub(super) struct Drafts {
     pub(super) scribe: Scribe,
     max_file_bytes: u64,
     waiting: VecDeque<Item>,
-    /// Buffers that were used: one, or two where groups are formatted while others are written.
-    spare: Vec<Vec<u8>>,
+    /// Groups that are written, for their buffers: one, or two where some are formatted while others are written.
+    spare: Vec<Group>,
 }
 
 impl Drafts {
@@ -120,17 +122,20 @@ impl Drafts {
         let before = tree.size();
         let opens = !is_open || length >= self.max_file_bytes;
         let (number, length_before) = if opens { (number + 1, 0) } else { (number, length) };
-        let mut draft = Draft::new(self.spare.pop().unwrap_or_default(), tree);
+        let room = self.max_file_bytes.saturating_sub(length_before);
+        let room = usize::try_from(room).unwrap_or(usize::MAX).min(MAX_COMMIT_BYTES);
+        let expected = self.waiting.len().min(MAX_EXPECTED);
+        let Group { lines, mut items, completed, .. } = self.spare.pop().unwrap_or_default();
+        let mut draft = Draft::new(lines, tree.completing(completed));
+        draft.lines.reserve(EXPECTED_BYTES * expected.min(room / EXPECTED_BYTES + 16));
+        items.reserve(expected);
         if opens {
             draft.open(&self.scribe, number, moment.now.unix);
             if let Some(failure) = failure {
                 draft.recover(failure, self.waiting.len(), moment);
             }
         }
-        let room = self.max_file_bytes.saturating_sub(length_before);
-        let room = usize::try_from(room).unwrap_or(usize::MAX).min(MAX_COMMIT_BYTES);
         let mut committed = Committed::default();
-        let mut items = Vec::with_capacity(self.waiting.len().min(MAX_EXPECTED));
         self.scribe.begin();
         // Nothing but its first line stands in a log before the registry knows of it.
         while is_born
@@ -155,12 +160,12 @@ impl Drafts {
         }
     }
 
-    /// Takes back what is not durable of a group, and its buffer.
-    pub(super) fn put_back(&mut self, group: Group) {
-        for item in group.items.into_iter().rev() {
+    /// Takes back what is not durable of a group, and its buffers.
+    pub(super) fn put_back(&mut self, mut group: Group) {
+        for item in group.items.drain(..).rev() {
             self.waiting.push_front(item);
         }
-        self.spare.push(group.lines);
+        self.spare.push(group);
     }
 }
 
