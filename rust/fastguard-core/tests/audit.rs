@@ -97,6 +97,22 @@ fn records_of_many_threads_are_all_there_and_the_seal_fits() {
     assert!(fs::read_dir(audit.folder()).unwrap().count() > 10);
 }
 
+/// More than one group of a MiB: each is formatted while the one before it is on its way to the disk.
+#[test]
+fn burst_that_is_formatted_beside_the_disk_is_whole_and_in_its_order() {
+    const RECORDS: u64 = 30_000;
+    let audit = Audit::open_log(Settings { max_file_bytes: 3 << 20, ..Settings::at(folder()) }).unwrap();
+    (0..RECORDS).for_each(|id| audit.record(decision(id)).unwrap());
+    audit.flush(PATIENCE).unwrap();
+    audit.close().unwrap();
+
+    let verdict = log::verify(audit.folder()).unwrap();
+    assert_eq!((verdict.problem, verdict.sealed), (None, true));
+    let lines = lines(audit.folder());
+    let ids = lines.iter().filter_map(|line| line["id"].as_str()).map(str::to_owned);
+    assert!(ids.eq((0..RECORDS).map(|id| audit.record_id(id))));
+}
+
 #[test]
 fn a_closed_log_takes_no_records_and_closes_again_without_harm() {
     let audit = Audit::open_log(Settings::at(folder())).unwrap();

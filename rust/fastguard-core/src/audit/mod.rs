@@ -1,7 +1,7 @@
 //! Room 8: records every decision and every ending, or refuses the call.
 //!
-//! Callers hand over an [`Event`] and go on; one thread formats, hashes and writes. Nothing that was taken is
-//! dropped: a full queue and a log that cannot be written refuse at once. See decision 11 of the design.
+//! Callers hand over an [`Event`] and go on; one thread formats, hashes and writes, and while much is written formats what follows.
+//! Nothing that was taken is dropped: a full queue and a log that cannot be written refuse at once. See decision 11 of the design.
 
 mod canonical;
 mod digest;

@@ -1,13 +1,12 @@
 //! The thread that writes the log: the one place of this crate with files, a thread and a clock.
 
 mod asks;
+mod beside;
 mod folder;
 mod held;
 mod subjects;
 
-use std::panic::resume_unwind;
 use std::sync::Arc;
-use std::thread::{Builder, scope};
 use std::time::{Duration, Instant, SystemTime};
 
 pub(super) use asks::{answered, ask, asked, is_answered};
@@ -66,7 +65,7 @@ where
         }
     };
     // Nobody joins it: joining cannot be given up after two seconds, and a child process has no thread to join.
-    let thread = Builder::new().name("fastguard-audit".to_owned()).spawn(run);
+    let thread = thread::Builder::new().name("fastguard-audit".to_owned()).spawn(run);
     let thread = thread.map_err(|error| Fault::AuditFailed { reason: format!("the writer's thread: {error}") })?;
     Ok(thread.thread().clone())
 }
@@ -78,17 +77,6 @@ impl Drop for Ended<'_> {
     fn drop(&mut self) {
         self.0.end(Phase::Dead);
     }
-}
-
-/// Does `work` on a thread of its own and `meanwhile` on this one, or first this and then that where no thread is to be had.
-fn beside<W: Send, M>(mut work: impl FnMut() -> W + Send, meanwhile: impl FnOnce() -> M) -> (W, M) {
-    let (done, meanwhile) = scope(|scope| {
-        let thread = Builder::new().name("fastguard-disk".to_owned()).spawn_scoped(scope, &mut work);
-        let meanwhile = meanwhile();
-        // A panic there ends the log as one here does.
-        (thread.ok().map(|thread| thread.join().unwrap_or_else(|panic| resume_unwind(panic))), meanwhile)
-    });
-    (done.unwrap_or_else(work), meanwhile)
 }
 
 struct Writer<'w, S: Store> {
@@ -190,34 +178,5 @@ impl<S: Store> Writer<'_, S> {
                 None => thread::park(),
             }
         }
-    }
-}
-
-#[cfg(test)]
-#[cfg(not(feature = "shuttle"))]
-mod tests {
-    use std::sync::mpsc::channel;
-
-    use super::*;
-
-    const PATIENCE: Duration = Duration::from_secs(20);
-
-    #[test]
-    fn work_and_what_is_done_meanwhile_are_done_at_once() {
-        let (ask, asked) = channel();
-        let (answer, answered) = channel();
-        // Each waits for the other.
-        let work = move || asked.recv_timeout(PATIENCE).is_ok_and(|()| answer.send(()).is_ok());
-        let meanwhile = || ask.send(()).is_ok() && answered.recv_timeout(PATIENCE).is_ok();
-
-        assert_eq!(beside(work, meanwhile), (true, true));
-    }
-
-    #[test]
-    fn panic_of_work_is_one_of_whoever_asked_for_it() {
-        let asked =
-            std::panic::catch_unwind(|| beside(|| assert!(std::hint::black_box(false), "the test's panic"), || ()));
-
-        assert!(asked.is_err());
     }
 }

@@ -4,7 +4,7 @@ use std::fs::{self, DirBuilder, OpenOptions};
 use std::io::{self, BufRead, BufReader, Read as _, Seek as _, Write as _};
 use std::path::{Path, PathBuf};
 
-use super::beside;
+use super::beside::beside;
 use super::held::{self, Held};
 use crate::audit::digest::random;
 use crate::audit::journal::{File, Store};
