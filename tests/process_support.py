@@ -36,6 +36,9 @@ def tell(**found):
     print(json.dumps(found), flush=True)
 """
 
+#: For a process that the tracing of `make coverage` would disturb, or that may not write what was traced.
+UNTRACED = {"COVERAGE_PROCESS_CONFIG": ""}
+
 
 def stop(pid):
     """Stops a process where it stands, and has seen it stop: until then it may still answer."""
