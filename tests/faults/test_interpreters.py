@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import sys
+from types import SimpleNamespace
+
 import pytest
 
 import process_support
+from mcp_fastguard import interpreters
 
 OTHERS = """
 import importlib, json, sys
@@ -42,8 +46,23 @@ tell(after=code(guard.check, request(given)))
 guard.close()
 """
 
-    found = process_support.run(script, config, issuer.token(), before=before)
+    # Coverage's tracer is one of those that other interpreters cannot load.
+    found = process_support.run(script, config, issuer.token(), before=before, **process_support.UNTRACED)
 
     assert (found.pop("before"), found.pop("after")) == ("allowed", "allowed")
     assert len(found) == (8 if comes_first else 6)
     assert all("subinterpreters" in error for error in found.values()), found
+
+
+@pytest.mark.parametrize(("current", "is_another"), [(0, False), (1, True)])
+def test_f20_interpreter_is_another_where_it_is_not_the_main_one(monkeypatch, current, is_another):
+    found = SimpleNamespace(get_current=lambda: current, get_main=lambda: 0)
+    monkeypatch.setitem(sys.modules, "_xxsubinterpreters", found)
+
+    assert interpreters._is_another() is is_another
+
+
+def test_f20_python_that_was_built_without_other_interpreters_is_the_main_one(monkeypatch):
+    monkeypatch.setitem(sys.modules, "_xxsubinterpreters", None)
+
+    assert interpreters._is_another() is False
