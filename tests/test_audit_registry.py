@@ -187,6 +187,21 @@ def test_show_and_merge_leave_the_registry_out_unless_it_is_asked_for(config, is
     assert "log_registered" in command("merge", base / "registry").stdout
 
 
+def test_registry_that_cannot_be_told_of_an_end_is_said_and_the_log_is_sealed(config, issuer, base, caplog):
+    guard = Guard.from_dict(config)
+    guard.check(ToolRequest.direct(tool="run_query", token=issuer.token()))
+    guard.flush()
+    shutil.rmtree(base / "registry")
+    (base / "registry").write_text("no folder")
+
+    guard.close()
+
+    assert "the registry was not told of its end, and the next start will" in caplog.text
+    (base / "registry").unlink()
+    [row] = verify_logs(base)
+    assert row[3] == "sealed"
+
+
 def test_every_entry_fits_the_schema(config, issuer, base):
     one_call(config, issuer)
     validator = Draft202012Validator(record_schema())

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 
 import pytest
 
-from mcp_fastguard import Guard, GuardConfigError
+from mcp_fastguard import Guard, GuardConfig, GuardConfigError
 from mcp_fastguard._fastguard import config_warnings
 from mcp_fastguard.config import json_schema
 
@@ -216,6 +217,22 @@ def test_published_private_key_is_refused(config):
 def test_missing_file_is_a_clear_error(tmp_path):
     with pytest.raises(GuardConfigError, match="No such file"):
         Guard.from_file(tmp_path / "none.toml")
+
+
+@pytest.mark.parametrize("value", [object(), float("nan"), datetime(2026, 11, 28, tzinfo=UTC), {1}])
+def test_value_that_toml_could_not_hold_is_refused(config, value):
+    with pytest.raises(GuardConfigError, match="a value that TOML could not"):
+        Guard.from_dict({**config, "limits": {"rules": value}})
+
+
+def test_configurations_for_looking_record_and_learn_nothing_and_share_what_they_say():
+    shared = {"state": {"url": "redis://127.0.0.1/0"}, "revocations": {"shared": True}}
+    limits = {"limits": {"mode": "exact", "rules": []}, "dpop": {"replays": "shared", "mode": "required"}}
+    config = GuardConfig.from_dict({"resource": {"url": "https://mcp.example.com/mcp"}, **shared, **limits})
+    unlogged = {"resource": {"url": "https://mcp.example.com/mcp"}, "audit": {"enabled": False}}
+
+    assert config.unrecorded() == {**unlogged, "state": shared["state"], **limits}
+    assert config.by_itself() == {**unlogged, "limits": {"rules": []}, "dpop": {"mode": "required"}}
 
 
 def test_schema_knows_every_table():

@@ -211,6 +211,21 @@ def test_record_that_does_not_reach_the_disk_refuses_the_call(make_guard, issuer
     assert not ran
 
 
+def test_thread_that_the_system_does_not_give_refuses_the_call_and_is_tried_again(make_guard, issuer, monkeypatch):
+    guard = make_guard()
+
+    def none(_):
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", none)
+        with pytest.raises(GuardFault) as raised:
+            asyncio.run(guard._keeper.keep())
+
+    assert raised.value.code == "audit_failed"
+    asyncio.run(guard._keeper.keep())
+
+
 def test_call_that_is_cancelled_while_it_waits_harms_no_other(make_guard, issuer):
     guard = make_guard()
 

@@ -308,6 +308,42 @@ def test_corridor_records_decision_and_ending(guard, issuer):
     assert ending["decision"] == decision["id"]
 
 
+def test_caller_of_the_corridor_may_say_itself_how_a_call_ended(guard, issuer):
+    async def walk():
+        async with guard.call(request(issuer.token())) as call:
+            assert call.is_settled
+            # Settling again changes nothing.
+            assert await call.settle() is call.proof
+            call.finish({"content": []}, status="error", error="Timeout")
+
+    asyncio.run(walk())
+
+    _, ending = records(guard)
+    assert (ending["status"], ending["error"]) == ("error", "Timeout")
+
+
+def test_error_of_a_tool_whose_call_has_ended_already_changes_no_record(guard, issuer):
+    """As of a stream that was ended because its token died."""
+
+    async def walk():
+        call = guard.call(request(issuer.token()))
+        await call.authorize()
+        await call.settle()
+
+        async def tool():
+            call.finish({"content": []})
+            call.close()
+            raise KeyError
+
+        await call.run_to_end(tool)
+
+    with pytest.raises(KeyError):
+        asyncio.run(walk())
+
+    _, ending = records(guard)
+    assert (ending["status"], ending.get("error")) == ("ok", None)
+
+
 def test_tool_does_not_run_before_settling_nor_after_closing(guard, issuer):
     async def tool():
         pytest.fail("it ran")

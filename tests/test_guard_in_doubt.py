@@ -1,8 +1,9 @@
-"""What a guard does in doubt: should the gate ever answer what it must not, no call passes."""
+"""What a guard does in doubt: should the gate ever answer what it must not, or have no room for a record, no call passes."""
 
 from __future__ import annotations
 
 import asyncio
+import functools
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -19,8 +20,16 @@ class _Gate:
 
     def __getattr__(self, name):
         if name in self._answers:
-            return lambda *_, **__: self._answers[name]
+            return functools.partial(self._answered, self._answers[name])
         return getattr(self._gate, name)
+
+    @staticmethod
+    def _answered(answer, *_, **__):
+        """A list is answered one by one; a fault is raised."""
+        found = answer.pop(0) if isinstance(answer, list) else answer
+        if isinstance(found, GuardFault):
+            raise found
+        return found
 
 
 @pytest.fixture
@@ -117,3 +126,65 @@ def test_public_path_of_routes_that_serve_the_endpoint_alone_has_no_app(make_gua
 
 def test_routes_of_the_endpoint_are_none_without_its_table(guard):
     assert guard.admin_routes() == []
+
+
+# --- a queue without room ---------------------------------------------------------------------------
+
+FULL = GuardFault("audit_queue_full", "the queue of the audit log is full")
+FAILED = GuardFault("audit_failed", "the log cannot be written")
+
+
+@pytest.fixture
+def allowed(guard, issuer):
+    """What the gate says of a call that passes."""
+    return guard.gate.decide(asked(issuer), observes=False, ends=False, now=None)
+
+
+def test_call_waits_for_room_in_the_queue_and_passes(guard, issuer, allowed, monkeypatch):
+    left = [FULL, FULL, allowed]
+    answering(guard, monkeypatch, decide=left)
+
+    assert asyncio.run(guard.authorize(asked(issuer))) is allowed
+    assert left == []
+
+
+def test_queue_that_stays_full_refuses_the_call(guard, issuer, monkeypatch):
+    answering(guard, monkeypatch, decide=FULL)
+
+    assert fault(guard.authorize(asked(issuer))) == "audit_queue_full"
+
+
+def test_log_that_fails_while_a_call_waits_for_room_refuses_it_at_once(guard, issuer, monkeypatch):
+    left = [FULL, FAILED, FULL]
+    answering(guard, monkeypatch, decide=left)
+
+    assert fault(guard.authorize(asked(issuer))) == "audit_failed"
+    assert left == [FULL]
+
+
+@pytest.mark.parametrize(("first", "code"), [(FAILED, "audit_failed"), (FULL, "allowed")])
+def test_call_of_a_server_waits_for_room_alone(guard, issuer, allowed, monkeypatch, first, code):
+    guard.start()
+    left = [first, allowed]
+    answering(guard, monkeypatch, decide=left)
+
+    async def walked():
+        return await guard.call(asked(issuer)).authorize()
+
+    if code == "allowed":
+        assert asyncio.run(walked()) is allowed
+    else:
+        assert fault(walked()) == code
+        assert left == [allowed]
+
+
+# --- a corridor out of order ------------------------------------------------------------------------
+
+
+def test_call_that_was_not_authorized_has_no_proof(guard, issuer):
+    call = guard.call(asked(issuer))
+
+    with pytest.raises(GuardFault) as raised:
+        call.settle_at_once()
+    assert raised.value.code == "internal"
+    assert not call.is_settled

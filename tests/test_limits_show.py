@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import UTC, datetime
 from typing import Any
 
@@ -119,3 +120,24 @@ def test_command_without_a_log_says_so(tmp_path):
 
     assert shown.exit_code == 1
     assert "no log there" in shown.output
+
+
+def test_limits_of_a_call_stand_as_they_do_and_it_is_not_charged(make_guard, issuer):
+    rules = [
+        {"name": "mine", "per": "principal", "quota": "2/minute"},
+        {"name": "all", "per": "everyone", "quota": "9/s"},
+    ]
+    guard = make_guard(limits={"rules": rules})
+    request = ToolRequest.direct(tool="add", arguments={}, token=issuer.token())
+
+    def mine():
+        found = {limit.rule: limit for limit in asyncio.run(guard.limits_of(request))}
+        assert found.keys() == {"mine", "all"}
+        return found["mine"].quota, found["mine"].remaining, found["mine"].has_room
+
+    found = [mine(), mine()]
+    guard.check(request)
+    guard.check(request)
+    found.append(mine())
+
+    assert found == [(2, 2, True), (2, 2, True), (2, 0, False)]

@@ -6,7 +6,6 @@ import logging
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Final, NamedTuple, Self, TypeVar
 
-from mcp_fastguard._fastguard import Agreeing, Waiting
 from mcp_fastguard.errors import ApprovalDenied, GuardError, LimitDenied, PolicyDenied
 
 if TYPE_CHECKING:
@@ -110,9 +109,8 @@ class Telling:
             self._ended = perf_counter_ns()
 
     def decided(self, decision: T) -> T:
-        """Takes note of a decision; what must wait is none."""
-        if not isinstance(decision, Waiting | Agreeing):
-            self._decision = decision  # type: ignore[assignment] # the gate gives nothing else
+        """Takes note of a decision."""
+        self._decision = decision  # type: ignore[assignment] # the gate gives nothing else
         return decision
 
     def __enter__(self) -> Self:

@@ -102,8 +102,9 @@ class Outside:
         Raises:
             GuardFault: they could not be told.
         """
-        if self.feed is not None:
-            self.feed.tell(entry)
+        if self.feed is None:
+            raise GuardFault("revocation_untold", "nothing that tells other processes has begun")
+        self.feed.tell(entry)
 
     def status(self) -> dict[str, Any]:
         """See :meth:`Guard.state_status`."""
@@ -191,10 +192,11 @@ class Outside:
         from mcp_fastguard.revocations.feed import RevocationFeed  # noqa: PLC0415 - brings asyncio
 
         settings = RevocationSettings.of(config)
-        if settings is not None:
-            feed = RevocationFeed(settings, self._gate)
-            feed.start()
-            self.feed = feed
+        if settings is None:
+            raise GuardFault("internal", "the gate learns of revocations, and nothing says from where")
+        feed = RevocationFeed(settings, self._gate)
+        feed.start()
+        self.feed = feed
 
 
 @contextlib.contextmanager

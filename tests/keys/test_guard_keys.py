@@ -75,6 +75,15 @@ def test_key_that_was_withdrawn_is_refused_after_a_refresh(guard, issuer, loopba
     assert denied.value.code in {"key_unknown", "keys_unavailable"}
 
 
+def test_closed_guard_fetches_nothing(guard, loopback):
+    guard.close()
+
+    guard.refresh_keys()
+
+    assert guard.key_status() == {}
+    assert loopback.paths == []
+
+
 def test_set_at_hand_serves_while_the_issuer_sends_what_is_none(guard, issuer, loopback):
     loopback.routes["/jwks"] = published(issuer)
     call(guard, issuer.token())

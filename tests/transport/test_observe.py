@@ -120,6 +120,17 @@ def test_observed_token_room_runs_calls_as_nobody(make_guard, issuer):
     assert not any(record["enforced"] or record.get("authenticated_identity") for record in found)
 
 
+@pytest.mark.parametrize("room", ["token", "binding"])
+def test_head_of_a_long_body_is_not_refused_where_whoever_would_be_passes(make_guard, room):
+    nobody = ToolRequest.direct(tool="add", arguments={})
+
+    run(make_guard(observe=observing(room)).authorize_head(nobody))
+
+    with pytest.raises(Denied) as denied:
+        run(make_guard().authorize_head(nobody))
+    assert denied.value.code == "token_missing"
+
+
 def test_direct_users_are_never_let_pass(make_guard, issuer):
     guard = make_guard(observe=observing("policy"))
 
