@@ -9,6 +9,8 @@ import pytest
 
 from mcp_fastguard import ToolRequest, approval
 from mcp_fastguard.errors import ApprovalDenied
+from mcp_fastguard.transport.messages import MessageLayer
+from support import records
 
 
 def settled(tier):
@@ -41,3 +43,18 @@ def test_call_that_needs_an_approval_is_refused_in_the_corridor_told_and_not_run
     with pytest.raises(ApprovalDenied):
         asyncio.run(walk())
     assert [getattr(decision, "code", "allowed") for decision in told] == ["allowed", "approval_required"]
+
+
+def test_call_of_a_server_that_nobody_approves_ends_with_its_refusal(guard, issuer, monkeypatch):
+    monkeypatch.setattr(approval, "is_needed", lambda _: True)
+
+    async def walk():
+        call = guard.call(ToolRequest.direct(tool="add", arguments={}, token=issuer.token()))
+        await call.authorize()
+        await MessageLayer.settle(call)
+
+    with pytest.raises(ApprovalDenied):
+        asyncio.run(walk())
+
+    _, ending = records(guard)
+    assert (ending["status"], ending["error"]) == ("error", "ApprovalDenied")

@@ -162,20 +162,24 @@ def test_log_that_fails_while_a_call_waits_for_room_refuses_it_at_once(guard, is
     assert left == [FULL]
 
 
-@pytest.mark.parametrize(("first", "code"), [(FAILED, "audit_failed"), (FULL, "allowed")])
-def test_call_of_a_server_waits_for_room_alone(guard, issuer, allowed, monkeypatch, first, code):
+async def walked(guard, issuer):
+    return await guard.call(asked(issuer)).authorize()
+
+
+def test_call_of_a_server_waits_for_room_and_passes(guard, issuer, allowed, monkeypatch):
     guard.start()
-    left = [first, allowed]
+    answering(guard, monkeypatch, decide=[FULL, allowed])
+
+    assert asyncio.run(walked(guard, issuer)) is allowed
+
+
+def test_call_of_a_server_waits_for_nothing_but_room(guard, issuer, allowed, monkeypatch):
+    guard.start()
+    left = [FAILED, allowed]
     answering(guard, monkeypatch, decide=left)
 
-    async def walked():
-        return await guard.call(asked(issuer)).authorize()
-
-    if code == "allowed":
-        assert asyncio.run(walked()) is allowed
-    else:
-        assert fault(walked()) == code
-        assert left == [allowed]
+    assert fault(walked(guard, issuer)) == "audit_failed"
+    assert left == [allowed]
 
 
 # --- a corridor out of order ------------------------------------------------------------------------

@@ -13,6 +13,7 @@ from mcp.server.mcpserver import MCPServer
 from mcp.server.transport_security import TransportSecuritySettings
 
 from mcp_fastguard.transport import scope as scopes
+from mcp_fastguard.transport.metadata import metadata
 from servers_support import SERVERS, raw, running
 from support import records
 from transport_support import BASE, client, headers, message, run
@@ -183,6 +184,35 @@ def test_metadata_is_read_by_get_head_and_options(make_guard, inner, server):
             status, found, _ = raw(port, request("POST", path))
             assert (status, found["allow"]) == (405, "GET, HEAD, OPTIONS")
         assert inner.reached == []
+
+
+def test_metadata_name_the_resource_and_its_documentation_where_they_are_written(make_guard, config):
+    said = {"name": "The warehouse", "documentation": "https://mcp.example.com/docs"}
+
+    document = metadata(make_guard(resource={**config["resource"], **said}))
+
+    assert (document["resource_name"], document["resource_documentation"]) == tuple(said.values())
+    assert not {"resource_name", "resource_documentation"} & metadata(make_guard()).keys()
+
+
+@pytest.mark.parametrize("body", [b"", b"x" * 1024])
+def test_client_that_leaves_before_its_body_is_whole_gets_no_answer_and_no_record(make_guard, inner, issuer, body):
+    guard = make_guard()
+    messages = [{"type": "http.request", "body": body, "more_body": True}, {"type": "http.disconnect"}]
+    sent = []
+
+    async def send(answer):
+        sent.append(answer)
+
+    async def receive():
+        return messages.pop(0)
+
+    found = [(name.encode(), value.encode()) for name, value in headers(issuer.token(), "tools/call", "add").items()]
+    scope = {"type": "http", "method": "POST", "path": "/mcp", "headers": found, "client": None}
+
+    run(guard.asgi(inner)(scope, receive, send))
+
+    assert (sent, inner.reached, records(guard)) == ([], [], [])
 
 
 def test_answer_to_head_has_no_body_in_the_layer_itself(make_guard, inner):

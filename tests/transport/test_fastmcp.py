@@ -123,6 +123,29 @@ def test_nested_call_of_a_tool_is_refused_under_its_own_name(make_guard, rules, 
     assert [record["tool_name"] for record in denied] == ["secret"]
 
 
+@pytest.mark.parametrize("mode", ["modern", "legacy"])
+def test_nested_call_that_the_caller_may_make_is_decided_and_recorded_by_itself(make_guard, rules, issuer, mode):
+    guard = make_guard()
+    app = guard.asgi(build(guard).http_app(path="/mcp"))
+    token = issuer.token(scope="warehouse:query:read secret:use")
+
+    async def walk():
+        async with served(app) as transport, client(transport, token, mode) as found:
+            return await found.call_tool("run_query", {"sql": "secret"})
+
+    assert "the secret" in run(walk()).content[0].text
+    decided = [record for record in records(guard, "decision") if record.get("tool_name")]
+    assert [(record["tool_name"], record["result"]) for record in decided] == [
+        ("run_query", "allowed"),
+        ("secret", "allowed"),
+    ]
+    # Each has an ending of its own, the inner one first.
+    ended = [record["decision"] for record in records(guard, "ending")]
+    assert [one for one in ended if one in {record["id"] for record in decided}] == [
+        record["id"] for record in reversed(decided)
+    ]
+
+
 def test_synthetic_lists_are_neither_limited_nor_recorded(make_guard, rules, issuer):
     guard = make_guard(limits={"rules": [{"per": "principal", "quota": "2/minute", "method": "tools/*"}]})
     app = guard.asgi(build(guard).http_app(path="/mcp"))
