@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import json
+from urllib.parse import parse_qs
 
 import httpx2
 import pytest
+from joserfc import jws
 from joserfc.jwk import ECKey
 from mcp import Client
 from mcp.client.streamable_http import streamable_http_client
 from mcp.server.mcpserver import MCPServer
 from mcp.server.transport_security import TransportSecuritySettings
 
-from mcp_fastguard.client import ClientCredentials, DPoPAuth
+from mcp_fastguard.client import ClientCredentials, DPoPAuth, RequestSigner
 from mcp_fastguard.dev.authorization_server import AuthorizationServer
 from support import RESOURCE, records
 from transport_support import BASE, message, run, served
@@ -188,6 +191,86 @@ def test_authorization_server_that_wants_one_nonce_after_another_is_asked_twice(
 
     with pytest.raises(httpx2.HTTPStatusError):
         walked(auth, *wanting)
+
+
+class Demanding:
+    """A token endpoint and a server that each want a nonce first."""
+
+    def __init__(self):
+        self.requests = []
+
+    def __call__(self, request):
+        path = request.url.path
+        is_first = path not in {seen for seen, _ in self.requests}
+        # A request that is sent again is the same one, with other headers.
+        self.requests.append((path, dict(request.headers)))
+        if is_first:
+            if path == "/token":
+                return httpx2.Response(400, headers={"dpop-nonce": "n1"}, json={"error": "use_dpop_nonce"})
+            challenge = 'DPoP error="use_dpop_nonce"'
+            return httpx2.Response(401, headers={"dpop-nonce": "n2", "www-authenticate": challenge})
+        if path == "/token":
+            return httpx2.Response(200, json={"token_type": "DPoP", "access_token": "t"})
+        return httpx2.Response(200, headers={"dpop-nonce": "n3"})
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+def test_nonces_of_both_servers_are_followed_by_both_kinds_of_client(server, is_async):
+    demanding = Demanding()
+    auth = DPoPAuth(credentials(server))
+
+    async def walk():
+        async with httpx2.AsyncClient(transport=httpx2.MockTransport(demanding), auth=auth) as http:
+            return [await http.post(RESOURCE), await http.post(RESOURCE)]
+
+    if is_async:
+        answers = run(walk())
+    else:
+        with httpx2.Client(transport=httpx2.MockTransport(demanding), auth=auth) as http:
+            answers = [http.post(RESOURCE), http.post(RESOURCE)]
+
+    assert [answer.status_code for answer in answers] == [200, 200]
+    assert [path for path, _ in demanding.requests] == ["/token", "/token", "/mcp", "/mcp", "/mcp"]
+    proofs = [jws.extract_compact(found["dpop"].encode()).payload for _, found in demanding.requests]
+    assert [json.loads(proof).get("nonce") for proof in proofs] == [None, "n1", None, "n2", "n3"]
+
+
+@pytest.mark.parametrize("body", [b'{"token_type": "Bearer", "access_token": "t"}', b"<html>", b"[]"])
+def test_answer_that_is_no_bound_token_is_refused(server, body):
+    answering = httpx2.MockTransport(lambda _: httpx2.Response(200, content=body))
+
+    with (
+        httpx2.Client(transport=answering, auth=DPoPAuth(credentials(server))) as http,
+        pytest.raises(ValueError, match="not bound to the key"),
+    ):
+        http.post(RESOURCE)
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+def test_signer_signs_the_call_and_not_the_request_for_its_token(server, is_async):
+    demanding = Demanding()
+    signer = RequestSigner(ECKey.generate_key("P-256").as_dict(private=True), inner=DPoPAuth(credentials(server)))
+
+    async def walk():
+        async with httpx2.AsyncClient(transport=httpx2.MockTransport(demanding), auth=signer) as http:
+            return await http.post(RESOURCE)
+
+    if is_async:
+        answer = run(walk())
+    else:
+        with httpx2.Client(transport=httpx2.MockTransport(demanding), auth=signer) as http:
+            answer = http.post(RESOURCE)
+
+    assert answer.status_code == 200
+    signed = ["signature" in found for _, found in demanding.requests]
+    assert signed == [False, False, True, True]
+    assert signer.key_id in repr(signer)
+
+
+def test_token_request_asks_for_the_scopes_that_are_named(server):
+    request = credentials(server, scopes=["a:read", "b:read"]).request("proof")
+
+    assert parse_qs(request.content.decode())["scope"] == ["a:read b:read"]
 
 
 @pytest.mark.parametrize("kind", [{"private": False}, {"curve": "P-384"}])

@@ -118,38 +118,38 @@ class DPoPAuth(httpx2.Auth):
 
     def sync_auth_flow(self, request: httpx2.Request) -> Generator[httpx2.Request, httpx2.Response, None]:
         """Of a blocking client."""
-        if self._is_due():
-            for is_last in (False, True):
-                response = yield self._token_request()
+        source = self._due()
+        if source is not None:
+            response = yield self._token_request(source)
+            response.read()
+            if not self._takes_token(response, is_last=False):
+                response = yield self._token_request(source)
                 response.read()
-                if self._takes_token(response, is_last=is_last):
-                    break
-        for is_last in (False, True):
-            response = yield self._signed(request)
-            if not self._is_asked_again(response) or is_last:
-                return
+                self._takes_token(response, is_last=True)
+        response = yield self._signed(request)
+        if self._is_asked_again(response):
+            self._keep_nonce((yield self._signed(request)))
 
     async def async_auth_flow(self, request: httpx2.Request) -> AsyncGenerator[httpx2.Request, httpx2.Response]:
         """Of an asynchronous client."""
-        if self._is_due():
-            for is_last in (False, True):
-                response = yield self._token_request()
+        source = self._due()
+        if source is not None:
+            response = yield self._token_request(source)
+            await response.aread()
+            if not self._takes_token(response, is_last=False):
+                response = yield self._token_request(source)
                 await response.aread()
-                if self._takes_token(response, is_last=is_last):
-                    break
-        for is_last in (False, True):
-            response = yield self._signed(request)
-            if not self._is_asked_again(response) or is_last:
-                return
+                self._takes_token(response, is_last=True)
+        response = yield self._signed(request)
+        if self._is_asked_again(response):
+            self._keep_nonce((yield self._signed(request)))
 
-    def _is_due(self) -> bool:
-        return self._source is not None and time.monotonic() >= self._renewed_at
+    def _due(self) -> ClientCredentials | None:
+        """Where a token is got, if one is needed now."""
+        return self._source if time.monotonic() >= self._renewed_at else None
 
-    def _token_request(self) -> httpx2.Request:
-        if self._source is None:
-            message = "no way to get a token was given"
-            raise RuntimeError(message)
-        return self._source.request(self.proof("POST", self._source.token_endpoint))
+    def _token_request(self, source: ClientCredentials) -> httpx2.Request:
+        return source.request(self.proof("POST", source.token_endpoint))
 
     def _takes_token(self, response: httpx2.Response, *, is_last: bool) -> bool:
         """Takes the token in, or the nonce that the authorization server wants first (RFC 9449 section 8): then it must be asked
