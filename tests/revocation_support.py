@@ -8,7 +8,7 @@ from mcp_fastguard import ToolRequest
 from mcp_fastguard.errors import Denied
 
 #: What is said elsewhere holds by then, in seconds; long, so that a loaded machine decides nothing.
-SOON = 5.0
+SOON = 20.0
 
 
 def ask(issuer, tool="add", **claims):
