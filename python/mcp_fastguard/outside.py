@@ -185,7 +185,7 @@ class Outside:
 
         settings = StateSettings.of(found)
         if self.deployment is None or self.deployment.settings != settings:
-            self.deployment = Deployment(settings, self._gate.take_ended)
+            self.deployment = Deployment(settings, self._gate.take_ended, self._gate.permits)
 
     def _learn(self, config: GuardConfig) -> None:
         from mcp_fastguard.revocations import RevocationSettings  # noqa: PLC0415 - only where it is used

@@ -1,9 +1,10 @@
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final, Never, final
+from typing import Any, Final, Never, Protocol, final
 
 __all__ = [
     "CERTIFICATE_HEADERS",
+    "LEASE_PART",
     "MAX_BODY_BYTES",
     "MAX_BODY_BYTES_BEFORE_TOKEN",
     "MAX_INTROSPECTION_BYTES",
@@ -11,6 +12,7 @@ __all__ = [
     "Admission",
     "Agreeing",
     "AllowedCall",
+    "Asking",
     "Attested",
     "BoundToken",
     "DPoPVerifier",
@@ -19,6 +21,7 @@ __all__ = [
     "MergedLogs",
     "MeteredWindow",
     "ObservedCall",
+    "Permits",
     "Pseudonyms",
     "SlidingWindow",
     "TokenVerifier",
@@ -51,6 +54,8 @@ __all__ = [
 __version__: Final[str]
 #: Headers, in lower case, in which proxies hand on what they know of the client's certificate.
 CERTIFICATE_HEADERS: Final[frozenset[bytes]]
+#: A lease lasts this part of the window.
+LEASE_PART: Final[float]
 MAX_BODY_BYTES: Final[int]
 MAX_BODY_BYTES_BEFORE_TOKEN: Final[int]
 MAX_INTROSPECTION_BYTES: Final[int]
@@ -398,6 +403,111 @@ class SlidingWindow:
             GuardFault: times of two clocks were given.
         """
     def __len__(self) -> int: ...
+
+class _Charge(Protocol):
+    """What :class:`Permits` read of a charge."""
+
+    @property
+    def key(self) -> bytes: ...
+    @property
+    def quota(self) -> int: ...
+    @property
+    def window(self) -> float: ...
+    @property
+    def cost(self) -> int: ...
+    @property
+    def is_look(self) -> bool: ...
+
+@final
+class Permits:
+    """What a process may use of shared windows without asking the store, and its own windows. All its threads share them."""
+
+    def __new__(cls, processes: int) -> Permits:
+        """None yet.
+
+        Args:
+            processes: how many share the quotas.
+
+        Raises:
+            ValueError: there is none.
+        """
+    def is_leased(self, quota: int, window: float) -> bool:
+        """Whether a rule of this quota and window (seconds) takes permits in advance; others are counted exactly."""
+    def take(self, charges: Sequence[_Charge]) -> list[int] | None:
+        """Uses the permits at hand: what each window has left. None where they do not suffice, and then nothing is used.
+
+        Raises:
+            ValueError: a charge cannot be counted, or two have the same key.
+        """
+    def begin(
+        self, charges: Sequence[_Charge], *, must_ask: bool = False
+    ) -> list[int] | tuple[int, float, int] | int | Asking:
+        """Decides a call by the permits at hand, or begins a question to the store.
+
+        Args:
+            charges: what it is charged, no two in one window.
+            must_ask: the call needs the store's word besides.
+
+        Returns:
+            What each window has left, where all was at hand, and is used. The place of the charge that has no room, in how many
+            seconds there is, and what is left, where the store has said so a moment ago. The number of another question that
+            asks for what is lacking: wait for it, and begin again. Or a question, which must be asked, and ended.
+        """
+    def settle(self, charges: Sequence[_Charge]) -> None:
+        """Charges the process's own windows for what was used of leases, so that they tell the truth."""
+    def bound(self, quota: int, window: float) -> SlidingWindow:
+        """The process's own window that holds what the store admits: the whole quota over 7/8 of the window."""
+    def share(self, quota: int, window: float) -> SlidingWindow:
+        """The process's share of the quota, for when the store is away."""
+    @property
+    def answered(self) -> int:
+        """How many calls the gate has decided by them alone."""
+    def __len__(self) -> int: ...
+    def after_fork(self) -> None:
+        """In a child process: the permits are the parent's."""
+
+@final
+class Asking:
+    """A question to the store for a call that lacks permits. It ends once: what is forgotten gives back what it holds."""
+
+    def __new__(cls, *_: Never) -> Never: ...
+    @property
+    def number(self) -> int:
+        """By which others know that it is under way."""
+    @property
+    def questions(self) -> list[tuple[int, int, int, int, int]]:
+        """What leases ask for: the place of the charge, what is needed, what is wanted, the slot that something is given back to, and
+        how much.
+        """
+    @property
+    def exact(self) -> list[int]:
+        """The places of the charges that the same question is to make exactly."""
+    def granted(self, given: Sequence[tuple[int, int, int]]) -> list[tuple[int, int]] | tuple[int, float, int]:
+        """The store has granted all.
+
+        Args:
+            given: for each question how much, what is left, and the slot.
+
+        Returns:
+            The place of each leased window, and what it has left. Or, as of :meth:`Permits.begin`, the one in which this process has
+            used the whole quota, whatever the store says.
+
+        Raises:
+            TimeoutError: a lease has ended meanwhile.
+            ValueError: it has ended already.
+        """
+    def refused(self, question: int | None, retry_after: float) -> None:
+        """The store has no room.
+
+        Args:
+            question: in the window of this one; None where it is that of something else.
+            retry_after: seconds until there is.
+
+        Raises:
+            ValueError: it has ended already.
+        """
+    def give_up(self) -> None:
+        """There is no answer. May come after one."""
 
 @final
 class MeteredWindow:
@@ -776,6 +886,8 @@ class Gate:
     def close(self) -> str | None: ...
     def refuse(self) -> None: ...
     def after_fork(self) -> None: ...
+    @property
+    def permits(self) -> Permits: ...
     def repaired_logs(self) -> list[tuple[str, bool, str]]: ...
     def statistics(self) -> list[tuple[str, int]]: ...
 

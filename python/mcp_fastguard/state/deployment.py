@@ -20,6 +20,7 @@ from mcp_fastguard.state.places import ProcessPlaces
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from mcp_fastguard._fastguard import Permits
     from mcp_fastguard.limits import AppliedLimit
     from mcp_fastguard.state.settings import StateSettings
     from mcp_fastguard.state.store import RedisStore
@@ -73,16 +74,17 @@ class Deployment:
     Args:
         settings: where, and how.
         take_ended: gives the calls that have ended since it was asked last, each by its ticket and with what it is charged.
+        permits: what this process may use of shared windows without asking.
 
     Raises:
         GuardConfigError: redis-py is not installed.
     """
 
-    def __init__(self, settings: StateSettings, take_ended: Callable[[], list[EndedFields]]) -> None:
+    def __init__(self, settings: StateSettings, take_ended: Callable[[], list[EndedFields]], permits: Permits) -> None:
         if importlib.util.find_spec("redis") is None:
             raise GuardConfigError("state: needs the extra `state`: pip install 'mcp-fastguard[state]'")
         self._settings = settings
-        self._windows = ProcessWindows()
+        self._windows = ProcessWindows(settings.processes, permits)
         self._take_ended = take_ended
         #: By its ticket, the name that the store has for a call that runs.
         self._calls: dict[int, bytes] = {}
@@ -185,7 +187,11 @@ class Deployment:
 
     def status(self) -> dict[str, Any]:
         """Figures since the start; see :meth:`Guard.state_status`."""
-        return {"answers": dict(self._answers), "asked": self._asked, "seconds": self._seconds}
+        answers = dict(self._answers)
+        # Calls that the core has decided by the permits at hand.
+        if at_hand := self._windows.permits.answered:
+            answers["limits", Mode.LEASED] = answers.get(("limits", Mode.LEASED), 0) + at_hand
+        return {"answers": answers, "asked": self._asked, "seconds": self._seconds}
 
     def _counted(self, what: str, answer: str) -> str:
         self._answers[what, answer] = self._answers.get((what, answer), 0) + 1

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import time
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import TYPE_CHECKING, Literal, Self, cast
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
+from mcp_fastguard._fastguard import LEASE_PART
 from mcp_fastguard.limits import SlidingWindow
-from mcp_fastguard.state.leases import LEASE_PART, LEAST_LEFT, Lease, LeaseTable, is_leasable
+from mcp_fastguard.state.leases import Turn
 from mcp_fastguard.state.places import LIFETIME, Place, ProcessPlaces
 from mcp_fastguard.state.process import BOUND, ProcessWindows, admit_all
 from mcp_fastguard.state.window_script import Act, Ask, LimitStore, Spot, StoreUnavailable, WindowScript
@@ -18,6 +17,7 @@ from mcp_fastguard.state.window_script import Act, Ask, LimitStore, Spot, StoreU
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from mcp_fastguard._fastguard import Asking
     from mcp_fastguard.state.window_script import Answer
 
 __all__ = [
@@ -92,16 +92,14 @@ class Debt:
     amount: int
 
 
-@dataclass(frozen=True, slots=True)
-class Standing:
+class Standing(NamedTuple):
     """How a window stands after a call, as far as this process knows."""
 
     rule: str
     remaining: int
 
 
-@dataclass(frozen=True, slots=True)
-class Admitted:
+class Admitted(NamedTuple):
     """Every window had room, and all were charged."""
 
     standings: tuple[Standing, ...]
@@ -158,13 +156,11 @@ class SharedLimits:
         self._processes = processes
         self._mode = mode
         self._degrade = degrade
-        self._leases = LeaseTable()
-        self._own = windows or ProcessWindows()
-        self._bounds, self._shares = self._own.bounds, self._own.shares
+        self._own = windows or ProcessWindows(processes)
 
     def is_leased(self, quota: int, window: float) -> bool:
         """Whether a rule of this quota and window (seconds) takes permits in advance; the others run exact."""
-        return self._mode == "leased" and is_leasable(quota, window, self._processes)
+        return self._mode == "leased" and self._own.permits.is_leased(quota, window)
 
     async def admit(
         self, charges: Sequence[Charge], places: Sequence[Place] = (), call: bytes = b""
@@ -180,12 +176,16 @@ class SharedLimits:
         Raises:
             ValueError: a charge cannot be counted.
         """
+        if self._mode == "leased" and not places and (admitted := self._at_hand(charges)) is not None:
+            return admitted
         _check(charges)
+        spots = [Spot(place.key, call, Act.TAKE, place.most) for place in places]
+        counted: Sequence[int] = range(len(charges))
         try:
             if self._mode == "leased" and any(self._has_lease(charge) for charge in charges):
-                answer = await self._leased(charges, [Spot(place.key, call, Act.TAKE, place.most) for place in places])
+                answer, counted = await self._leased(charges, spots)
             else:
-                answer = await self._exact(charges, [Spot(place.key, call, Act.TAKE, place.most) for place in places])
+                answer = await self._exact(charges, spots)
         except asyncio.CancelledError:
             raise
         except Exception:  # noqa: BLE001 -- whatever a store raises, the answer is the declared one
@@ -193,7 +193,7 @@ class SharedLimits:
         if isinstance(answer, Refused):
             full = answer.place - len(charges)
             return answer if full < 0 else replace(answer, rule=places[full].rule)
-        answer = self._bounded(charges, answer)
+        answer = self._bounded(charges, counted, answer)
         if isinstance(answer, Admitted) and places:
             self._own.places.enter(call, places)
         return answer
@@ -256,90 +256,81 @@ class SharedLimits:
         )
         return Admitted(standings, Mode.EXACT)
 
-    async def _leased(self, charges: Sequence[Charge], spots: Sequence[Spot]) -> Admitted | Refused:
-        """Uses the permits at hand, and asks for what is lacking in one question together with the exact rules and the places."""
-        leases = [
-            self._leases.of(charge.key, charge.quota, charge.window) if self._has_lease(charge) else None
-            for charge in charges
-        ]
-        must_ask = None in leases or bool(spots)
-        while True:
-            lacking = _lacking(charges, leases, LEAST_LEFT if must_ask else 0.0)
-            if lacking:
-                # What must be asked for anyway takes those along that would end while the answer is under way.
-                lacking = _lacking(charges, leases, LEAST_LEFT)
-            if not lacking and not must_ask:
-                for charge, lease in zip(charges, leases, strict=True):
-                    cast("Lease", lease).take(charge.cost)
-                return self._stand(charges, leases, {})
-            async with contextlib.AsyncExitStack() as asking:
-                # One question at a time for each lease; in the order of their keys, so that no two calls wait for each other.
-                for at in sorted(lacking, key=lambda at: charges[at].key):
-                    await asking.enter_async_context(cast("Lease", leases[at]).asking)
-                still = _lacking(charges, leases, LEAST_LEFT)
-                if (still or must_ask) and set(still) <= set(lacking):
-                    return await self._ask(charges, leases, still, spots)
+    def _at_hand(self, charges: Sequence[Charge]) -> Admitted | None:
+        """Uses the permits at hand; most calls need no more."""
+        try:
+            left = self._own.permits.take(charges)
+        except (TypeError, ValueError):
+            _check(charges)
+            raise
+        return None if left is None else _standing(charges, left)
+
+    async def _leased(
+        self, charges: Sequence[Charge], spots: Sequence[Spot]
+    ) -> tuple[Admitted | Refused, Sequence[int]]:
+        """Uses the permits at hand, and asks for what is lacking in one question together with the exact rules and the places.
+        Gives the places of the exact ones too.
+        """
+        permits, turns = self._own.permits, self._own.turns
+        with Turn(turns) as turn:
+            while True:
+                begun = permits.begin(charges, must_ask=bool(spots))
+                if isinstance(begun, int):
+                    await turn.wait(begun)
+                elif isinstance(begun, list):
+                    return _standing(charges, begun), ()
+                elif isinstance(begun, tuple):
+                    return _spent(charges, begun, Mode.LEASED), ()
+                else:
+                    break
+            turn.asks(begun.number)
+        try:
+            return await self._ask(charges, begun, spots)
+        finally:
+            begun.give_up()
+            turns.next(begun.number)
 
     async def _ask(
-        self,
-        charges: Sequence[Charge],
-        leases: Sequence[Lease | None],
-        lacking: Sequence[int],
-        spots: Sequence[Spot],
-    ) -> Admitted | Refused:
-        sent = time.monotonic()
-        for at in lacking:
-            lease = cast("Lease", leases[at])
-            if sent < lease.refused_until:
-                return Refused(charges[at].rule, lease.free_at - sent, Mode.LEASED, at, lease.permits)
-        asked = [at for at, lease in enumerate(leases) if lease is None or at in lacking]
-        with _Reserved(charges, leases, asked) as reserved:
-            questions = [self._question(charges[at], leases[at]) for at in asked]
-            answer = await self._script.ask(questions, spots, lifetime=LIFETIME)
-            if answer.refused is not None:
-                if answer.refused >= len(asked):
-                    return Refused("", 0.0, Mode.LEASED, len(charges) + answer.refused - len(asked))
-                place = asked[answer.refused]
-                refused, spent = charges[place], leases[place]
-                if spent is not None:
-                    spent.refuse(answer.retry_after, refused.window)
-                left = answer.given[answer.refused].remaining
-                return Refused(refused.rule, answer.retry_after, Mode.LEASED, place, left)
-            reserved.keep()
-        exact = {at: given.remaining for at, given in zip(asked, answer.given, strict=True)}
-        for at, given in zip(asked, answer.given, strict=True):
-            if (leased := leases[at]) is not None:
-                leased.grant(given, sent, charges[at].window, charges[at].cost)
-        if reserved.has_ended() or any(cast("Lease", leases[at]).has_ended() for at in lacking):
-            raise StoreUnavailable("the answer came after a lease had ended")
-        return self._stand(charges, leases, exact)
-
-    def _question(self, charge: Charge, lease: Lease | None) -> Ask:
-        if lease is None:
-            return _exactly(charge)
-        return lease.ask(charge.key, charge.quota, charge.window, charge.cost, self._processes)
-
-    def _stand(self, charges: Sequence[Charge], leases: Sequence[Lease | None], exact: Mapping[int, int]) -> Admitted:
-        standings = tuple(
-            Standing(charge.rule, exact[at] if lease is None else lease.remaining + lease.permits)
-            for at, (charge, lease) in enumerate(zip(charges, leases, strict=True))
-            if not charge.is_look
-        )
-        return Admitted(standings, Mode.LEASED)
-
-    def _bounded(self, charges: Sequence[Charge], admitted: Admitted) -> Admitted | Refused:
-        """Charges the process's own windows, which hold even where the store's answer was forged."""
-        bounds = [
-            (self._own.metered_bounds if charge.is_look else self._bounds).of(charge.quota, charge.window * BOUND)
-            for charge in charges
-        ]
-        refused = admit_all(bounds, charges)
+        self, charges: Sequence[Charge], asking: Asking, spots: Sequence[Spot]
+    ) -> tuple[Admitted | Refused, Sequence[int]]:
+        leased, exact = asking.questions, asking.exact
+        asks = [_for_lease(charges[place], *numbers) for place, *numbers in leased]
+        asks += [_exactly(charges[place]) for place in exact]
+        answer = await self._script.ask(asks, spots, lifetime=LIFETIME)
+        refused = answer.refused
         if refused is not None:
-            return _refused(charges, refused, Mode.OVERDRAWN)
-        for charge in charges:
+            asking.refused(refused if refused < len(leased) else None, answer.retry_after)
+            if refused >= len(asks):
+                return Refused("", 0.0, Mode.LEASED, len(charges) + refused - len(asks)), exact
+            place = [*(question[0] for question in leased), *exact][refused]
+            return _spent(charges, (place, answer.retry_after, answer.given[refused].remaining), Mode.LEASED), exact
+        given = answer.given[: len(leased)]
+        found = asking.granted([(part.granted, part.remaining, part.slot) for part in given])
+        if isinstance(found, tuple):
+            return _spent(charges, found, Mode.OVERDRAWN), exact
+        left = dict(found)
+        left.update((place, part.remaining) for place, part in zip(exact, answer.given[len(leased) :], strict=True))
+        return _standing(charges, left), exact
+
+    def _bounded(self, charges: Sequence[Charge], counted: Sequence[int], admitted: Admitted) -> Admitted | Refused:
+        """Charges the process's own windows, which hold even where the store's answer was forged. Those of permits the core has
+        charged.
+        """
+        exact = [charges[place] for place in counted]
+        bounds = [
+            self._own.metered_bounds.of(charge.quota, charge.window * BOUND)
+            if charge.is_look
+            else self._own.bounds.of(charge.quota, charge.window)
+            for charge in exact
+        ]
+        refused = admit_all(bounds, exact)
+        if refused is not None:
+            place, retry_after, left = refused
+            return _spent(charges, (counted[place], retry_after, left), Mode.OVERDRAWN)
+        for charge in exact:
             if charge.is_look:
                 continue
-            share = self._shares.of(charge.quota // self._processes, charge.window)
+            share = self._own.shares.of(charge.quota, charge.window)
             # What does not fit fills it: should the store fail now, this process has had its share.
             if not share.admit(charge.key, charge.cost):
                 share.admit(charge.key, share.admit(charge.key, 0).remaining)
@@ -348,10 +339,12 @@ class SharedLimits:
     def _degraded(self, charges: Sequence[Charge], places: Sequence[Place], call: bytes) -> Admitted | Refused:
         if self._degrade == "refuse":
             return Refused(charges[0].rule if charges else places[0].rule, 1.0, Mode.REFUSE)
+        # What was used of leases counts.
+        self._own.permits.settle(charges)
         shares = [
-            (self._own.metered_shares if charge.is_look else self._shares).of(
-                charge.quota // self._processes, charge.window
-            )
+            self._own.metered_shares.of(charge.quota // self._processes, charge.window)
+            if charge.is_look
+            else self._own.shares.of(charge.quota, charge.window)
             for charge in charges
         ]
         if places:
@@ -361,7 +354,7 @@ class SharedLimits:
         refused = admit_all(shares, charges)
         if refused is not None:
             self._own.places.leave(call)
-            return _refused(charges, refused, Mode.LOCAL)
+            return _spent(charges, refused, Mode.LOCAL)
         standings = tuple(
             Standing(charge.rule, share.admit(charge.key, 0).remaining)
             for charge, share in zip(charges, shares, strict=True)
@@ -370,39 +363,15 @@ class SharedLimits:
         return Admitted(standings, Mode.LOCAL)
 
 
-class _Reserved:
-    """Permits at hand of a call that waits for the store, put back unless the store admits it."""
-
-    def __init__(self, charges: Sequence[Charge], leases: Sequence[Lease | None], asked: Sequence[int]) -> None:
-        at_hand = [at for at, lease in enumerate(leases) if lease is not None and at not in asked]
-        self._taken = [(lease, charges[at].cost, lease.ends_at) for at in at_hand if (lease := leases[at]) is not None]
-        self._kept = False
-
-    def __enter__(self) -> Self:
-        for lease, cost, _ in self._taken:
-            lease.take(cost)
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        if not self._kept:
-            for lease, cost, ends_at in self._taken:
-                lease.put_back(cost, ends_at)
-
-    def keep(self) -> None:
-        self._kept = True
-
-    def has_ended(self) -> bool:
-        """Whether a permit would be used after the end of its lease."""
-        return any(ends_at <= time.monotonic() for _, _, ends_at in self._taken)
+def _standing(charges: Sequence[Charge], left: Sequence[int] | Mapping[int, int]) -> Admitted:
+    """What windows of calls have left, by the place of their charge."""
+    counts = enumerate(charges)
+    return Admitted(tuple([Standing(it.rule, left[at]) for at, it in counts if not it.is_look]), Mode.LEASED)
 
 
-def _lacking(charges: Sequence[Charge], leases: Sequence[Lease | None], least_left: float) -> list[int]:
-    """Which leases have too little, or end within so many seconds."""
-    return [
-        at
-        for at, (charge, lease) in enumerate(zip(charges, leases, strict=True))
-        if lease is not None and not lease.has(charge.cost, least_left)
-    ]
+def _for_lease(charge: Charge, need: int, want: int, back_to: int, back: int) -> Ask:
+    # The window of the store is longer by a lease: a permit counts until a whole window after its lease has ended.
+    return Ask(charge.key, charge.quota, charge.window * (1 + LEASE_PART), need, want, back_to, back)
 
 
 def _exactly(charge: Charge) -> Ask:
@@ -417,7 +386,7 @@ def _refused_by_store(charges: Sequence[Charge], answer: Answer, place: int, mod
     return Refused(charges[place].rule, answer.retry_after, mode, place, answer.given[place].remaining)
 
 
-def _refused(charges: Sequence[Charge], found: tuple[int, float, int], mode: Mode) -> Refused:
+def _spent(charges: Sequence[Charge], found: tuple[int, float, int], mode: Mode) -> Refused:
     place, retry_after, left = found
     return Refused(charges[place].rule, retry_after, mode, place, left)
 

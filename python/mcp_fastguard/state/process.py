@@ -1,34 +1,39 @@
-"""A process's own windows, which stand in where the store cannot be asked or believed."""
+"""A process's own windows, which stand in where the store cannot be asked or believed, and its permits in those of all."""
 
 from __future__ import annotations
 
+import os
+import weakref
 from typing import TYPE_CHECKING
 
+from mcp_fastguard._fastguard import Permits
 from mcp_fastguard.limits import MeteredWindow, SlidingWindow
+from mcp_fastguard.state.leases import Turns
 from mcp_fastguard.state.places import ProcessPlaces
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from mcp_fastguard.state.limits import Charge, Debt
 
 __all__ = ["BOUND", "ProcessWindows", "admit_all"]
 
 # The windows of a process hold what the store admits to it. They are an eighth shorter than the rule says, so that they
-# never refuse what an honest store admits: their slots begin elsewhere, and answers arrive late.
+# never refuse what an honest store admits: their slots begin elsewhere, and answers arrive late. Those of calls are the core's.
 BOUND = 7 / 8
 
 
 class _Windows:
-    """A process's own windows, by quota and length."""
+    """A process's own windows, by the quota and the length of the rule."""
 
-    def __init__(self) -> None:
+    def __init__(self, make: Callable[[int, float], SlidingWindow]) -> None:
+        self._make = make
         self._windows: dict[tuple[int, float], SlidingWindow] = {}
 
     def of(self, quota: int, window: float) -> SlidingWindow:
         found = self._windows.get((quota, window))
         if found is None:
-            found = self._windows[quota, window] = SlidingWindow(quota, window)
+            found = self._windows[quota, window] = self._make(quota, window)
         return found
 
 
@@ -46,16 +51,29 @@ class _Metered:
 
 
 class ProcessWindows:
-    """A process's own windows: what the store admits to it at most, and its share for when the store is away. And its calls that
-    run.
+    """A process's own windows: what the store admits to it at most, and its share for when the store is away. Its permits in the
+    windows of all processes, and its calls that run. All event loops and threads of a process share it.
+
+    Args:
+        processes: how many processes share the quotas.
+        permits: those of the guard; default: this object's alone.
     """
 
-    def __init__(self) -> None:
-        self.bounds = _Windows()
-        self.shares = _Windows()
+    def __init__(self, processes: int, permits: Permits | None = None) -> None:
+        # Permits that are none yet are permits.
+        self.permits = Permits(processes) if permits is None else permits
+        self.turns = Turns()
+        self.bounds = _Windows(self.permits.bound)
+        self.shares = _Windows(self.permits.share)
         self.metered_bounds = _Metered()
         self.metered_shares = _Metered()
         self.places = ProcessPlaces()
+        _all.add(self)
+
+    def after_fork(self) -> None:
+        """In a child process: the permits, and who waits for more, are the parent's."""
+        self.permits.after_fork()
+        self.turns = Turns()
 
     def charge(self, debts: Sequence[Debt], processes: int) -> None:
         """Charges them for a call that has ended, whatever the store will say."""
@@ -92,3 +110,15 @@ def _room(window: SlidingWindow | MeteredWindow, charge: Charge) -> tuple[int, f
     if left >= charge.cost:
         return left, None
     return left, window.admit(charge.key, charge.cost).retry_after or charge.window
+
+
+_all: weakref.WeakSet[ProcessWindows] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for windows in list(_all):
+        windows.after_fork()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

@@ -19,7 +19,7 @@ use crate::clock::{Now, Tick, UnixTime};
 use crate::config::{Config, ConfigError, Durability, OnStale};
 use crate::denial::{Denial, Fault, GateError, Room};
 use crate::hashing::KeyHasher;
-use crate::limits::{AppliedLimit, Call, Dues, EndedCall, Limits};
+use crate::limits::{AppliedLimit, Call, Dues, EndedCall, Limits, Permits};
 use crate::policy::{CodeRule, Policy};
 use crate::request::{Kind, Receiver};
 use crate::scopes::ScopeTable;
@@ -285,8 +285,9 @@ impl Gate {
 
     /// Begins a log of its own in a child process. Nothing of the parent's thread, queue or locks is used.
     pub fn after_fork(&self) -> Result<(), Fault> {
-        // The parent tells of the endings of its calls.
+        // The parent tells of the endings of its calls, and its permits are its own.
         drop(self.take_ended());
+        self.permits().after_fork();
         if let Some(audit) = &*self.audit() {
             let own = audit.reopen_after_fork()?;
             self.audit.store(Some(Arc::new(own)));
@@ -502,6 +503,11 @@ impl Gate {
     /// ticket, and now and then besides, for calls that nobody finishes.
     pub fn take_ended(&self) -> Vec<EndedCall> {
         self.state().limits.take_ended()
+    }
+
+    /// What this process may use of shared windows without asking. Whoever asks for an [`Agreeing`] asks for more of them too.
+    pub fn permits(&self) -> Arc<Permits> {
+        Arc::clone(self.state().limits.permits())
     }
 
     /// Whether the record of a call must be on disk before it runs: with durability `each`, or where it writes and intents are

@@ -14,7 +14,7 @@ use std::time::Duration;
 use fastguard_core::clock::FakeClock;
 use fastguard_core::config::Meter;
 use fastguard_core::gate::{Agreeing, Answer, ClaimAnswer, Outcome};
-use fastguard_core::limits::Verdict;
+use fastguard_core::limits::{Begun, Given, Verdict, Wanted};
 use fastguard_core::token::{Attached, Revocation};
 use fastguard_core::{Config, Decision, Gate, GateError, ToolRequest, UnixTime};
 use serde_json::json;
@@ -289,4 +289,145 @@ fn store_needs_a_secret() {
     config.state.as_mut().unwrap().secret = fastguard_core::config::Secret::default();
     let refused = Gate::new(config, None).unwrap_err();
     assert!(refused.to_string().contains("state.secret_file"), "{refused}");
+}
+
+// --- permits that a process has in advance -------------------------------------------------------
+
+const LEASED: &str = "[limits]\nmode = \"leased\"\n[[limits.rules]]\nname = \"mine\"\nper = \"principal\"\n\
+                      quota = \"1000/minute\"\n[[limits.rules]]\nname = \"all\"\nper = \"everyone\"\nquota = \"100000/hour\"\n";
+const MINUTE: Duration = Duration::from_secs(60);
+
+/// Has the store asked for the leases of a call that waits for it, which grants so many in each window, or has no room in this one.
+fn ask(world: &World, gate: &Gate, agreeing: &Agreeing, granted: Result<u32, usize>) {
+    let permits = gate.permits();
+    let wanted: Vec<_> = agreeing
+        .charges()
+        .iter()
+        .map(|it| {
+            let (key, quota, window, cost) = (it.key, u32::try_from(it.quota).unwrap(), it.window, it.cost);
+            Wanted { key, quota, window, cost, is_leased: permits.is_leasable(it.quota, window) }
+        })
+        .collect();
+    let Begun::Asking(asking) = permits.begin(&wanted, false, world.clock.now().own) else {
+        panic!("nothing is asked")
+    };
+    match granted {
+        Ok(granted) => {
+            let given = vec![Given { granted, remaining: 500, slot: 1 }; asking.questions().len()];
+            asking.granted(&given, world.clock.now().own).unwrap();
+        }
+        Err(place) => asking.refused(Some(place), MINUTE, world.clock.now().own),
+    }
+}
+
+fn leased(world: &World, granted: u32) -> (Gate, ToolRequest) {
+    let (gate, request) = (world.gate(LEASED), world.request("open", "alice"));
+    ask(world, &gate, &world.agreeing(&gate, &request), Ok(granted));
+    (gate, request)
+}
+
+#[test]
+fn call_whose_permits_are_at_hand_asks_nobody() {
+    let world = World::new();
+    let (gate, request) = leased(&world, 3);
+
+    for remaining in [501, 500] {
+        let Decision::Allowed(call) = gate.check(&request, world.clock.now()).unwrap() else { panic!("not allowed") };
+        // Of two windows that have the same left, the first is named.
+        assert_eq!(call.admitted().standing().unwrap().remaining, remaining);
+    }
+    // The call that asked has used the third.
+    world.agreeing(&gate, &request);
+    assert_eq!(gate.permits().answered(), 2);
+}
+
+#[test]
+fn permit_that_is_about_to_end_is_not_used() {
+    let mut world = World::new();
+    let (gate, request) = leased(&world, 9);
+    // A lease lasts a twentieth of the window, and what is left of it must be more than a tenth of a second.
+    world.clock.advance(Duration::from_millis(2_899));
+    assert_eq!(code(gate.check(&request, world.clock.now())), "allowed");
+    world.clock.advance(Duration::from_millis(1));
+    world.agreeing(&gate, &request);
+}
+
+#[test]
+fn spent_window_refuses_without_asking_until_it_is_worth_asking_again() {
+    let mut world = World::new();
+    let (gate, request) = (world.gate(LEASED), world.request("open", "alice"));
+    let agreeing = world.agreeing(&gate, &request);
+    let mine = agreeing.charges().iter().position(|it| &*it.rule == "mine").unwrap();
+    ask(&world, &gate, &agreeing, Err(mine));
+
+    world.clock.advance(Duration::from_millis(100));
+    let Err(GateError::Denied(denial, _)) = gate.check(&request, world.clock.now()) else { panic!("not refused") };
+    assert_eq!((denial.code(), denial.spent()), ("quota_spent", Some(("mine", 1_000, MINUTE, 0, "calls"))));
+    assert_eq!(denial.retry_after(), Some(Duration::from_millis(59_900)));
+
+    world.clock.advance(Duration::from_millis(300));
+    world.agreeing(&gate, &request);
+}
+
+#[test]
+fn call_that_is_counted_until_it_ends_asks_whatever_is_at_hand() {
+    let world = World::new();
+    let (gate, request) = leased(&world, 9);
+    let at_once = "[[limits.rules]]\nper = \"everyone\"\ntool = \"open\"\nconcurrent = 2\n";
+    gate.reload(world.config(&format!("{LEASED}{at_once}"), SECRET)).unwrap();
+    assert_eq!(world.agreeing(&gate, &request).places().len(), 1);
+
+    // One that it does not count asks nobody.
+    let other = "[[limits.rules]]\nper = \"everyone\"\ntool = \"other\"\nconcurrent = 2\n";
+    gate.reload(world.config(&format!("{LEASED}{other}"), SECRET)).unwrap();
+    assert_eq!(code(gate.check(&request, world.clock.now())), "allowed");
+}
+
+#[test]
+fn call_that_policy_refuses_has_used_its_permits() {
+    let world = World::new();
+    let (gate, _) = leased(&world, 3);
+    let closed = world.request("closed", "alice");
+    for _ in 0..2 {
+        assert_eq!(code(gate.check(&closed, world.clock.now())), "tier_blocked");
+    }
+    world.agreeing(&gate, &closed);
+}
+
+#[test]
+fn nested_call_uses_permits_at_hand() {
+    let world = World::new();
+    let (gate, request) = leased(&world, 9);
+    let Decision::Allowed(parent) = gate.check(&request, world.clock.now()).unwrap() else { panic!("not allowed") };
+    let nested = ToolRequest::tool("open", None, None, None);
+    assert_eq!(code(gate.check_nested(&parent, &nested, world.clock.now())), "allowed");
+}
+
+#[test]
+fn reload_keeps_permits_of_rules_that_stay_and_gives_none_to_others() {
+    let world = World::new();
+    let (gate, request) = leased(&world, 9);
+    gate.reload(world.config(LEASED, SECRET)).unwrap();
+    assert_eq!(code(gate.check(&request, world.clock.now())), "allowed");
+
+    gate.reload(world.config(&LEASED.replace("1000/minute", "2000/minute"), SECRET)).unwrap();
+    world.agreeing(&gate, &request);
+}
+
+#[test]
+fn rule_too_small_for_leases_is_asked_for_each_call() {
+    let world = World::new();
+    let (gate, request) = leased(&world, 9);
+    // Fewer than 128 for each of 4 processes.
+    let small = "[[limits.rules]]\nper = \"tool\"\nquota = \"511/minute\"\n";
+    gate.reload(world.config(&format!("{LEASED}{small}"), SECRET)).unwrap();
+    world.agreeing(&gate, &request);
+}
+
+#[test]
+fn child_process_begins_without_permits() {
+    let world = World::new();
+    let (gate, request) = leased(&world, 9);
+    gate.after_fork().unwrap();
+    world.agreeing(&gate, &request);
 }

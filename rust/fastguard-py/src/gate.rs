@@ -20,6 +20,7 @@ use crate::call::{AllowedCall, ObservedCall, Proof};
 use crate::config::{StateFields, read, state_fields};
 use crate::error::{caught, faulted, misconfigured, misused, recorded};
 use crate::limits::{AppliedFields, applied_fields};
+use crate::permits::Permits;
 use crate::request::{ToolRequest, address};
 use crate::time;
 use crate::token::{Released, VerifiedToken};
@@ -325,6 +326,12 @@ impl Gate {
     /// Calls that have ended and of which the other processes must be told, each once.
     fn take_ended<'py>(&self, py: Python<'py>) -> Vec<EndedFields<'py>> {
         self.core.take_ended().iter().map(|ended| ended_fields(py, ended)).collect()
+    }
+
+    /// What this process may use of shared windows without asking.
+    #[getter]
+    fn permits(&self) -> Permits {
+        Permits { core: self.core.permits() }
     }
 
     #[pyo3(signature = (request, *, has_waited = false, attested = None, now = None))]

@@ -12,6 +12,7 @@ mod error;
 mod gate;
 mod json;
 mod limits;
+mod permits;
 mod request;
 mod time;
 mod token;
@@ -42,6 +43,8 @@ mod _fastguard {
     #[pymodule_export]
     use super::limits::{Admission, MeteredWindow, SlidingWindow, empty_call};
     #[pymodule_export]
+    use super::permits::{Asking, Permits};
+    #[pymodule_export]
     use super::request::ToolRequest;
     #[pymodule_export]
     use super::token::{KeySet, TokenVerifier, VerifiedToken, verify_compact};
@@ -54,6 +57,7 @@ mod _fastguard {
         module.add("MAX_BODY_BYTES_BEFORE_TOKEN", fastguard_core::bounds::MAX_BODY_BYTES_BEFORE_TOKEN)?;
         let certificates = Header::CERTIFICATES.map(|header| PyBytes::new(module.py(), header.name().as_bytes()));
         module.add("CERTIFICATE_HEADERS", PyFrozenSet::new(module.py(), certificates)?)?;
+        module.add("LEASE_PART", 1.0 / f64::from(fastguard_core::limits::LEASE_PART))?;
         module.add("MAX_INTROSPECTION_BYTES", fastguard_core::bounds::MAX_INTROSPECTION_BYTES)?;
         module.add("MAX_KEY_SET_BYTES", fastguard_core::bounds::MAX_KEY_SET_BYTES)?;
         module.add("__version__", env!("CARGO_PKG_VERSION"))

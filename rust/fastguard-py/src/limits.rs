@@ -1,3 +1,4 @@
+use std::sync::Arc;
 use std::time::Duration;
 
 use fastguard_core::clock::Tick;
@@ -50,7 +51,7 @@ impl Admission {
 
 #[pyclass(frozen, module = "mcp_fastguard.limits")]
 pub(crate) struct SlidingWindow {
-    core: Core,
+    pub(crate) core: Arc<Core>,
 }
 
 #[pymethods]
@@ -59,7 +60,7 @@ impl SlidingWindow {
     #[pyo3(signature = (quota, window, *, max_keys = 1_000_000))]
     fn new(quota: u64, window: f64, max_keys: usize) -> PyResult<Self> {
         let window = Duration::try_from_secs_f64(window).map_err(misused)?;
-        Ok(Self { core: Core::new(quota, window, max_keys).map_err(misused)? })
+        Ok(Self { core: Arc::new(Core::new(quota, window, max_keys).map_err(misused)?) })
     }
 
     #[pyo3(signature = (key, cost = 1, now = None))]

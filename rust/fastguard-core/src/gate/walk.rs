@@ -11,7 +11,7 @@ use crate::binding::{Presented, Use};
 use crate::call::{AllowedCall, BoundToken, Received, Target, ToolRequest};
 use crate::clock::Now;
 use crate::denial::{Denial, Fault};
-use crate::limits::{AdmittedCall, Asked, Call, Limits};
+use crate::limits::{AdmittedCall, Asked, Call, Counted, Limits};
 use crate::request::Scheme;
 use crate::token::{Answered, Detach, Need, Tokens, Unverified};
 
@@ -80,6 +80,14 @@ pub(super) fn walk(
     let admitted = if proved.is_none() && bound.claims().is_empty() && !state.limits.is_shared() {
         let (session, peer) = (received.session(), received.peer());
         state.limits.admit(bound, target, request.payload(), session, peer, now.tick)
+    } else if let Some(counted) = at_hand(state, (request, &received), proved, &bound, &target, now) {
+        match counted {
+            Ok(counted) => {
+                trail.limits_mode = Some(counted.mode);
+                Limits::admit_counted(bound, target, counted, None)
+            }
+            Err(denial) => Err(Box::new((target, denial))),
+        }
     } else {
         trail.limits_mode = proved.and_then(Proved::limits_mode);
         admit_together(state, (request, &received), proved, bound, target, now)?
@@ -99,6 +107,23 @@ pub(super) fn walk(
     })
 }
 
+/// Room 3, where this process has permits of all of them: nobody is asked. A call with proofs of its own is none of these: they are
+/// claimed first.
+fn at_hand(
+    state: &State,
+    (request, received): (&ToolRequest, &Received<'_>),
+    proved: Option<Proved<'_>>,
+    bound: &BoundToken,
+    target: &Target,
+    now: Now,
+) -> Option<Result<Counted, Denial>> {
+    if proved.is_some_and(|proved| proved.agreed.is_some()) || proved.is_none() && !bound.claims().is_empty() {
+        return None;
+    }
+    let call = Call::new(bound, target, received.session(), received.peer());
+    state.limits.at_hand(&call, request.payload(), now.own).transpose()
+}
+
 /// Room 3, where there are other processes. A new call for which other processes must be asked stops here; one that they have agreed on goes by their word.
 // Kept out of the way of calls that ask nobody: beside a round trip a jump is nothing.
 #[cold]
@@ -115,7 +140,7 @@ fn admit_together(
     if let Some(agreed) = agreed
         && let Some(counted) = &agreed.counted
     {
-        return Ok(Limits::admit_counted(bound, target, counted, agreed.dues.clone()));
+        return Ok(Limits::admit_counted(bound, target, counted.clone(), agreed.dues.clone()));
     }
     // The message of a call that was decided before brings no proof of its own.
     let is_new = proved.is_none() && !bound.claims().is_empty();

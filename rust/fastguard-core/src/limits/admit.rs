@@ -6,12 +6,13 @@ use std::sync::Arc;
 use super::charges::Charges;
 use super::cost::Tools;
 use super::dues::{Dues, EndedCall, Outbox, Owed, Place, Running};
+use super::permits::Permits;
 use super::rules::{Call, Group, compile};
 use super::shared::{Asked, Counted, SharedPlace};
 use super::table::{Charge, Refusal, WindowTable};
 use crate::call::{BoundToken, Target};
 use crate::clock::Tick;
-use crate::config::{Config, Measure};
+use crate::config::{Config, LimitMode, Measure};
 use crate::denial::Denial;
 use crate::hashing::KeyHasher;
 use crate::request::{Kind, Payload};
@@ -81,40 +82,47 @@ pub struct Limits {
     outbox: Arc<Outbox>,
     pub(super) table: Arc<WindowTable>,
     hasher: KeyHasher,
-    /// Whether the windows are those of all processes, which are asked outside.
-    is_shared: bool,
+    pub(super) mode: LimitMode,
+    /// What this process may use without asking, in mode `leased`.
+    pub(super) permits: Arc<Permits>,
 }
 
 impl Limits {
     /// Compiles `[limits]`.
     pub fn new(config: &Config, hasher: KeyHasher) -> Self {
         let table = Arc::new(WindowTable::new(config.limits.max_keys));
-        Self::compiled(config, hasher, table, Arc::default(), Arc::default())
+        let permits = Arc::new(Permits::new(config.state.as_ref().map_or(1, |state| state.processes)));
+        Self::compiled(config, hasher, (table, permits), Arc::default(), Arc::default())
     }
 
     fn compiled(
         config: &Config,
         hasher: KeyHasher,
-        table: Arc<WindowTable>,
+        (table, permits): (Arc<WindowTable>, Arc<Permits>),
         running: Arc<Running>,
         outbox: Arc<Outbox>,
     ) -> Self {
         let is_of_calls = |group: &Group| group.measure == Measure::Calls;
         let (groups, owing) = compile(config, &hasher).into_iter().partition(is_of_calls);
-        let is_shared = config.limit_mode().is_shared();
-        Self { groups, owing, tools: Tools::new(config), running, outbox, table, hasher, is_shared }
+        let mode = config.limit_mode();
+        Self { groups, owing, tools: Tools::new(config), running, outbox, table, hasher, mode, permits }
     }
 
     /// Compiles a changed `[limits]`. Windows of rules that differ in nothing but their count keep what they counted.
     #[must_use]
     pub fn reload(&self, config: &Config) -> Self {
-        let (table, running, outbox) = (Arc::clone(&self.table), Arc::clone(&self.running), Arc::clone(&self.outbox));
-        Self::compiled(config, self.hasher.clone(), table, running, outbox)
+        let kept = (Arc::clone(&self.table), Arc::clone(&self.permits));
+        Self::compiled(config, self.hasher.clone(), kept, Arc::clone(&self.running), Arc::clone(&self.outbox))
     }
 
     /// Whether the windows are those of all processes: then [`Limits::charges`] are made outside the core.
     pub const fn is_shared(&self) -> bool {
-        self.is_shared
+        self.mode.is_shared()
+    }
+
+    /// What this process may use without asking the others.
+    pub const fn permits(&self) -> &Arc<Permits> {
+        &self.permits
     }
 
     /// The windows.
@@ -277,16 +285,16 @@ impl Limits {
         Ok((standing, Some(Arc::new(self.dues(places, owed, None, now)))))
     }
 
-    /// Takes what the store has said of the charges of a call. A refusal gives the target back, for the record.
+    /// Takes what the store, or a permit of it, has said of the charges of a call. A refusal gives the target back, for the record.
     pub(crate) fn admit_counted(
         bound: BoundToken,
         target: Target,
-        counted: &Counted,
+        counted: Counted,
         dues: Option<Arc<Dues>>,
     ) -> Result<AdmittedCall, Box<(Target, Denial)>> {
-        match &counted.standing {
-            Ok(standing) => Ok(AdmittedCall { bound, target, standing: standing.clone(), dues }),
-            Err(denial) => Err(Box::new((target, denial.clone()))),
+        match counted.standing {
+            Ok(standing) => Ok(AdmittedCall { bound, target, standing, dues }),
+            Err(denial) => Err(Box::new((target, denial))),
         }
     }
 

@@ -2,10 +2,16 @@
 
 mod admit;
 mod applied;
+mod asking;
 mod charges;
 mod cost;
 mod dues;
+mod lease;
+#[cfg(test)]
+mod model;
 mod overflow;
+mod own;
+mod permits;
 mod rules;
 mod shard;
 mod shared;
@@ -15,9 +21,12 @@ mod window;
 
 pub use admit::{AdmittedCall, Limits, MAX_RULES, MAX_WINDOWS, Standing};
 pub use applied::AppliedLimit;
+pub use asking::{Asking, Unusable};
 pub use charges::{Charges, PlannedCharge};
 pub(crate) use dues::Dues;
 pub use dues::{EndedCall, EndedCharge};
+pub use lease::{Given, LEASE_PART, Question};
+pub use permits::{AtHand, Begun, Permits, Spent, Wanted};
 pub(crate) use rules::Call;
 pub(crate) use shared::{Asked, Counted};
 pub use shared::{SharedCharge, SharedPlace, Verdict};

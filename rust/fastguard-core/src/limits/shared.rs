@@ -3,11 +3,18 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::admit::Standing;
-use super::charges::Charges;
+use super::admit::{Limits, Standing};
+use super::charges::{Charges, PlannedCharge};
 use super::dues::Dues;
-use crate::config::Meter;
+use super::permits::{AtHand, Permits, Wanted};
+use super::rules::Call;
+use crate::clock::Tick;
+use crate::config::{LimitMode, Meter};
 use crate::denial::Denial;
+use crate::request::Payload;
+
+/// Charges whose list stands on the stack.
+const FEW: usize = 4;
 
 /// What a call is charged in one shared window.
 #[derive(Clone, Debug)]
@@ -103,6 +110,61 @@ impl Counted {
             Verdict::Unavailable { retry_after } => Err(Denial::LimitsUnavailable { retry_after }),
         };
         Self { standing, mode }
+    }
+}
+
+impl Limits {
+    /// Decides a call by the permits at hand; `None` where other processes must be asked, and then nothing is charged. `now`: by
+    /// the process's own clock, which is the one that leases end by.
+    pub(crate) fn at_hand(&self, call: &Call<'_>, payload: Payload<'_>, now: Tick) -> Result<Option<Counted>, Denial> {
+        if self.mode != LimitMode::Leased || self.owing.iter().any(|group| !group.windows(call).is_empty()) {
+            return Ok(None);
+        }
+        let mut charges = Charges::new();
+        self.plan(&mut charges, payload, call)?;
+        let (mut few, many);
+        let wanted = if charges.len() <= FEW {
+            few = [Wanted::NONE; FEW];
+            for (slot, charge) in few.iter_mut().zip(charges.iter()) {
+                *slot = charge.wanted(&self.permits);
+            }
+            few.get(..charges.len()).unwrap_or_default()
+        } else {
+            many = charges.iter().map(|charge| charge.wanted(&self.permits)).collect::<Vec<_>>();
+            &many
+        };
+        let (mut tightest, mut remaining) = (0, u64::MAX);
+        let found = self.permits.take(wanted, now, |place, left| {
+            if left < remaining {
+                (tightest, remaining) = (place, left);
+            }
+        });
+        let rule = |place: usize| charges.window(place).map(|window| Arc::clone(&window.rule));
+        let standing = match found {
+            AtHand::Lacking => return Ok(None),
+            AtHand::Taken => Ok(rule(tightest).map(|rule| Standing { rule, remaining, is_together: false })),
+            AtHand::Spent(spent) => {
+                let Some(charge) = charges.iter().nth(spent.place) else { return Ok(None) };
+                let (rule, quota, window) = (charge.rule.to_string(), charge.quota, charge.window);
+                // No time helps a call that costs more than the whole quota.
+                let retry_after = (u64::from(charge.cost) <= quota).then_some(spent.retry_after);
+                let (remaining, meter, is_together) = (spent.remaining, None, false);
+                Err(Denial::QuotaSpent { rule, quota, window, remaining, retry_after, meter, is_together })
+            }
+        };
+        Ok(Some(Counted { standing, mode: self.mode.name() }))
+    }
+}
+
+impl PlannedCharge<'_> {
+    fn wanted(&self, permits: &Permits) -> Wanted {
+        Wanted {
+            key: self.key,
+            quota: u32::try_from(self.quota).unwrap_or(u32::MAX),
+            window: self.window,
+            cost: self.cost,
+            is_leased: permits.is_leasable(self.quota, self.window),
+        }
     }
 }
 

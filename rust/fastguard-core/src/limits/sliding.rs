@@ -49,6 +49,20 @@ impl SlidingWindow {
         })
     }
 
+    /// The same, and charges nothing.
+    pub(super) fn look(&self, key: &[u8], cost: u32, now: Tick, source: ClockSource) -> Result<Admission, Fault> {
+        self.admit_as(key, cost, true, now, source)
+    }
+
+    /// Charges as much as fits.
+    pub(super) fn fill(&self, key: &[u8], amount: u32, now: Tick, source: ClockSource) -> Result<(), Fault> {
+        let found = self.admit(key, amount, now, source)?;
+        if !found.allowed {
+            self.admit(key, u32::try_from(found.remaining).unwrap_or(u32::MAX), now, source)?;
+        }
+        Ok(())
+    }
+
     /// How many keys have a window.
     pub fn len(&self) -> usize {
         self.table.len()
