@@ -1,4 +1,4 @@
-"""Shared limits: exact against one bare EVALSHA round trip, leased against a local window. Ratios of one run.
+"""Shared limits: exact against one bare EVALSHA round trip, leased against local windows, by themselves and in a guard. Ratios of one run.
 
 PYTHONPATH=python:tests python benches/shared_limits.py [redis|valkey]
 """
@@ -13,14 +13,19 @@ import tempfile
 import time
 from pathlib import Path
 
+from mcp_fastguard import Guard, ToolRequest
+from mcp_fastguard.errors import GuardFault
 from mcp_fastguard.limits import SlidingWindow
 from mcp_fastguard.state.breaker import BreakingStore
-from mcp_fastguard.state.limits import Charge, SharedLimits
+from mcp_fastguard.state.limits import Charge, ProcessWindows, SharedLimits
 from shared_limits_support import PlainStore, Server, digest
+from support import Issuer
 
 ROUNDS, CALLS = 15, 300
 #: Calls of one event loop at the same time; the figures are for all of them.
 TOGETHER = 16
+#: Calls of a loop without a coroutine for each.
+AT_ONCE = 300
 
 
 async def micros_of(call, calls):
@@ -38,7 +43,62 @@ async def together(call):
     return (await asyncio.gather(*(call() for _ in range(TOGETHER))))[0]
 
 
-async def measure(port):
+RULES = [
+    {"per": "principal", "quota": "1000000000/minute"},
+    {"per": "tool", "quota": "1000000000/minute"},
+    {"per": "everyone", "quota": "1000000000/minute"},
+]
+
+
+class Guards:
+    """Guards with as many rules, with windows of their own and with leases, and a call for each. No audit log: its work is the same
+    for both.
+    """
+
+    def __init__(self, folder, port):
+        issuer = Issuer()
+        secret = folder / "state.secret"
+        secret.write_bytes(b"thirty-two bytes that all of them know")
+        state = {"url": f"redis://127.0.0.1:{port}/0", "secret_file": str(secret), "processes": 4, "budget": "1s"}
+        self.all = {}
+        for count in (1, 3):
+            for mode in ("local", "leased"):
+                table = {
+                    "version": 1,
+                    "resource": {"url": "https://mcp.example.com/mcp"},
+                    "issuers": [{"issuer": issuer.issuer, "jwks": issuer.jwks, "algorithms": ["ES256"]}],
+                    "tools": {"add": {"open": True}},
+                    "limits": {"mode": mode, "rules": RULES[:count]},
+                    "audit": {"enabled": False},
+                    "state": state,
+                }
+                self.all[mode, count] = Guard.from_dict(table)
+        self.request = ToolRequest.direct(tool="add", arguments={}, token=issuer.token())
+
+    def checks(self, mode, count):
+        """Many calls of `check`; where it lacks permits, `authorize` brings some, as a server's layer does."""
+        guard, request = self.all[mode, count], self.request
+
+        async def checks():
+            check, left = guard.check, AT_ONCE
+            while left:
+                try:
+                    while left:
+                        check(request)
+                        left -= 1
+                except GuardFault as fault:
+                    if fault.code != "needs_authorize":
+                        raise
+                    await guard.authorize(request)
+
+        return checks
+
+    async def close(self):
+        for guard in self.all.values():
+            await guard.aclose()
+
+
+async def measure(port, folder):
     store = PlainStore(port)
     one = [Charge("a", digest("a"), 1_000_000_000, 60.0)]
     three = [Charge(name, digest(name), 1_000_000_000, 60.0) for name in "abc"]
@@ -53,6 +113,23 @@ async def measure(port):
 
     async def local():
         window.admit(one[0].key)
+
+    guards = Guards(folder, port)
+    own = ProcessWindows(4)
+    by_hand = SharedLimits(BreakingStore(store), processes=4, mode="leased", windows=own)
+
+    async def windows():
+        admit, key = window.admit, one[0].key
+        for _ in range(AT_ONCE):
+            admit(key)
+
+    async def permits():
+        take, left = own.permits.take, AT_ONCE
+        while left:
+            while left and take(one):
+                left -= 1
+            if left:
+                await by_hand.admit(one)
 
     subjects = {
         "bare EVALSHA": (lambda: store.redis.evalsha(bare_digest, 1, b"{d}k"), CALLS),
@@ -70,27 +147,49 @@ async def measure(port):
         ),
         "leased, one rule": (lambda: leased.admit(one), CALLS * 30),
         "local window": (local, CALLS * 30),
+        "permits, one window": (permits, CALLS // 10),
+        "SlidingWindow.admit": (windows, CALLS // 10),
+        **{
+            f"guard.check, {mode}, {count} of {count} rules": (guards.checks(mode, count), CALLS // 10)
+            for mode, count in guards.all
+        },
     }
     times = {name: [] for name in subjects}
     for _ in range(ROUNDS):
         for name, (call, calls) in subjects.items():
             times[name].append(await micros_of(call, calls))
     await store.close()
-    return {name: statistics.median(values) for name, values in times.items()}
+    await guards.close()
+    for name, values in times.items():
+        if name.startswith(("permits", "Sliding", "guard")):
+            values[:] = [value / AT_ONCE for value in values]
+    return times
+
+
+def base_of(name):
+    """What a subject is divided by."""
+    if name.startswith("guard"):
+        return name.replace("leased", "local")
+    if name.startswith(("permits", "Sliding")):
+        return "SlidingWindow.admit"
+    if name.startswith(("leased", "local")):
+        return "local window"
+    return f"bare EVALSHA, {TOGETHER} together" if name.endswith("together") else "bare EVALSHA"
 
 
 def main():
-    server = Server(sys.argv[1] if len(sys.argv) > 1 else "redis", Path(tempfile.mkdtemp()))
+    folder = Path(tempfile.mkdtemp())
+    server = Server(sys.argv[1] if len(sys.argv) > 1 else "redis", folder)
     server.start()
     try:
-        medians = asyncio.run(measure(server.port))
+        times = asyncio.run(measure(server.port, folder))
     finally:
         server.kill()
-    for name, micros in medians.items():
-        base = "local window" if name.startswith(("leased", "local")) else "bare EVALSHA"
-        if name.endswith("together"):
-            base = f"bare EVALSHA, {TOGETHER} together"
-        print(f"{name:38} {micros:9.2f} µs   {micros / medians[base]:6.2f} x {base}")
+    for name, values in times.items():
+        base = base_of(name)
+        ratios = [one / other for one, other in zip(values, times[base], strict=True)]
+        micros, spread = statistics.median(values), f"{min(ratios):.2f} to {max(ratios):.2f}"
+        print(f"{name:38} {micros:9.2f} µs   {statistics.median(ratios):6.2f} x {base} ({spread})")
 
 
 if __name__ == "__main__":
