@@ -132,7 +132,7 @@ fn call_that_another_rule_refuses_puts_its_permits_back() {
     waiting.refused(Some(0), WINDOW, at(10));
     assert_eq!(taken(&permits, &[wanted(7)], at(10)), 1);
 
-    let spent = Spent { place: 1, remaining: 0, retry_after: WINDOW - Duration::from_millis(10) };
+    let spent = Spent { place: 1, remaining: 0, retry_after: Duration::from_millis(59_990) };
     assert_eq!(permits.take(&[wanted(7), wanted(8)], at(20), |_, _| {}), AtHand::Spent(spent));
 }
 

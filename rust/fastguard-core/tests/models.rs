@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use fastguard_core::binding::{Replays, Used};
 use fastguard_core::jose::KeySet;
-use fastguard_core::limits::{Charge, Refusal, WindowSpec, WindowTable};
+use fastguard_core::limits::{AtHand, Begun, Charge, Given, Permits, Refusal, Wanted, WindowSpec, WindowTable};
 use fastguard_core::token::{Answered, Attached, IssuerOptions, Revocation, Tokens, Unverified};
 use fastguard_core::{Denial, Now, Tick, UnixTime};
 use serde_json::json;
@@ -214,5 +214,54 @@ fn store_of_proofs_takes_no_more_than_it_may_and_forgets_once() {
         let taken: usize = threads.into_iter().map(|thread| thread.join().unwrap()).sum();
         assert!((1..=2).contains(&taken));
         assert_eq!(replays.len(), taken);
+    });
+}
+
+/// Windows in shards of their own, as above.
+fn leased(number: u128) -> Wanted {
+    Wanted { key: (number << 64) | 1, quota: 128, window: Duration::from_secs(60), cost: 1, is_leased: true }
+}
+
+/// Asks for the permits of these windows, and is granted one for the call and two more in each.
+fn asked(permits: &Arc<Permits>, wanted: &[Wanted]) -> bool {
+    let Begun::Asking(asking) = permits.begin(wanted, false, NOW.own) else { return false };
+    let given = vec![Given { granted: 3, remaining: 0, slot: 1 }; asking.questions().len()];
+    asking.granted(&given, NOW.own).is_ok()
+}
+
+#[test]
+fn permits_of_two_windows_are_used_together_by_as_many_calls_as_were_granted() {
+    explore(|| {
+        let permits = Arc::new(Permits::new(1));
+        let (one, two) = (leased(1), leased(2));
+        assert!(asked(&permits, &[one, two]));
+        let threads = [[one, two], [two, one], [one, two]].map(|wanted| {
+            let permits = Arc::clone(&permits);
+            thread::spawn(move || usize::from(permits.take(&wanted, NOW.own, |_, _| {}) == AtHand::Taken))
+        });
+        assert_eq!(threads.into_iter().map(|thread| thread.join().unwrap()).sum::<usize>(), 2);
+        assert_eq!(permits.take(&[one], NOW.own, |_, _| {}), AtHand::Lacking);
+        assert_eq!(permits.take(&[two], NOW.own, |_, _| {}), AtHand::Lacking);
+    });
+}
+
+#[test]
+fn one_thread_alone_asks_for_a_window_and_what_the_others_hold_goes_back() {
+    explore(|| {
+        let permits = Arc::new(Permits::new(1));
+        assert!(asked(&permits, &[leased(1)]));
+        let threads = [1_u128, 2, 2].map(|number| {
+            let permits = Arc::clone(&permits);
+            // The first holds a permit of its window, and leaves; the others lack the same permits.
+            thread::spawn(move || match permits.begin(&[leased(number)], number == 1, NOW.own) {
+                Begun::Asking(asking) => usize::from(!asking.questions().is_empty()),
+                Begun::Busy(_) => 0,
+                other => panic!("{other:?}"),
+            })
+        });
+        let asked: usize = threads.into_iter().map(|thread| thread.join().unwrap()).sum();
+        assert!((1..=2).contains(&asked), "{asked}");
+        let left = (0..9).take_while(|_| permits.take(&[leased(1)], NOW.own, |_, _| {}) == AtHand::Taken).count();
+        assert_eq!(left, 2);
     });
 }
