@@ -1,11 +1,46 @@
-//! One question to the store for a call that lacks permits, and what comes of its answer.
+//! What permits at hand say to a call; and one question to the store where they do not suffice, with what comes of its answer.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::lease::{Given, Question};
-use super::permits::{Entry, Permits, Spent, Table, Wanted};
+use super::permits::{Entry, Permits, Table, Wanted};
 use crate::clock::Tick;
+
+/// What the permits at hand say to a call.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum AtHand {
+    /// All were there, and are used.
+    Taken,
+    /// The store has said a moment ago that one has no room.
+    Spent(Spent),
+    /// The store must be asked. Nothing is used.
+    Lacking,
+}
+
+/// Which of the charges has no room.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Spent {
+    /// Its place.
+    pub place: usize,
+    /// What it has left here.
+    pub remaining: u64,
+    /// In what time it has room.
+    pub retry_after: Duration,
+}
+
+/// The same, where the store can be asked.
+#[derive(Debug)]
+pub enum Begun {
+    /// All permits were there, and are used. What each window has left.
+    Taken(Vec<u64>),
+    /// One has no room.
+    Spent(Spent),
+    /// Somebody else asks for what is lacking: by this number [`Asking::number`] tells who.
+    Busy(u64),
+    /// The store is to be asked.
+    Asking(Box<Asking>),
+}
 
 /// What the store grants is not used, or only in part.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

@@ -21,12 +21,12 @@ mod window;
 
 pub use admit::{AdmittedCall, Limits, MAX_RULES, MAX_WINDOWS, Standing};
 pub use applied::AppliedLimit;
-pub use asking::{Asking, Unusable};
+pub use asking::{Asking, AtHand, Begun, Spent, Unusable};
 pub use charges::{Charges, PlannedCharge};
 pub(crate) use dues::Dues;
 pub use dues::{EndedCall, EndedCharge};
 pub use lease::{Given, LEASE_PART, Question};
-pub use permits::{AtHand, Begun, Permits, Spent, Wanted};
+pub use permits::{Permits, Wanted};
 pub(crate) use rules::Call;
 pub(crate) use shared::{Asked, Counted};
 pub use shared::{SharedCharge, SharedPlace, Verdict};

@@ -5,9 +5,9 @@ use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::asking::{Asking, Unusable};
+use super::asking::{Asking, AtHand, Begun, Unusable};
 use super::lease::{Given, Terms};
-use super::permits::{AtHand, Begun, Permits, Wanted};
+use super::permits::{Permits, Wanted};
 use crate::clock::Tick;
 
 /// In units of the model.

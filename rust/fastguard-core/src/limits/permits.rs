@@ -6,7 +6,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use hashbrown::HashTable;
 
-use super::asking::{Asking, Reserved};
+use super::asking::{Asking, AtHand, Begun, Reserved, Spent};
 use super::lease::{Lease, Question, Terms, is_leasable};
 use super::own::OwnWindows;
 use super::sliding::SlidingWindow;
@@ -59,41 +59,6 @@ impl Wanted {
             && other.is_leased
             && (self.key, self.quota, self.window) == (other.key, other.quota, other.window)
     }
-}
-
-/// What the permits at hand say to a call.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum AtHand {
-    /// All were there, and are used.
-    Taken,
-    /// The store has said a moment ago that one has no room.
-    Spent(Spent),
-    /// The store must be asked. Nothing is used.
-    Lacking,
-}
-
-/// Which of the charges has no room.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Spent {
-    /// Its place.
-    pub place: usize,
-    /// What it has left here.
-    pub remaining: u64,
-    /// In what time it has room.
-    pub retry_after: Duration,
-}
-
-/// The same, where the store can be asked.
-#[derive(Debug)]
-pub enum Begun {
-    /// All permits were there, and are used. What each window has left.
-    Taken(Vec<u64>),
-    /// One has no room.
-    Spent(Spent),
-    /// Somebody else asks for what is lacking: by this number [`Asking::number`] tells who.
-    Busy(u64),
-    /// The store is to be asked.
-    Asking(Box<Asking>),
 }
 
 /// The permits of a process. All its threads and event loops share them.

@@ -4,9 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::admit::{Limits, Standing};
+use super::asking::AtHand;
 use super::charges::{Charges, PlannedCharge};
 use super::dues::Dues;
-use super::permits::{AtHand, Permits, Wanted};
+use super::permits::{Permits, Wanted};
 use super::rules::Call;
 use crate::clock::Tick;
 use crate::config::{LimitMode, Meter};
