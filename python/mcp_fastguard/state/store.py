@@ -17,6 +17,7 @@ from redis.crc import key_slot
 from redis.credentials import CredentialProvider
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import MovedError, NoScriptError, RedisError
+from redis.maint_notifications import MaintNotificationsConfig
 
 from mcp_fastguard.state.window_script import StoreUnavailable
 
@@ -167,6 +168,8 @@ def connect(settings: StateSettings) -> Redis:
         "retry": Retry(NoBackoff(), 0),
         # redis-py would read its own version from disk for each connection, on the event loop, and tell it to the server.
         "driver_info": None,
+        # A round trip more for each connection, for a command that neither Redis nor Valkey knows.
+        "maint_notifications_config": MaintNotificationsConfig(enabled=False),
     }
     if settings.user is not None or settings.password_file is not None:
         options["credential_provider"] = _Credentials(settings.user, settings.password_file)
@@ -195,7 +198,7 @@ def _by_sentinels(url: str, options: dict[str, Any]) -> Redis:
     places, name, *database = rest.split("/")
     sentinels = _places(places)
     is_secure = scheme == "rediss+sentinel"
-    own = {key: value for key, value in options.items() if key.startswith("ssl_") or key == "driver_info"}
+    own = {key: value for key, value in options.items() if key.startswith("ssl_") or key in {"driver_info", "maint_notifications_config"}}
     own |= {"ssl": True} if is_secure else {}
     manager: Any = cast("Any", Sentinel)(sentinels, sentinel_kwargs={**own, "retry": Retry(NoBackoff(), 0)})
     options |= {"ssl": True} if is_secure else {}
