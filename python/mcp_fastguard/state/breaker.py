@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from mcp_fastguard.state.window_script import LimitStore, StoreUnavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Awaitable, Sequence
 
 #: Seconds that a call may wait for the store.
 BUDGET = 0.05
@@ -59,54 +59,58 @@ class BreakingStore:
             self._probe_at = now + PROBE_EVERY
         if len(self._asking) >= WAITING:
             raise StoreUnavailable("too many calls wait for the store")
-        loop = asyncio.get_running_loop()
-        # A task of its own: redis-py 8.1 may take a cancellation for a timeout of its socket while many connect, and hold the
-        # call for seconds. What is left behind counts as waiting until it has ended.
-        asking: asyncio.Future[object] = asyncio.ensure_future(self._store.run(script, keys, args))
-        answered: asyncio.Future[object] = loop.create_future()
-        self._asking.add(asking)
-        timer = loop.call_later(self._budget, self._late, asking, answered)
-        asking.add_done_callback(functools.partial(self._ended, answered, timer))
-        answered.add_done_callback(functools.partial(_left, asking))
+        asking = self._store.run(script, keys, args)
+        if type(asking) is asyncio.Future:
+            answered = asking
+            self._asking.add(answered)
+        else:
+            answered = self._apart(asking)
+        timer = asyncio.get_running_loop().call_later(self._budget, _late, answered)
+        answered.add_done_callback(functools.partial(self._ended, timer))
         return answered
 
     def key(self, purpose: str, digest: bytes) -> bytes:
         """The store's."""
         return self._store.key(purpose, digest)
 
-    def _late(self, asking: asyncio.Future[object], answered: asyncio.Future[object]) -> None:
-        asking.cancel()
-        if not answered.done():
-            self._failed()
-            answered.set_exception(StoreUnavailable("the store did not answer in time"))
+    def _apart(self, asking: Awaitable[object]) -> asyncio.Future[object]:
+        """Waits in a task of its own: redis-py 8.1 may take a cancellation for a timeout of its socket while many connect, and
+        hold the call for seconds. What is left behind counts as waiting until it has ended.
+        """
+        task = asyncio.ensure_future(asking)
+        answered: asyncio.Future[object] = asyncio.get_running_loop().create_future()
+        self._asking.add(task)
+        task.add_done_callback(self._asking.discard)
+        task.add_done_callback(functools.partial(_hand_over, answered))
+        answered.add_done_callback(lambda _: task.cancel())
+        return answered
 
-    def _ended(
-        self, answered: asyncio.Future[object], timer: asyncio.TimerHandle, asking: asyncio.Future[object]
-    ) -> None:
+    def _ended(self, timer: asyncio.TimerHandle, answered: asyncio.Future[object]) -> None:
         timer.cancel()
-        self._asking.discard(asking)
-        # Taken, so that one left behind does not end in a warning.
-        error = None if asking.cancelled() else asking.exception()
-        if answered.done():
+        self._asking.discard(answered)
+        if answered.cancelled():
+            # The caller has left: that says nothing of the store.
             return
-        if asking.cancelled():
-            self._failed()
-            answered.set_exception(StoreUnavailable("the store did not answer in time"))
-        elif error is not None:
-            self._failed()
-            answered.set_exception(error)
-        else:
+        if answered.exception() is None:
             self._failures = 0
-            answered.set_result(asking.result())
-
-    def _failed(self) -> None:
+            return
         self._failures += 1
         if self._failures == FAILURES:
             # A burst of calls that were under way does not put the probe off.
             self._probe_at = time.monotonic() + PROBE_EVERY
 
 
-def _left(asking: asyncio.Future[object], answered: asyncio.Future[object]) -> None:
-    """The caller has left: that says nothing of the store."""
-    if answered.cancelled():
-        asking.cancel()
+def _late(answered: asyncio.Future[object]) -> None:
+    if not answered.done():
+        answered.set_exception(StoreUnavailable("the store did not answer in time"))
+
+
+def _hand_over(answered: asyncio.Future[object], task: asyncio.Future[object]) -> None:
+    # Taken, so that one left behind does not end in a warning.
+    error = StoreUnavailable("the store was not asked") if task.cancelled() else task.exception()
+    if answered.done():
+        return
+    if error is not None:
+        answered.set_exception(error)
+    else:
+        answered.set_result(task.result())

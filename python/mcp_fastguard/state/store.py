@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import logging
 import socket
@@ -16,14 +17,17 @@ from redis.backoff import NoBackoff
 from redis.crc import key_slot
 from redis.credentials import CredentialProvider
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import MovedError, NoScriptError, RedisError
+from redis.exceptions import RedisError
 from redis.maint_notifications import MaintNotificationsConfig
 
+from mcp_fastguard.state.lane import Lane, Question
 from mcp_fastguard.state.window_script import StoreUnavailable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
+
+    from redis.asyncio import Connection
 
     from mcp_fastguard.state.settings import StateSettings
 
@@ -31,7 +35,7 @@ __all__ = ["RedisStore", "connect"]
 
 logger = logging.getLogger("mcp_fastguard")
 
-#: Connections of one event loop at most. Calls beyond wait for one, within their budget.
+#: Connections of one event loop at most: the one over which it asks, and those that still wait for late answers, or for a server.
 MOST_CONNECTIONS: Final = 32
 
 #: The oldest server whose scripts may write after they have asked for the time.
@@ -67,59 +71,100 @@ class _Credentials(CredentialProvider):
 class RedisStore:
     """A ``LimitStore``. Belongs to the event loop that first uses it.
 
-    It keeps no budget of its own: put a ``BreakingStore`` in front.
+    It asks over one connection, without waiting for the answers to what was asked before. It keeps no budget for a question: put
+    a ``BreakingStore`` in front. A connection whose answer is late gets no more of them.
     """
 
     def __init__(self, settings: StateSettings) -> None:
         self._redis = connect(settings)
+        self._pool: Any = self._redis.connection_pool
         # One hash tag, so that a cluster keeps all of a deployment's keys in one place.
         self._prefix = f"{{{settings.prefix}}}:"
-        self._digests: dict[str, str] = {}
-        self._is_fit = False
+        self._patience = settings.budget
+        #: What comes first on the wire where a script is asked for: the name under which the server knows it.
+        self._begins: dict[str, bytes] = {}
+        self._lane: Lane | None = None
+        #: Also those that take no more questions, and wait for answers.
+        self._lanes: set[Lane] = set()
         self._unfit: str | None = None
         self._look_at = 0.0
 
-    async def run(self, script: str, keys: Sequence[bytes], args: Sequence[bytes | str | int]) -> object:
+    def run(self, script: str, keys: Sequence[bytes], args: Sequence[bytes | str | int]) -> asyncio.Future[object]:
         """Runs a script by its digest, and sends it whole where the server has lost it.
 
+        What it gives may be cancelled, or given an exception, by whoever waits for it. It answers with:
+
         Raises:
-            StoreUnavailable: the server is too old, or forgets keys when its memory is full.
+            StoreUnavailable: the server is too old, forgets keys when its memory is full, or does not answer in time.
             redis.exceptions.RedisError: whatever the server or the way there did.
         """
-        if not self._is_fit:
-            await self._look()
-        for attempt in range(MOVES):
-            try:
-                return await self._evaluated(script, keys, args)
-            except MovedError:
-                # Another node of the cluster has the keys now; this one has done nothing.
-                self._is_fit, self._look_at = False, 0.0
-                await self._redis.connection_pool.disconnect(inuse_connections=False)
-                if attempt == MOVES - 1:
-                    raise
-                await self._look()
-            except RedisConnectionError:
-                # The next answer may be another server's: after a failover, or a restart with another configuration.
-                self._is_fit, self._look_at = False, 0.0
-                raise
-        raise StoreUnavailable("the keys have moved too often")
+        begin = self._begins.get(script)
+        if begin is None:
+            # Nothing rests on it.
+            digest = hashlib.sha1(script.encode(), usedforsecurity=False).hexdigest()
+            begin = self._begins[script] = _packed(b"EVALSHA", digest.encode())
+        rest = _packed(b"%d" % len(keys), *keys, *map(_encoded, args))
+        parts = len(keys) + len(args) + 3
 
-    async def _evaluated(self, script: str, keys: Sequence[bytes], args: Sequence[bytes | str | int]) -> object:
-        digest = self._digests.get(script)
-        if digest is None:
-            # The name under which the server knows a script; nothing rests on it.
-            digest = self._digests[script] = hashlib.sha1(script.encode(), usedforsecurity=False).hexdigest()
+        def whole() -> bytes:
+            return b"*%d\r\n%b%b" % (parts, _packed(b"EVAL", script.encode()), rest)
+
+        answer: asyncio.Future[object] = asyncio.get_running_loop().create_future()
+        self._ask(Question(answer, b"*%d\r\n%b%b" % (parts, begin, rest), whole))
+        return answer
+
+    def _ask(self, question: Question) -> None:
+        if self._lane is None or self._lane.is_over:
+            self._lanes = {lane for lane in self._lanes if lane.is_talking}
+            self._lane = Lane(self._connected, self._disconnected, self._followed, patience=self._patience)
+            self._lanes.add(self._lane)
+        self._lane.ask(question)
+
+    def _followed(self, question: Question, error: Exception) -> None:
+        """Asks the node that has the keys now."""
+        question.moves += 1
+        if question.moves < MOVES:
+            self._ask(question)
+        else:
+            question.answer.set_exception(error)
+
+    async def _connected(self) -> Connection:
+        """A connection whose server may be used."""
+        if self._unfit is not None and time.monotonic() < self._look_at:
+            raise StoreUnavailable(self._unfit)
+        connection = cast("Connection", await self._pool.get_connection())
         try:
-            return cast("object", await self._redis.evalsha(digest, len(keys), *keys, *args))
-        except NoScriptError:
-            return cast("object", await self._redis.eval(script, len(keys), *keys, *args))
+            await self._look(connection)
+        except BaseException:
+            await self._disconnected(connection)
+            raise
+        # From here the lane says how long is waited. By redis-py each sending would be a task of its own.
+        connection.socket_timeout = None
+        return connection
+
+    async def _look(self, connection: Connection) -> None:
+        """Whether the server may be used at all. One that forgets keys when its memory is full would forget what it counted."""
+        await connection.send_command("INFO", "server", "memory", check_health=False)
+        self._unfit = _unfit(_figures(await connection.read_response()))
+        if self._unfit is not None:
+            self._look_at = time.monotonic() + LOOK_AGAIN
+            logger.error("the server of [state] is not used: %s", self._unfit)
+            raise StoreUnavailable(self._unfit)
+
+    async def _disconnected(self, connection: Connection) -> None:
+        await connection.disconnect(nowait=True)
+        await self._pool.release(connection)
 
     def key(self, purpose: str, digest: bytes) -> bytes:
         """The name of a key."""
         return f"{self._prefix}{purpose}:{digest.hex()}".encode()
 
     async def aclose(self) -> None:
-        """Closes the connections."""
+        """Closes the connections. Who still waits for an answer gets none."""
+        lanes, self._lanes, self._lane = self._lanes, set(), None
+        closed = StoreUnavailable("the connection to the store was closed")
+        talking = [task for lane in lanes if (task := lane.give_up(closed)) is not None]
+        await asyncio.gather(*talking, return_exceptions=True)
         for client in _clients(self._redis):
             await client.aclose()
 
@@ -136,25 +181,28 @@ class RedisStore:
                 if isinstance(found, socket.socket):
                     found.close()
 
-    async def _look(self) -> None:
-        """Whether the server may be used at all. One that forgets keys when its memory is full would forget what it counted."""
-        if time.monotonic() >= self._look_at:
-            self._unfit = _unfit(await self._redis.info("server", "memory"))
-            self._look_at = time.monotonic() + LOOK_AGAIN
-            if self._unfit is not None:
-                logger.error("the server of [state] is not used: %s", self._unfit)
-        if self._unfit is not None:
-            raise StoreUnavailable(self._unfit)
-        self._is_fit = True
+
+def _packed(*parts: bytes) -> bytes:
+    """As the protocol has the parts of a command."""
+    return b"".join([b"$%d\r\n%b\r\n" % (len(part), part) for part in parts])
 
 
-def _unfit(info: dict[str, Any]) -> str | None:
-    version = str(info.get("redis_version", ""))
+def _encoded(argument: bytes | str | int) -> bytes:
+    return argument if isinstance(argument, bytes) else str(argument).encode()
+
+
+def _figures(info: Any) -> dict[str, str]:
+    """Of what INFO gives."""
+    return dict(line.split(":", 1) for line in info.decode().splitlines() if ":" in line)
+
+
+def _unfit(figures: dict[str, str]) -> str | None:
+    version = figures.get("redis_version", "")
     parts = tuple(int(part) for part in version.split(".")[:2] if part.isdigit())
     if parts < OLDEST:
         return f"it is version {version or 'unknown'}, and 7.0 is needed"
-    policy = info.get("maxmemory_policy")
-    if info.get("maxmemory") and policy != "noeviction":
+    policy = figures.get("maxmemory_policy")
+    if figures.get("maxmemory", "0") != "0" and policy != "noeviction":
         return f"its maxmemory-policy is {policy}, under which it forgets what was counted: set noeviction"
     return None
 
@@ -163,7 +211,7 @@ def connect(settings: StateSettings) -> Redis:
     """A client of the server. Nothing is sent before its first use, and nothing is tried twice."""
     options: dict[str, Any] = {
         "max_connections": MOST_CONNECTIONS,
-        # Those who wait for a connection do so within the budget of their call.
+        # Who waits for a connection does so within the time that connecting may take.
         "timeout": None,
         "retry": Retry(NoBackoff(), 0),
         # redis-py would read its own version from disk for each connection, on the event loop, and tell it to the server.
@@ -198,7 +246,11 @@ def _by_sentinels(url: str, options: dict[str, Any]) -> Redis:
     places, name, *database = rest.split("/")
     sentinels = _places(places)
     is_secure = scheme == "rediss+sentinel"
-    own = {key: value for key, value in options.items() if key.startswith("ssl_") or key in {"driver_info", "maint_notifications_config"}}
+    own = {
+        key: value
+        for key, value in options.items()
+        if key.startswith("ssl_") or key in {"driver_info", "maint_notifications_config"}
+    }
     own |= {"ssl": True} if is_secure else {}
     manager: Any = cast("Any", Sentinel)(sentinels, sentinel_kwargs={**own, "retry": Retry(NoBackoff(), 0)})
     options |= {"ssl": True} if is_secure else {}

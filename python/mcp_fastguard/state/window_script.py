@@ -336,7 +336,8 @@ class WindowScript:
         self._seen = 0
         self._seen_at = -math.inf
         self._waiting: list[_Question] = []
-        self._flying: set[asyncio.Future[object]] = set()
+        #: How many round trips are under way.
+        self._flying = 0
 
     async def ask(
         self, asks: Sequence[Ask], spots: Sequence[Spot] = (), *, lifetime: float = 0.0, name: bytes | None = None
@@ -375,10 +376,11 @@ class WindowScript:
 
     async def _alone(self, keys: list[bytes], args: list[bytes]) -> object:
         """Asks at once, while nobody else does: a turn of the event loop less."""
-        flying = asyncio.ensure_future(self._store.run(SCRIPT, [self._clock, *keys], args))
-        self._flying.add(flying)
-        flying.add_done_callback(self._flying.discard)
-        replies = await flying
+        self._flying += 1
+        try:
+            replies = await self._store.run(SCRIPT, [self._clock, *keys], args)
+        finally:
+            self._flying -= 1
         if not isinstance(replies, list) or len(replies) != 1:
             raise StoreUnavailable("the store's answer cannot be read")
         return cast("object", replies[0])
@@ -406,13 +408,13 @@ class WindowScript:
                 for question in batch:
                     question.reply.set_exception(error)
                 continue
-            self._flying.add(flying)
+            self._flying += 1
             flying.add_done_callback(functools.partial(self._landed, batch))
             for question in batch:
                 question.reply.add_done_callback(functools.partial(_gone, batch, flying))
 
     def _landed(self, batch: Sequence[_Question], flying: asyncio.Future[object]) -> None:
-        self._flying.discard(flying)
+        self._flying -= 1
         error = StoreUnavailable("the store was not asked") if flying.cancelled() else flying.exception()
         replies = None if error else flying.result()
         if error is None and not (isinstance(replies, list) and len(replies) == len(batch)):

@@ -11,6 +11,7 @@ import pytest
 
 from mcp_fastguard.state.breaker import BreakingStore
 from mcp_fastguard.state.limits import Admitted, Charge, Mode, Refused, SharedLimits
+from own_store_support import OwnStore
 from shared_limits_support import PlainStore, Proxy, digest
 
 
@@ -19,8 +20,8 @@ def charge(name="a", quota=40, window=60.0, cost=1):
 
 
 @contextlib.asynccontextmanager
-async def limits_at(port, **options):
-    store = PlainStore(port)
+async def limits_at(port, kind=OwnStore, **options):
+    store = kind(port)
     try:
         yield SharedLimits(BreakingStore(store), **{"processes": 4, **options}), store
     finally:
@@ -98,10 +99,15 @@ def mend(server, proxy):
     server.signal(signal.SIGCONT)
 
 
+#: The store of guards, and one that others may write: what it gives are coroutines.
+STORES = (OwnStore, PlainStore)
+
+
+@pytest.mark.parametrize("kind", STORES)
 @pytest.mark.parametrize("fail", [refuse, cut, slow, stop, kill])
-def test_broken_store_leaves_each_process_its_share_and_is_back_within_two_seconds(own_server, fail):
+def test_broken_store_leaves_each_process_its_share_and_is_back_within_two_seconds(own_server, fail, kind):
     async def main():
-        async with Proxy(own_server.port) as proxy, limits_at(proxy.port) as (limits, _):
+        async with Proxy(own_server.port) as proxy, limits_at(proxy.port, kind) as (limits, _):
             before, _ = await admit_many(limits, 4)
             fail(own_server, proxy)
             broken, slowest = await admit_many(limits, 20)
@@ -247,9 +253,10 @@ def test_degraded_call_is_charged_by_all_rules_or_none(own_server):
     assert alone.standings[0].remaining == 17
 
 
-def test_call_that_leaves_is_no_failure_of_the_store(own_server):
+@pytest.mark.parametrize("kind", STORES)
+def test_call_that_leaves_is_no_failure_of_the_store(own_server, kind):
     async def main():
-        store = PlainStore(own_server.port)
+        store = kind(own_server.port)
         breaking = BreakingStore(store, budget=5.0)
         limits = SharedLimits(breaking, processes=4)
         await limits.admit([charge()])
@@ -269,9 +276,10 @@ def test_call_that_leaves_is_no_failure_of_the_store(own_server):
     assert asyncio.run(main()) == (False, Mode.EXACT)
 
 
-def test_waiting_calls_are_bounded(own_server):
+@pytest.mark.parametrize("kind", STORES)
+def test_waiting_calls_are_bounded(own_server, kind):
     async def main():
-        async with limits_at(own_server.port) as (limits, _):
+        async with limits_at(own_server.port, kind) as (limits, _):
             await limits.admit([charge()])
             own_server.signal(signal.SIGSTOP)
             began = time.monotonic()

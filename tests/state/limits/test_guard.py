@@ -19,9 +19,6 @@ from mcp_fastguard import Guard, ToolRequest
 from mcp_fastguard._fastguard import ObservedCall
 from mcp_fastguard.cli import explain
 from mcp_fastguard.errors import GuardConfigError, GuardFault, LimitDenied, PolicyDenied
-from mcp_fastguard.state.settings import StateSettings
-from mcp_fastguard.state.store import RedisStore
-from mcp_fastguard.state.window_script import StoreUnavailable
 from proof_support import Holder
 from shared_limits_support import Server, run
 from support import RESOURCE, records
@@ -453,23 +450,6 @@ def test_names_of_keys_tell_nobody_who_calls(make_shared, own_server, issuer):
     assert len(found) == 2
     assert all(name.startswith(b"{fastguard}:limits-") for name in found)
     assert not any(word in b"".join(found) for word in (b"alice", b"agent", b"auth.example.com"))
-
-
-def test_server_that_is_too_old_is_not_used(monkeypatch):
-    settings = StateSettings("redis://127.0.0.1:1", None, None, None, None, None, "p", 0.05, 1, "exact", "local")
-
-    async def look():
-        store = RedisStore(settings)
-
-        async def info(*_):
-            return {"redis_version": "6.2.14", "maxmemory": 0}
-
-        monkeypatch.setattr(store._redis, "info", info)
-        with pytest.raises(StoreUnavailable, match="6.2.14"):
-            await store.run("return 1", [], [])
-        await store.aclose()
-
-    asyncio.run(look())
 
 
 # --- the configuration ---------------------------------------------------------------------------
