@@ -205,9 +205,9 @@ class SharedLimits:
         Raises:
             Exception: whatever the store raises.
         """
-        ask = replace(_exactly(charge), want=0)
+        ask = _exactly(charge)._replace(want=0)
         if self._has_lease(charge):
-            ask = replace(ask, window=charge.window * (1 + LEASE_PART))
+            ask = ask._replace(window=charge.window * (1 + LEASE_PART))
         answer = await self._script.ask([ask])
         return answer.given[0].remaining, None if answer.refused is None else answer.retry_after
 

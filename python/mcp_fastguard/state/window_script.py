@@ -7,9 +7,8 @@ import functools
 import math
 import struct
 import time
-from dataclasses import dataclass
 from enum import IntEnum
-from typing import TYPE_CHECKING, Protocol, cast
+from typing import TYPE_CHECKING, NamedTuple, Protocol, cast
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Sequence
@@ -37,7 +36,9 @@ NAMED_FOR = 3_600
 # how far the store's time must have come by its monotonic clock: where `TIME` has gone 100 ms further since the last call, or
 # back, the caller's word is taken. Nothing ever makes time go back. A word counts only for the clock that it refers to (`born`).
 #
-# A window is a head (the newest slot), a sum, and 65 counters in a ring, all of one width: a slot's is cut out by its place.
+# A window is a head (the newest slot), a sum, and 65 counters in a ring, all of one width: a slot's is cut out by its place in
+# the whole value, whose first 12 bytes are written anew. While the head stays, so does the time at which the key is forgotten:
+# whatever a slot counts counts for 65 slots from its beginning.
 # The clock is written at most every 20 ms; what it says follows from the last time that it was.
 #
 # What runs is a sorted set for each key: the calls, by when they are forgotten unless their process says again that they run.
@@ -78,19 +79,20 @@ local function decide(question, key, call, count, places, lifetime, is_named)
     local quota, length, width, need, want, back_to, back = struct.unpack('<ddddddd', question, 41 + (i - 1) * 56)
     local format = width == 2 and '<I2' or '<I4'
     local slot = math.floor(now / length)
-    local head, total, ring = slot, 0, nil
+    local head, total, ring, stays = slot, 0, nil, false
     local value = redis.pcall('GET', KEYS[key + i])
     if value then
       if type(value) ~= 'string' or #value ~= 12 + 65 * width then return {-1} end
       head, total = struct.unpack('<dI4', value)
-      ring = string.sub(value, 13)
+      ring = value
       local steps = slot - head
+      stays = steps == 0
       if steps >= 65 then
         ring, total, head = nil, 0, slot
       elseif steps > 0 then
         local zero = string.rep('\0', width)
         for passed = head + 1, slot do
-          local place = (passed % 65) * width
+          local place = 12 + (passed % 65) * width
           local count = struct.unpack(format, ring, place + 1)
           if count > 0 then
             total = total - count
@@ -102,7 +104,7 @@ local function decide(question, key, call, count, places, lifetime, is_named)
     end
     local changed = false
     if back > 0 and ring and back_to <= head and back_to > head - 65 then
-      local place = (back_to % 65) * width
+      local place = 12 + (back_to % 65) * width
       local count = struct.unpack(format, ring, place + 1)
       back = math.min(back, count)
       ring = string.sub(ring, 1, place) .. struct.pack(format, count - back) .. string.sub(ring, place + width + 1)
@@ -112,7 +114,7 @@ local function decide(question, key, call, count, places, lifetime, is_named)
       local left, waits = total, 65 * length
       for passed = head - 64, head do
         if ring and need <= quota then
-          left = left - struct.unpack(format, ring, (passed % 65) * width + 1)
+          left = left - struct.unpack(format, ring, (passed % 65) * width + 13)
           if left + need <= quota then
             waits = (passed + 65) * length - now
             break
@@ -121,7 +123,7 @@ local function decide(question, key, call, count, places, lifetime, is_named)
       end
       if waits > wait then worst, wait = i, waits end
     end
-    windows[i] = {head, total, ring, width, format, quota, need, want, length, changed}
+    windows[i] = {head, total, ring, width, format, quota, need, want, length, changed, stays}
   end
 
   local running = {}
@@ -142,7 +144,7 @@ local function decide(question, key, call, count, places, lifetime, is_named)
     writes_clock = false
   end
   for i = 1, count do
-    local head, total, ring, width, format, quota, need, want, length, changed = unpack(windows[i])
+    local head, total, ring, width, format, quota, need, want, length, changed, stays = unpack(windows[i])
     local granted, value = 0, nil
     if worst == 0 and want > 0 then
       if need > 0 then
@@ -153,15 +155,19 @@ local function decide(question, key, call, count, places, lifetime, is_named)
     end
     if granted > 0 then
       total = total + granted
-      ring = ring or string.rep('\0', 65 * width)
-      local place = (head % 65) * width
+      ring = ring or string.rep('\0', 12 + 65 * width)
+      local place = 12 + (head % 65) * width
       local count = struct.unpack(format, ring, place + 1) + granted
-      value = struct.pack('<dI4', head, total) .. string.sub(ring, 1, place)
+      value = struct.pack('<dI4', head, total) .. string.sub(ring, 13, place)
         .. struct.pack(format, count) .. string.sub(ring, place + width + 1)
     elseif changed then
-      value = struct.pack('<dI4', head, total) .. ring
+      value = struct.pack('<dI4', head, total) .. string.sub(ring, 13)
     end
-    if value then redis.call('SET', KEYS[key + i], value, 'PX', math.ceil(65 * length / 1000) + LINGER) end
+    if value and stays then
+      redis.call('SET', KEYS[key + i], value, 'KEEPTTL')
+    elseif value then
+      redis.call('SET', KEYS[key + i], value, 'PX', math.ceil(65 * length / 1000) + LINGER)
+    end
     reply[#reply + 1] = granted
     reply[#reply + 1] = math.max(quota - total, 0)
     reply[#reply + 1] = head
@@ -225,8 +231,7 @@ class LimitStore(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Ask:
+class Ask(NamedTuple):
     """What one window is asked for.
 
     Args:
@@ -274,8 +279,7 @@ class Act(IntEnum):
     LOOK = 3
 
 
-@dataclass(frozen=True, slots=True)
-class Spot:
+class Spot(NamedTuple):
     """One place among the calls that run.
 
     Args:
@@ -291,8 +295,7 @@ class Spot:
     most: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Given:
+class Given(NamedTuple):
     """What one window granted, what it has left, and the slot that was charged."""
 
     granted: int
@@ -300,8 +303,7 @@ class Given:
     slot: int
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(NamedTuple):
     """What the script said: everything given, or the window that waits longest and how many seconds.
 
     Places come after the windows. Where both refuse, it is a place, and no time helps there.
@@ -314,8 +316,7 @@ class Answer:
     running: tuple[int, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Question:
+class _Question(NamedTuple):
     """What one call is asked for, and who waits for the answer."""
 
     keys: list[bytes]
@@ -429,31 +430,26 @@ class WindowScript:
                 question.reply.set_result(cast("list[object]", replies)[place])
 
     def _read(self, reply: object, asks: Sequence[Ask], spots: Sequence[Spot], sent: float) -> Answer:
-        count = 4 + 3 * len(asks)
         if reply == [-1]:
             raise KeyUnreadable("a key of the store cannot be read")
-        if (
-            not isinstance(reply, list)
-            or len(reply) != count + len(spots)
-            or not all(type(number) is int for number in reply)
-        ):
+        begin = 4 + 3 * len(asks)
+        if not isinstance(reply, list) or len(reply) != begin + len(spots) or set(map(type, reply)) != {int}:
             raise StoreUnavailable("the store's answer cannot be read")
-        refused, now, born, wait, *rest = reply
-        given = tuple(Given(*rest[at : at + 3]) for at in range(0, 3 * len(asks), 3))
-        fits = all(
-            (ask.least <= part.granted <= ask.most if refused == 0 else part.granted == 0)
-            and 0 <= part.remaining <= ask.quota
-            for ask, part in zip(asks, given, strict=True)
-        )
+        refused, now, born, wait = reply[:4]
+        given = tuple(map(Given, reply[4:begin:3], reply[5:begin:3], reply[6:begin:3]))
+        for ask, part in zip(asks, given, strict=True):
+            least, most = (ask.least, ask.most) if refused == 0 else (0, 0)
+            if not (least <= part.granted <= most and 0 <= part.remaining <= ask.quota):
+                raise StoreUnavailable("the store's answer contradicts the question")
         is_window = 0 < refused <= len(asks)
-        if not fits or not 0 <= refused <= len(asks) + len(spots) or (is_window and wait <= 0):
+        if not 0 <= refused <= len(asks) + len(spots) or (is_window and wait <= 0):
             raise StoreUnavailable("the store's answer contradicts the question")
-        if -1 in rest[3 * len(asks) :]:
+        running = tuple(reply[begin:])
+        if -1 in running:
             raise KeyUnreadable("a place could not be entered")
         received = time.monotonic()
         if born != self._born or received - sent <= _PROMPT or received - self._seen_at > _STALE:
             self._born, self._seen, self._seen_at = born, now, received
-        running = tuple(rest[3 * len(asks) :])
         if refused:
             return Answer(given, refused - 1, wait / _MICRO if is_window else 0.0, running)
         return Answer(given, None, 0.0, running)

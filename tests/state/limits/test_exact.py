@@ -134,6 +134,21 @@ def test_keys_outlive_a_step_of_an_hour_and_leave_after_that(shared_server):
     assert 2 * 3_600_000 < asyncio.run(main()) <= 7_265_000
 
 
+def test_key_that_is_charged_in_a_later_slot_lives_longer(shared_server):
+    async def main():
+        async with limits_on(shared_server) as (limits, store):
+            name = store.key("limits-2-640000", digest("a"))
+            await limits.admit([charge(window=0.64)])
+            # As if it had been charged long ago.
+            await store.redis.pexpire(name, 60_000)
+            # A slot is 10 ms.
+            await asyncio.sleep(0.011)
+            await limits.admit([charge(window=0.64)])
+            return await store.redis.pttl(name)
+
+    assert 2 * 3_600_000 < asyncio.run(main()) <= 7_200_650
+
+
 @pytest.mark.parametrize(("quota", "most"), [(65_535, 320), (2**32 - 1, 512)])
 def test_memory_of_a_key_does_not_grow_with_what_it_counts(shared_server, quota, most):
     async def main():
