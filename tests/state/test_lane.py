@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any, Self
 
 import pytest
+from redis.asyncio import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import MovedError, RedisError, ResponseError
 
@@ -17,6 +18,7 @@ from mcp_fastguard.state.lane import Lane
 from mcp_fastguard.state.store import RedisStore
 from mcp_fastguard.state.window_script import StoreUnavailable
 from own_store_support import settings_of
+from shared_limits_support import Server
 
 #: Seconds for what must come.
 PATIENCE = 20.0
@@ -25,6 +27,15 @@ SAYS = "return ARGV[1]"
 
 def store_at(port: int, budget: float = PATIENCE) -> RedisStore:
     return RedisStore(settings_of(port, budget))
+
+
+@contextlib.asynccontextmanager
+async def client_of(server: Server) -> AsyncIterator[Any]:
+    client = Redis(port=server.port)
+    try:
+        yield client
+    finally:
+        await client.aclose()
 
 
 def run(coroutine: Coroutine[Any, Any, Any]) -> Any:
@@ -346,6 +357,27 @@ def test_connection_that_dies_tells_all_who_wait_and_no_more():
     (first, *died), after = run(walk())
     assert (first, after) == (1, 4)
     assert [isinstance(one, RedisConnectionError) for one in died] == [True, True]
+
+
+def test_answers_come_to_who_asked_though_connections_are_killed(own_server):
+    async def walk() -> tuple[list[Any], int]:
+        store = store_at(own_server.port)
+        answers: list[Any] = []
+        killed = 0
+        async with client_of(own_server) as client:
+            for number in range(2_000):
+                answers.append(store.run(SAYS, [], [number]))
+                if number % 100 == 0:
+                    killed += await client.client_kill_filter(_type="normal", skipme=True)
+        found = await asyncio.gather(*answers, return_exceptions=True)
+        await store.aclose()
+        return found, killed
+
+    found, killed = run(walk())
+    died = [one for one in found if isinstance(one, RedisConnectionError)]
+    assert all(int(one) == number for number, one in enumerate(found) if one not in died)
+    assert killed > 0
+    assert len(died) < len(found)
 
 
 def test_server_that_hung_up_meanwhile_is_connected_to_anew_without_a_failure():
