@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
 from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any, Self
 
@@ -216,6 +217,27 @@ def test_nothing_runs_while_nobody_asks_and_the_connection_stays():
             return lanes, said, len(server.talks)
 
     assert run(walk()) == (True, [b"a", b"b"], 1)
+
+
+def test_who_asks_first_lends_nobody_a_context(monkeypatch):
+    who: contextvars.ContextVar[str] = contextvars.ContextVar("who")
+
+    async def walk() -> list[str]:
+        async with scripted() as (store, server):
+            seen, connected = [], store._connected
+
+            async def connect() -> Any:
+                seen.append(who.get("nobody"))
+                return await connected()
+
+            monkeypatch.setattr(store, "_connected", connect)
+            who.set("alice")
+            (answer,) = await asked(store, lambda: server.talk(0), "a")
+            server.talks[0].say(b":1\r\n")
+            await answer
+            return seen
+
+    assert run(walk()) == ["nobody"]
 
 
 # --- callers that leave ---------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import math
 from collections import deque
 from typing import TYPE_CHECKING, Final
@@ -85,9 +86,10 @@ class Lane:
         """Asks, or will once it is connected."""
         self._unsent.append(question)
         if self._talking is None or self._talking.done():
-            self._talking = asyncio.ensure_future(self._talk())
+            # It may outlive the caller that it begins for, and is in nobody's context.
+            self._talking = asyncio.create_task(self._talk(), context=contextvars.Context())
         elif self._flying and len(self._unsent) == 1:
-            self._sending = asyncio.ensure_future(self._send_more())
+            self._sending = asyncio.create_task(self._send_more(), context=contextvars.Context())
 
     def give_up(self, error: Exception) -> asyncio.Task[None] | None:
         """Ends it. All who wait get the error at once. Gives the task that closes the connection; None where nobody talks."""
