@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
+import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any, Self
 
@@ -325,6 +326,23 @@ def test_connection_that_nobody_answers_on_is_closed():
 
     found = run(walk())
     assert {(type(one), str(one)) for one in found} == {(StoreUnavailable, "the store did not answer in time")}
+
+
+def test_answer_that_came_while_the_event_loop_stood_still_is_taken(own_server):
+    async def walk() -> Any:
+        store = store_at(own_server.port)
+        breaking = BreakingStore(store, budget=0.2)
+        await store.run(SAYS, [], ["first"])
+        answer = breaking.run(SAYS, [], ["second"])
+        while store._lane is None or not store._lane._flying:
+            await asyncio.sleep(0)
+        time.sleep(1.0)
+        try:
+            return await answer
+        finally:
+            await store.aclose()
+
+    assert run(walk()) == b"second"
 
 
 def test_connecting_that_takes_longer_than_a_call_waits_serves_the_next(monkeypatch):

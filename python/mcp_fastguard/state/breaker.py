@@ -101,6 +101,12 @@ class BreakingStore:
 
 
 def _late(answered: asyncio.Future[object]) -> None:
+    # Where the loop itself stood still, the answer may lie there: one more turn reads it.
+    if not answered.done():
+        asyncio.get_running_loop().call_soon(_too_late, answered)
+
+
+def _too_late(answered: asyncio.Future[object]) -> None:
     if not answered.done():
         answered.set_exception(StoreUnavailable("the store did not answer in time"))
 
