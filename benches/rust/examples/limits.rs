@@ -21,7 +21,7 @@ const ADMITTED: usize = 400_000;
 const CHECKED: usize = 500;
 /// Rules of the larger gate.
 const RULES: usize = 4;
-/// Keys of one thread.
+/// Keys of one thread that has many: both then use most shards.
 const KEYS: usize = 64;
 
 fn timed(work: impl FnOnce()) -> f64 {
@@ -37,11 +37,11 @@ fn spread(mut values: Vec<f64>) -> [f64; 3] {
 }
 
 /// How many times as much two threads do in the time of one, each on names of its own, or both on the same.
-fn gain(window: &SlidingWindow, start: Instant, are_same: bool) -> f64 {
+fn gain(window: &SlidingWindow, start: Instant, keys: usize, are_same: bool) -> f64 {
     let admit = |who: &str, count: usize| {
-        let keys: Vec<String> = (0..KEYS).map(|number| format!("{who}-{number}")).collect();
+        let keys: Vec<String> = (0..keys).map(|number| format!("{who}-{number}")).collect();
         for number in 0..count {
-            let key = if are_same { b"alice".as_slice() } else { keys[number % KEYS].as_bytes() };
+            let key = if are_same { b"alice".as_slice() } else { keys[number % keys.len()].as_bytes() };
             let now = Tick::from_nanos(start.elapsed().as_nanos() as u64);
             black_box(window.admit(key, 1, now, ClockSource::System)).expect("admitted");
         }
@@ -103,8 +103,9 @@ fn of_a_further_rule() -> [f64; 3] {
 fn main() {
     let window = SlidingWindow::new(4_000_000_000, Duration::from_secs(60), 1_000_000).expect("good");
     let start = Instant::now();
-    let own = spread((0..ROUNDS).map(|_| gain(&window, start, false)).collect());
-    let same = spread((0..ROUNDS).map(|_| gain(&window, start, true)).collect());
+    let own = spread((0..ROUNDS).map(|_| gain(&window, start, 1, false)).collect());
+    let many = spread((0..ROUNDS).map(|_| gain(&window, start, KEYS, false)).collect());
+    let same = spread((0..ROUNDS).map(|_| gain(&window, start, 1, true)).collect());
     let rule = of_a_further_rule();
-    println!(r#"{{"own_keys":{own:?},"same_key":{same:?},"further_rule_ns":{rule:?}}}"#);
+    println!(r#"{{"own_keys":{own:?},"many_keys":{many:?},"same_key":{same:?},"further_rule_ns":{rule:?}}}"#);
 }
