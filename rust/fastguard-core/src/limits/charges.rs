@@ -4,17 +4,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::rules::CompiledWindow;
-use super::table::Charge;
+use super::table::{Charge, FEW_CHARGES};
 use crate::config::Meter;
-
-/// Charges that stand on the stack; calls that count in more windows pay for a list.
-const FEW: usize = 4;
 
 /// Which windows a call counts in, and how much. Nothing is charged by making it.
 #[derive(Debug)]
 pub struct Charges<'a> {
-    few: [Charge<'a>; FEW],
-    windows_of_few: [Option<&'a CompiledWindow>; FEW],
+    few: [Charge<'a>; FEW_CHARGES],
+    windows_of_few: [Option<&'a CompiledWindow>; FEW_CHARGES],
     many: Vec<Charge<'a>>,
     windows_of_many: Vec<Option<&'a CompiledWindow>>,
     count: usize,
@@ -42,8 +39,8 @@ pub struct PlannedCharge<'a> {
 impl<'a> Charges<'a> {
     pub(super) const fn new() -> Self {
         Self {
-            few: [Charge::NONE; FEW],
-            windows_of_few: [None; FEW],
+            few: [Charge::NONE; FEW_CHARGES],
+            windows_of_few: [None; FEW_CHARGES],
             many: Vec::new(),
             windows_of_many: Vec::new(),
             count: 0,
@@ -57,7 +54,7 @@ impl<'a> Charges<'a> {
             (*slot, *of_slot) = (charge, Some(window));
             return;
         }
-        if place == FEW {
+        if place == FEW_CHARGES {
             self.many.extend_from_slice(&self.few);
             self.windows_of_many.extend_from_slice(&self.windows_of_few);
         }
@@ -66,11 +63,15 @@ impl<'a> Charges<'a> {
     }
 
     pub(super) fn as_slice(&self) -> &[Charge<'a>] {
-        if self.count > FEW { &self.many } else { self.few.get(..self.count).unwrap_or_default() }
+        if self.count > FEW_CHARGES { &self.many } else { self.few.get(..self.count).unwrap_or_default() }
     }
 
     fn windows(&self) -> &[Option<&'a CompiledWindow>] {
-        if self.count > FEW { &self.windows_of_many } else { self.windows_of_few.get(..self.count).unwrap_or_default() }
+        if self.count > FEW_CHARGES {
+            &self.windows_of_many
+        } else {
+            self.windows_of_few.get(..self.count).unwrap_or_default()
+        }
     }
 
     pub(super) fn window(&self, index: usize) -> Option<&'a CompiledWindow> {

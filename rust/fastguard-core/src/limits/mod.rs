@@ -7,6 +7,7 @@ mod charges;
 mod cost;
 mod dues;
 mod lease;
+mod locks;
 #[cfg(test)]
 mod model;
 mod overflow;

@@ -8,25 +8,20 @@ use hashbrown::HashTable;
 
 use super::asking::{Asking, AtHand, Begun, Reserved, Spent};
 use super::lease::{Lease, Question, Terms, is_leasable};
+use super::locks::{Held, Shards};
 use super::own::OwnWindows;
+use super::shard::halves;
 use super::sliding::SlidingWindow;
+use super::table::{FEW_CHARGES, MAX_CHARGES};
 use crate::clock::Tick;
+use crate::sync::MutexGuard;
 use crate::sync::atomic::{AtomicU64, Ordering};
-use crate::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Leases of a process. Beyond them, rules run exact.
 const MAX_LEASES: usize = 100_000;
 
-/// Most shards, and how many leases are worth a lock of their own.
-const MAX_SHARDS: usize = 64;
-const LEASES_PER_SHARD: usize = 1_024;
-
 /// Keys in the process's own windows of one rule.
 const MAX_KEYS: usize = 1_000_000;
-
-/// Charges of an ordinary call, and the most of any.
-const FEW: usize = 4;
-const MOST: usize = 64;
 
 /// A question that has been under way for so long is no longer waited for: whoever asked it may stand still.
 const PATIENCE: Duration = Duration::from_millis(100);
@@ -73,14 +68,9 @@ pub struct Permits {
 
 #[derive(Debug)]
 pub(super) struct Table {
-    shards: Box<[Padded]>,
+    shards: Shards<Shard>,
     most_per_shard: usize,
 }
-
-/// Two cache lines, so that neighbouring locks do not slow each other down.
-#[derive(Debug, Default)]
-#[repr(align(128))]
-struct Padded(Mutex<Shard>);
 
 #[derive(Debug, Default)]
 pub(super) struct Shard {
@@ -158,38 +148,14 @@ impl Entry {
         now >= self.lease.ends_at() && self.asking.is_none() && self.reserved == 0
     }
 
-    fn hash(&self) -> u64 {
-        hash(self.key)
-    }
-}
-
-#[expect(clippy::cast_possible_truncation, reason = "half of the hash is meant")]
-const fn hash(key: u128) -> u64 {
-    key as u64
-}
-
-/// The shards of a call's leases, locked in ascending order, each once.
-struct Locked<'a, const COUNT: usize> {
-    table: &'a Table,
-    order: [usize; COUNT],
-    guards: [Option<MutexGuard<'a, Shard>>; COUNT],
-}
-
-impl<const COUNT: usize> Locked<'_, COUNT> {
-    fn shard(&mut self, wanted: &Wanted) -> Option<&mut Shard> {
-        // Where in the order a shard stands first is where its guard is.
-        let place = self.order.partition_point(|shard| *shard < self.table.shard_of(wanted.key));
-        self.guards.get_mut(place)?.as_deref_mut()
-    }
-
-    fn entry(&mut self, wanted: &Wanted) -> Option<&mut Entry> {
-        self.shard(wanted)?.find(wanted)
+    const fn hash(&self) -> u64 {
+        halves(self.key)[0]
     }
 }
 
 impl Shard {
     pub(super) fn find(&mut self, wanted: &Wanted) -> Option<&mut Entry> {
-        self.leases.find_mut(hash(wanted.key), |entry| wanted.is_of(entry))
+        self.leases.find_mut(halves(wanted.key)[0], |entry| wanted.is_of(entry))
     }
 
     /// The lease of a window; `None` where there are too many that run. One that is over leaves, and what it did not use stays
@@ -210,7 +176,7 @@ impl Shard {
                 return None;
             }
             let terms = (permits.terms)(wanted, own.processes());
-            self.leases.insert_unique(hash(wanted.key), Entry::new(wanted, terms), Entry::hash);
+            self.leases.insert_unique(halves(wanted.key)[0], Entry::new(wanted, terms), Entry::hash);
         }
         self.find(wanted)
     }
@@ -218,42 +184,22 @@ impl Shard {
 
 impl Table {
     fn new(most: usize) -> Self {
-        let shards = (most / LEASES_PER_SHARD).clamp(1, MAX_SHARDS).next_power_of_two();
-        Self { shards: (0..shards).map(|_| Padded::default()).collect(), most_per_shard: most.div_ceil(shards) }
-    }
-
-    #[expect(clippy::cast_possible_truncation, reason = "masked by the count of shards")]
-    const fn shard_of(&self, key: u128) -> usize {
-        (key >> 64) as usize & (self.shards.len() - 1)
+        let shards = Shards::of_table(most);
+        Self { most_per_shard: most.div_ceil(shards.len()), shards }
     }
 
     pub(super) fn shard(&self, wanted: &Wanted) -> Option<MutexGuard<'_, Shard>> {
-        self.lock(self.shard_of(wanted.key))
+        self.shards.lock(wanted.key)
     }
 
-    fn all(&self) -> impl Iterator<Item = MutexGuard<'_, Shard>> {
-        (0..self.shards.len()).filter_map(|shard| self.lock(shard))
+    fn lock_all<const MOST: usize>(&self, wanted: &[Wanted]) -> Held<'_, Shard, MOST> {
+        self.shards.lock_all(wanted.iter().filter(|charge| charge.is_leased).map(|charge| charge.key))
     }
+}
 
-    fn lock(&self, shard: usize) -> Option<MutexGuard<'_, Shard>> {
-        self.shards.get(shard).map(|padded| padded.0.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-
-    fn lock_all<const COUNT: usize>(&self, wanted: &[Wanted]) -> Locked<'_, COUNT> {
-        let mut order = [usize::MAX; COUNT];
-        for (slot, charge) in order.iter_mut().zip(wanted.iter().filter(|charge| charge.is_leased)) {
-            *slot = self.shard_of(charge.key);
-        }
-        order.sort_unstable();
-        let mut guards: [Option<MutexGuard<'_, Shard>>; COUNT] = [const { None }; COUNT];
-        let mut held = usize::MAX;
-        for (guard, shard) in guards.iter_mut().zip(order) {
-            if shard != held {
-                *guard = self.lock(shard);
-                held = shard;
-            }
-        }
-        Locked { table: self, order, guards }
+impl<const MOST: usize> Held<'_, Shard, MOST> {
+    fn entry(&mut self, wanted: &Wanted) -> Option<&mut Entry> {
+        self.shard(wanted.key)?.find(wanted)
     }
 }
 
@@ -302,8 +248,8 @@ impl Permits {
     fn take_as(&self, wanted: &[Wanted], now: Tick, answers: u64, left: impl FnMut(usize, u64)) -> AtHand {
         match wanted {
             [_] => self.take_at_most::<1>(wanted, now, answers, left),
-            wanted if wanted.len() <= FEW => self.take_at_most::<FEW>(wanted, now, answers, left),
-            wanted if wanted.len() <= MOST => self.take_at_most::<MOST>(wanted, now, answers, left),
+            wanted if wanted.len() <= FEW_CHARGES => self.take_at_most::<FEW_CHARGES>(wanted, now, answers, left),
+            wanted if wanted.len() <= MAX_CHARGES => self.take_at_most::<MAX_CHARGES>(wanted, now, answers, left),
             _ => AtHand::Lacking,
         }
     }
@@ -334,7 +280,7 @@ impl Permits {
         if !has_all && spent.is_none() {
             return AtHand::Lacking;
         }
-        if let Some(shard) = wanted.first().and_then(|first| locked.shard(first)) {
+        if let Some(shard) = wanted.first().and_then(|first| locked.shard(first.key)) {
             shard.answered += answers;
         }
         if let Some(spent) = spent {
@@ -364,11 +310,11 @@ impl Permits {
 
     fn ask(self: &Arc<Self>, wanted: &[Wanted], must_ask: bool, now: Tick) -> Begun {
         let table = self.table.load_full();
-        let mut locked = table.lock_all::<MOST>(wanted);
+        let mut locked = table.lock_all::<MAX_CHARGES>(wanted);
         let (mut lacking, mut at_hand) = (Vec::new(), Vec::new());
         let (mut spent, mut busy) = (None, None);
-        for (place, charge) in wanted.iter().enumerate().take(MOST).filter(|(_, charge)| charge.is_leased) {
-            let Some(shard) = locked.shard(charge) else { continue };
+        for (place, charge) in wanted.iter().enumerate().take(MAX_CHARGES).filter(|(_, charge)| charge.is_leased) {
+            let Some(shard) = locked.shard(charge.key) else { continue };
             // Where there is no room for one more, the window is asked for exactly.
             let Some(entry) = shard.make(charge, self, table.most_per_shard, now) else { continue };
             if entry.lease.has(cost_until(wanted, place), now, &entry.terms) {
@@ -423,12 +369,12 @@ impl Permits {
 
     /// How many calls [`Permits::take`] has decided.
     pub fn answered(&self) -> u64 {
-        self.table.load().all().map(|shard| shard.answered).sum()
+        self.table.load().shards.each().map(|shard| shard.answered).sum()
     }
 
     /// How many leases there are, those that have ended included.
     pub fn len(&self) -> usize {
-        self.table.load().all().map(|shard| shard.leases.len()).sum()
+        self.table.load().shards.each().map(|shard| shard.leases.len()).sum()
     }
 
     /// Whether there are none.

@@ -9,13 +9,11 @@ use super::charges::{Charges, PlannedCharge};
 use super::dues::Dues;
 use super::permits::{Permits, Wanted};
 use super::rules::Call;
+use super::table::FEW_CHARGES;
 use crate::clock::Tick;
 use crate::config::{LimitMode, Meter};
 use crate::denial::Denial;
 use crate::request::Payload;
-
-/// Charges whose list stands on the stack.
-const FEW: usize = 4;
 
 /// What a call is charged in one shared window.
 #[derive(Clone, Debug)]
@@ -124,8 +122,8 @@ impl Limits {
         let mut charges = Charges::new();
         self.plan(&mut charges, payload, call)?;
         let (mut few, many);
-        let wanted = if charges.len() <= FEW {
-            few = [Wanted::NONE; FEW];
+        let wanted = if charges.len() <= FEW_CHARGES {
+            few = [Wanted::NONE; FEW_CHARGES];
             for (slot, charge) in few.iter_mut().zip(charges.iter()) {
                 *slot = charge.wanted(&self.permits);
             }

@@ -5,6 +5,7 @@ use std::collections::hash_map::Entry as HolderEntry;
 use std::time::Duration;
 
 use super::admit::MAX_WINDOWS;
+use super::locks::{Held, Shards};
 use super::overflow::{Newcomers, Overflow};
 use super::shard::{Entry, Part, Shard, halves};
 use super::window::{Counter, Window, WindowSpec};
@@ -14,15 +15,9 @@ use crate::denial::Fault;
 use crate::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 use crate::sync::{Mutex, MutexGuard, PoisonError};
 
-/// Most shards; as many calls can be charged at once.
-const MAX_SHARDS: usize = 64;
-
-/// Charges of an ordinary call, and the most of any: a rule per role counts once for each role.
-const FEW_CHARGES: usize = 4;
-const MAX_CHARGES: usize = 64;
-
-/// A shard is worth its lock from this many windows on.
-const WINDOWS_PER_SHARD: usize = 1_024;
+/// Charges of an ordinary call, whose lists stand on the stack; and the most of any: a rule per role counts once for each role.
+pub(super) const FEW_CHARGES: usize = 4;
+pub(super) const MAX_CHARGES: usize = 64;
 
 /// One charge of a call.
 #[derive(Clone, Copy, Debug)]
@@ -51,7 +46,7 @@ impl Charge<'_> {
 #[derive(Clone, Copy, Debug)]
 struct Found {
     /// Which of the locks its shard is under.
-    guard: usize,
+    lock: usize,
     /// Its window's place; none where it has none of its own.
     position: Option<u32>,
     /// What [`Shard::moves`] was.
@@ -59,11 +54,11 @@ struct Found {
 }
 
 impl Found {
-    const NOWHERE: Self = Self { guard: usize::MAX, position: None, moves: 0 };
+    const NOWHERE: Self = Self { lock: usize::MAX, position: None, moves: 0 };
 
     /// Whether it is made in the window that newcomers share.
     const fn is_together(&self) -> bool {
-        self.position.is_none() && self.guard != usize::MAX
+        self.position.is_none() && self.lock != usize::MAX
     }
 }
 
@@ -129,7 +124,7 @@ pub enum ClockSource {
 /// Windows by key.
 #[derive(Debug)]
 pub struct WindowTable {
-    shards: Box<[Padded]>,
+    shards: Shards<Shard>,
     windows_per_shard: usize,
     holders: Box<[Mutex<HashMap<u64, u32>>]>,
     /// How many windows one holder may have.
@@ -138,11 +133,6 @@ pub struct WindowTable {
     count: AtomicUsize,
     clock: AtomicU8,
 }
-
-/// Two cache lines, so that neighbouring locks do not slow each other down.
-#[derive(Debug)]
-#[repr(align(128))]
-struct Padded(Mutex<Shard>);
 
 impl WindowTable {
     /// A table of at most `max_keys` windows.
@@ -154,11 +144,11 @@ impl WindowTable {
     /// A table that does not count whose its windows are.
     pub fn without_shares(max_keys: usize) -> Self {
         let max_keys = max_keys.max(1);
-        let shards = (max_keys / WINDOWS_PER_SHARD).clamp(1, MAX_SHARDS).next_power_of_two().min(MAX_SHARDS);
+        let shards = Shards::of_table(max_keys);
         Self {
-            shards: (0..shards).map(|_| Padded(Mutex::default())).collect(),
-            windows_per_shard: max_keys.div_ceil(shards),
-            holders: (0..shards).map(|_| Mutex::default()).collect(),
+            windows_per_shard: max_keys.div_ceil(shards.len()),
+            holders: (0..shards.len()).map(|_| Mutex::default()).collect(),
+            shards,
             share: None,
             overflow: Overflow::default(),
             count: AtomicUsize::new(0),
@@ -194,19 +184,9 @@ impl WindowTable {
         }
     }
 
-    #[expect(clippy::cast_possible_truncation, reason = "masked by the count of shards")]
-    const fn shard_of(&self, key: u128) -> usize {
-        (key >> 64) as usize & (self.shards.len() - 1)
-    }
-
-    fn lock(&self, shard: usize) -> Option<MutexGuard<'_, Shard>> {
-        // A panic under the lock leaves counts that are at worst too high; refusing all calls after it would be worse.
-        self.shards.get(shard).map(|padded| padded.0.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-
     /// Charges one window.
     pub fn admit_one(&self, charge: &Charge<'_>, now: Tick) -> Result<Admitted, Refused> {
-        let Some(mut shard) = self.lock(self.shard_of(charge.key)) else { return Err(Refused::full(0, charge)) };
+        let Some(mut shard) = self.shards.lock(charge.key) else { return Err(Refused::full(0, charge)) };
         let mut newcomers = None;
         if let Some(position) = self.check(&mut shard, 0, charge, &mut newcomers, now)? {
             return Ok(Admitted { tightest: 0, remaining: shard.charge(charge, position), is_together: false });
@@ -228,21 +208,7 @@ impl WindowTable {
     }
 
     fn admit_at_most<const MOST: usize>(&self, charges: &[Charge<'_>], now: Tick) -> Result<Admitted, Refused> {
-        let mut order = [usize::MAX; MOST];
-        for (slot, charge) in order.iter_mut().zip(charges) {
-            *slot = self.shard_of(charge.key);
-        }
-        order.sort_unstable();
-        let mut guards: [Option<MutexGuard<'_, Shard>>; MOST] = [const { None }; MOST];
-        let mut held = usize::MAX;
-        for (guard, shard) in guards.iter_mut().zip(order) {
-            if shard != held {
-                *guard = self.lock(shard);
-                held = shard;
-            }
-        }
-        // Where in the order a shard stands first is where its guard is.
-        let place = |key: u128| order.partition_point(|shard| *shard < self.shard_of(key));
+        let mut held: Held<'_, Shard, MOST> = self.shards.lock_all(charges.iter().map(|charge| charge.key));
         let mut found = [Found::NOWHERE; MOST];
         let (mut refused, mut newcomers): (Option<Refused>, _) = (None, None);
         for (index, charge) in charges.iter().enumerate().take(MOST) {
@@ -250,11 +216,11 @@ impl WindowTable {
             let before = || charges.iter().zip(&found).take(index);
             let sum = |sum: u32, (other, _): (&Charge<'_>, &Found)| sum.saturating_add(other.cost);
             let cost = before().filter(|(other, _)| other.key == charge.key).fold(charge.cost, sum);
-            let guard = place(charge.key);
-            let outcome = match guards.get_mut(guard).and_then(Option::as_mut) {
+            let lock = held.place(charge.key);
+            let outcome = match held.at(lock) {
                 Some(shard) => self
                     .check(shard, index, &Charge { cost, ..*charge }, &mut newcomers, now)
-                    .map(|position| Found { guard, position, moves: shard.moves() }),
+                    .map(|position| Found { lock, position, moves: shard.moves() }),
                 None => Err(Refused::full(index, charge)),
             };
             let outcome = outcome.and_then(|there| {
@@ -278,21 +244,21 @@ impl WindowTable {
         if let Some(refused) = refused {
             return Err(refused);
         }
-        Ok(Self::charge_all(charges, &found, &mut guards, newcomers))
+        Ok(Self::charge_all(charges, &found, &mut held, newcomers))
     }
 
     /// Makes charges that were all checked under these locks.
-    fn charge_all(
+    fn charge_all<const MOST: usize>(
         charges: &[Charge<'_>],
         found: &[Found],
-        guards: &mut [Option<MutexGuard<'_, Shard>>],
+        held: &mut Held<'_, Shard, MOST>,
         mut newcomers: Option<Newcomers<'_>>,
     ) -> Admitted {
         let mut admitted = Admitted { tightest: 0, remaining: u64::MAX, is_together: false };
         for (index, (charge, there)) in charges.iter().zip(found).enumerate() {
             admitted.is_together |= there.is_together();
             let remaining = match (there.position, &mut newcomers) {
-                (Some(position), _) => guards.get_mut(there.guard).and_then(Option::as_mut).and_then(|shard| {
+                (Some(position), _) => held.at(there.lock).and_then(|shard| {
                     // Making the window of another charge may have moved this one.
                     let is_there = shard.moves() == there.moves;
                     let position = if is_there { Some(position) } else { shard.position(charge) };
@@ -310,7 +276,7 @@ impl WindowTable {
 
     /// Charges what is known only afterwards, whether it fits or not. `charge.cost` is 1, so that a window can be made for it.
     pub(super) fn overdraw(&self, charge: &Charge<'_>, cost: u64, now: Tick) {
-        let Some(mut shard) = self.lock(self.shard_of(charge.key)) else { return };
+        let Some(mut shard) = self.shards.lock(charge.key) else { return };
         let mut newcomers = None;
         // The refusal of a spent window is meant for the next call.
         let outcome = self.check(&mut shard, 0, charge, &mut newcomers, now);
@@ -327,7 +293,7 @@ impl WindowTable {
     pub fn look(&self, charge: &Charge<'_>, now: Tick) -> (u64, Option<Duration>) {
         let spec = charge.spec;
         let whole = (u64::from(spec.quota()), None);
-        let Some(shard) = self.lock(self.shard_of(charge.key)) else { return whole };
+        let Some(shard) = self.shards.lock(charge.key) else { return whole };
         if let Some(found) = shard.look(charge, now) {
             return found;
         }
@@ -427,7 +393,7 @@ impl WindowTable {
     }
 
     fn holders_of(&self, holder: u64) -> Option<MutexGuard<'_, HashMap<u64, u32>>> {
-        let holders = self.holders.get(self.shard_of(u128::from(holder) << 64))?;
+        let holders = self.holders.get(self.shards.of(u128::from(holder) << 64))?;
         Some(holders.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
