@@ -53,7 +53,7 @@ def answering(guard, monkeypatch, **answers):
     async def answer(waiting):
         asked_for.append(waiting.issuer)
 
-    monkeypatch.setattr(guard, "_gate", _Gate(guard.gate, **answers))
+    monkeypatch.setattr(guard, "gate", _Gate(guard.gate, **answers))
     monkeypatch.setattr(guard._outside, "answer", answer)
     return asked_for
 

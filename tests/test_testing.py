@@ -12,7 +12,8 @@ import pytest
 from mcp.server.mcpserver import MCPServer
 from mcp.shared.exceptions import MCPError
 
-from mcp_fastguard import current_call
+from mcp_fastguard import ToolRequest, current_call
+from mcp_fastguard.errors import TokenDenied
 from mcp_fastguard.testing import as_caller, denied
 from testing_support import QUERY, RULES
 from transport_support import client, run, served
@@ -280,6 +281,15 @@ def test_message_of_an_http_request_needs_the_proof_of_the_asgi_layer(guard):
                 assert refused.value.data == {"code": "call_unproved"}
 
     run(walk())
+
+
+def test_gate_that_layers_use_is_told_the_same_time(guard, make_token, fastguard_clock):
+    call = guard.check(ToolRequest.direct(tool="run_query", arguments={"sql": "select 1"}, token=make_token([QUERY])))
+    guard.gate.recheck(call)
+    fastguard_clock.advance(86_400)
+    with pytest.raises(TokenDenied) as refused:
+        guard.gate.recheck(call)
+    assert refused.value.code == "token_expired"
 
 
 def test_token_over_http_is_accepted_and_limited_by_the_clock(guard, make_token, fastguard_clock):

@@ -79,13 +79,12 @@ class Guard:
             is_json=config.is_json,
             has_verifier=verifier is not None,
         )
-        self._gate = self.gate
-        self._outside = Outside(self._gate, config, verifier)
-        self._keeps_each = self._gate.keeps_each
-        self._keeper = audit.Keeper(self._gate)
+        self._outside = Outside(self.gate, config, verifier)
+        self._keeps_each = self.gate.keeps_each
+        self._keeper = audit.Keeper(self.gate)
         # One crossing and not one frame of Python: this instance's `check` is the gate's own, until somebody listens.
-        self.check = self._gate.check  # type: ignore[method-assign]
-        if self._gate.learns_revocations:
+        self.check = self.gate.check  # type: ignore[method-assign]
+        if self.gate.learns_revocations:
             self.check = self._first_check  # type: ignore[method-assign]
         #: Who is told of decisions; for transports.
         self.listeners = Listeners()
@@ -96,10 +95,10 @@ class Guard:
         #: Kinds of targets whose rules were held against what the server offers; for transports.
         self.compared: set[str] = set()
         self.attached: set[str] = set()
-        for key, message in self._gate.warnings():
+        for key, message in self.gate.warnings():
             if key != "issuers" or verifier is None:
                 logger.warning("%s: %s", key, message)
-        for log, is_left, what in self._gate.repaired_logs():
+        for log, is_left, what in self.gate.repaired_logs():
             logger.log(logging.ERROR if is_left else logging.WARNING, "audit log %s: %s", log, what)
         config.warn_of_observation()
         audit.keep_through_fork(self)
@@ -144,10 +143,10 @@ class Guard:
             Denied: a room refused; the child class names the room.
             GuardFault: the call could not be decided; ``needs_authorize`` where something must be waited for.
         """
-        if self._gate.learns_revocations and not self._outside.is_started:
+        if self.gate.learns_revocations and not self._outside.is_started:
             self.start()
         with self.listeners.telling(request) as telling:
-            return telling.decided(telling.measured(lambda: self._gate.check(request, now)))
+            return telling.decided(telling.measured(lambda: self.gate.check(request, now)))
 
     async def authorize(self, request: ToolRequest, now: float | None = None) -> AllowedCall:
         """Decides like :meth:`check`, and waits for what it needs: keys, a verifier, or room in the queue of the audit log.
@@ -179,7 +178,7 @@ class Guard:
         if not self._outside.is_started:
             self.start()
         agreed = functools.partial(self._agreed, observes=observes, now=now)
-        look = functools.partial(self._gate.decide, request, observes=observes, ends=ends, now=now)
+        look = functools.partial(self.gate.decide, request, observes=observes, ends=ends, now=now)
         decide: Callable[[], Decision] = functools.partial(look, attested=attested)
         with self.listeners.telling(request) as telling:
             for _ in range(MAX_WAITS):
@@ -208,7 +207,7 @@ class Guard:
         if self.listeners.are_there or self._keeps_each or not self._outside.is_started:
             return None
         try:
-            return self._gate.decide(request, attested=attested, observes=observes, ends=True)
+            return self.gate.decide(request, attested=attested, observes=observes, ends=True)
         except GuardFault as fault:
             if fault.code != "audit_queue_full":
                 raise
@@ -216,7 +215,7 @@ class Guard:
 
     async def _nested(self, proof: Proof, request: ToolRequest, *, observes: bool) -> Proof:
         """Another message of a caller whose token and binding are proved: it waits for other processes alone."""
-        decide = functools.partial(self._gate.check_nested, proof, request, observes=observes)
+        decide = functools.partial(self.gate.check_nested, proof, request, observes=observes)
         with self.listeners.telling(request, caller=proof) as telling:
             decision = await self._measured(decide, telling)
             if isinstance(decision, Agreeing):
@@ -233,13 +232,13 @@ class Guard:
         """
         if self.listeners.are_there:
             with self.listeners.telling(proof=proof):
-                self._gate.recheck(proof)
+                self.gate.recheck(proof)
         else:
-            self._gate.recheck(proof)
+            self.gate.recheck(proof)
 
     async def _kept(self, proof: Proof) -> Proof:
         """Waits until the record of a call that passed is on disk, where it must be."""
-        if self._gate.must_keep(proof):
+        if self.gate.must_keep(proof):
             await self._keeper.keep()
         return proof
 
@@ -248,7 +247,7 @@ class Guard:
     ) -> Callable[[], AllowedCall | ObservedCall | Agreeing]:
         """Asks what other processes must agree on; gives what decides by the answer."""
         answer = await self._outside.agree(agreeing)
-        decide = functools.partial(self._gate.agreed, agreeing, **answer._asdict(), observes=observes, now=now)
+        decide = functools.partial(self.gate.agreed, agreeing, **answer._asdict(), observes=observes, now=now)
         return decide if agreeing.ticket is None else functools.partial(self._or_ended, decide)
 
     def _or_ended(self, decide: Callable[[], T]) -> T:
@@ -290,7 +289,7 @@ class Guard:
     async def authorize_head(self, request: ToolRequest, now: float | None = None) -> None:
         """Checks headers, token and binding alone, before a long body is read. Charges nothing."""
         self.start()
-        if self._gate.is_observed("token") or self._gate.is_observed("binding"):
+        if self.gate.is_observed("token") or self.gate.is_observed("binding"):
             # Whoever would be refused here passes anyhow; the whole decision records it.
             return
         attested: Attested | None = None
@@ -298,7 +297,7 @@ class Guard:
         with self.listeners.telling(request) as telling:
             for _ in range(MAX_WAITS):
                 look = functools.partial(
-                    self._gate.check_head, request, has_waited=has_waited, attested=attested, now=now
+                    self.gate.check_head, request, has_waited=has_waited, attested=attested, now=now
                 )
                 waiting = telling.measured(look)
                 if waiting is None:
@@ -318,7 +317,7 @@ class Guard:
         from mcp_fastguard.limits import AppliedLimit  # noqa: PLC0415 - only whoever explains a decision needs it
 
         await self.authorize_head(request)
-        found = [AppliedLimit.of(fields) for fields in self._gate.applied_limits(request)]
+        found = [AppliedLimit.of(fields) for fields in self.gate.applied_limits(request)]
         return await self._outside.look(found)
 
     def call(self, request: ToolRequest) -> Call:
@@ -329,7 +328,7 @@ class Guard:
         """Whether a list may show a ``"tool"``, ``"prompt"`` or ``"resource"`` to a caller. Nothing is hidden while the policy is
         only observed.
         """
-        return self._gate.may_see(kind, name, caller) or self._gate.is_observed("policy")
+        return self.gate.may_see(kind, name, caller) or self.gate.is_observed("policy")
 
     def rule_gaps(self, kind: str, names: Sequence[str]) -> list[str]:
         """What does not fit between the rules and a server: one line for each name without a rule, and for each rule without one.
@@ -338,10 +337,10 @@ class Guard:
             kind: ``"tool"``, ``"prompt"`` or ``"resource"``.
             names: all that the server offers of it.
         """
-        keys = {name: self._gate.rule_keys(kind, name) for name in names}
+        keys = {name: self.gate.rule_keys(kind, name) for name in names}
         used = {key for found in keys.values() for key in found}
         table = f"{kind}s"
-        rules = json.loads(self._gate.config_json()).get(table) or {}
+        rules = json.loads(self.gate.config_json()).get(table) or {}
         unused = [name for name in rules if f'{table}."{name}"' not in used]
         return [
             *(f"{kind} `{name}` has no rule: it is refused" for name, found in keys.items() if not found),
@@ -379,7 +378,7 @@ class Guard:
 
         def decorate(function: Decorated) -> Decorated:
             tool: str = name or str(getattr(function, "__name__", ""))
-            self._gate.add_rule(
+            self.gate.add_rule(
                 "tool",
                 tool,
                 scopes=list(scopes),
@@ -450,7 +449,7 @@ class Guard:
             "key_id": key_id,
         }
         if not self.tells_others:
-            self._gate.revoke(**named, issued_before=issued_before)
+            self.gate.revoke(**named, issued_before=issued_before)
             return
         from mcp_fastguard.revocations import Entry  # noqa: PLC0415 - only where others are told
 
@@ -484,7 +483,7 @@ class Guard:
         """
         named: dict[str, Any] = {"tool": tool, "issuer": issuer, "subject": subject, "client_id": client_id}
         if not self.tells_others:
-            self._gate.block(**named, until=until)
+            self.gate.block(**named, until=until)
             return
         from mcp_fastguard.revocations import Entry  # noqa: PLC0415 - only where others are told
 
@@ -504,7 +503,7 @@ class Guard:
             GuardFault: no other process could be told (``revocation_untold``).
         """
         named: dict[str, Any] = {"tool": tool, "issuer": issuer, "subject": subject, "client_id": client_id}
-        was_blocked = self._gate.unblock(**named)
+        was_blocked = self.gate.unblock(**named)
         if self.tells_others:
             from mcp_fastguard.revocations import Entry  # noqa: PLC0415 - only where others are told
 
@@ -512,7 +511,7 @@ class Guard:
         return was_blocked
 
     def _say(self, entry: Entry) -> None:
-        entry.apply(self._gate)
+        entry.apply(self.gate)
         self._outside.tell(entry)
 
     @property
@@ -520,7 +519,7 @@ class Guard:
         """Whether what operators say in this process reaches all others (``revocations.shared``). It takes a thread that speaks
         to them, which this starts.
         """
-        if self._gate.learns_revocations:
+        if self.gate.learns_revocations:
             self.start()
         return self._outside.tells_others
 
@@ -532,7 +531,7 @@ class Guard:
             GuardFault: it holds, and could not be recorded, or no other process could be told (``revocation_untold``).
         """
         tells_others = self.tells_others
-        had_effect = entry.apply(self._gate, by)
+        had_effect = entry.apply(self.gate, by)
         if tells_others:
             self._outside.tell(entry.said_by(by))
         return had_effect
@@ -552,7 +551,7 @@ class Guard:
         because their key was not there.
         """
         status: dict[str, dict[str, Any]] = {} if self._outside.watch is None else self._outside.watch.status()
-        for issuer, misses, is_usable in self._gate.key_figures():
+        for issuer, misses, is_usable in self.gate.key_figures():
             if issuer in status:
                 status[issuer] |= {"misses": misses, "usable": is_usable}
         return status
@@ -573,7 +572,7 @@ class Guard:
             GuardConfigError: the new configuration cannot be used. Nothing has changed.
         """
         config = self._config.again()
-        self._gate.reload(config.text, file=config.file, is_json=config.is_json)
+        self.gate.reload(config.text, file=config.file, is_json=config.is_json)
         self._config = config
         config.warn_of_observation()
         self._outside.reload(config)
@@ -589,16 +588,16 @@ class Guard:
 
     def after_fork(self) -> None:
         """In a child process: a log of its own at once, a key thread of its own at its first call."""
-        self._gate.after_fork()
+        self.gate.after_fork()
         self._keeper.after_fork()
         self._outside.after_fork()
-        if (self._outside.watch is not None or self._gate.learns_revocations) and "check" in vars(self):
+        if (self._outside.watch is not None or self.gate.learns_revocations) and "check" in vars(self):
             self.check = self._first_check  # type: ignore[method-assign]
 
     def _first_check(self, request: ToolRequest, now: float | None = None) -> AllowedCall:
         self.start()
-        self.check = self._gate.check  # type: ignore[method-assign]
-        return self._gate.check(request, now)
+        self.check = self.gate.check  # type: ignore[method-assign]
+        return self.gate.check(request, now)
 
     def on_decision(self, listener: Listener) -> None:
         """Has ``listener`` called with every decision: an ``AllowedCall``, a ``Denied`` or a ``GuardFault``; in servers that only
@@ -698,7 +697,7 @@ class Guard:
         """Starlette routes for the endpoint of ``[admin]``, where the guarded app is mounted in another."""
         from starlette.routing import Route  # noqa: PLC0415 - needed only where an app is built of Starlette
 
-        path = self._gate.admin_path
+        path = self.gate.admin_path
         return [] if path is None else [Route(path, self.asgi(_no_app))]
 
     # --- life -----------------------------------------------------------------------------------
@@ -711,7 +710,7 @@ class Guard:
     @property
     def audit_folder(self) -> Path | None:
         """Where this process writes its audit log."""
-        return self._gate.audit_folder
+        return self.gate.audit_folder
 
     def record_id(self, decided: AllowedCall | ObservedCall | GuardError) -> str | None:
         """The ``id`` of a decision's record, by which it can be quoted: ``fastguard explain`` and ``fastguard audit prove`` take
@@ -726,16 +725,16 @@ class Guard:
         Raises:
             GuardFault: it is not after ``timeout`` seconds, or the log cannot be written.
         """
-        self._gate.flush(timeout)
+        self.gate.flush(timeout)
 
     def close(self) -> None:
         """Ends the fetching of keys, flushes and seals the audit log. Calls after it are refused."""
         if self._outside.is_closed:
             return
         # First, for calls that wait for a store would go on without it once their connection is cut.
-        self._gate.refuse()
+        self.gate.refuse()
         self._outside.close()
-        unknown = self._gate.close()
+        unknown = self.gate.close()
         if unknown is not None:
             logger.warning("audit log: the registry was not told of its end, and the next start will: %s", unknown)
 
@@ -745,7 +744,7 @@ class Guard:
         """
         import asyncio  # noqa: PLC0415 - a third of the package's import; whoever awaits this has it
 
-        self._gate.refuse()
+        self.gate.refuse()
         await self._outside.aclose()
         # The log is sealed on disk.
         await asyncio.to_thread(self.close)

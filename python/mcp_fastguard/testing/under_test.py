@@ -75,9 +75,9 @@ class GuardUnderTest(Guard):
             weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
         super().__init__(_with_test_keys(config, self.issuer, Path(folder)))
         # The rooms are the real ones; they are only told the time.
-        self._gate = cast("Gate", _ClockedGate(self._gate, self.clock))
-        self.check = self._gate.check  # type: ignore[method-assign]
-        written = json.loads(self._gate.config_json())
+        self.gate = cast("Gate", _ClockedGate(self.gate, self.clock))
+        self.check = self.gate.check  # type: ignore[method-assign]
+        written = json.loads(self.gate.config_json())
         shapes = (TokenShape.of_config(issuer, written["resource"]["url"]) for issuer in written["issuers"])
         self._has_stdio = bool(written["stdio"])
         self._shapes = {shape.issuer: shape for shape in shapes}
