@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from mcp_fastguard._fastguard import AllowedCall
 from mcp_fastguard.errors import Denied, GuardError, GuardFault, RequestDenied
+from mcp_fastguard.transport.bodies import respond
 from mcp_fastguard.transport.challenge import http_answer
 from mcp_fastguard.transport.scope import public_path, request_of
 
@@ -53,8 +54,7 @@ class AdminEndpoint:
             await self._answered(scope, body, send)
         except GuardError as error:
             logger.info("an administrator's request was refused: %s", error)
-            status, headers, content = http_answer(error, body, allow=b"POST")
-            await _send(send, status, headers, content, is_head=scope["method"] == "HEAD")
+            await respond(scope, send, *http_answer(error, body, allow=b"POST"))
 
     async def _read(self, scope: Scope, receive: Receive) -> bytes | None:
         """The body, once what surrounds it is in order; None where the client has left."""
@@ -95,7 +95,7 @@ class AdminEndpoint:
         ]
         if proof.dpop_nonce is not None:
             headers.append((b"dpop-nonce", proof.dpop_nonce.encode("ascii")))
-        await _send(send, 200, headers, content)
+        await respond(scope, send, 200, headers, content)
 
     async def _done(self, proof: AllowedCall, body: bytes) -> dict[str, Any]:
         method, params = _wanted(body)
@@ -170,10 +170,3 @@ def _is_json(scope: Scope) -> bool:
     media_type, _, parameters = values[0].decode("latin-1").partition(";")
     is_utf8 = not parameters.strip() or parameters.strip().lower() in {"charset=utf-8", 'charset="utf-8"'}
     return media_type.strip().lower() == "application/json" and is_utf8
-
-
-async def _send(
-    send: Send, status: int, headers: list[tuple[bytes, bytes]], content: bytes, *, is_head: bool = False
-) -> None:
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": b"" if is_head else content})

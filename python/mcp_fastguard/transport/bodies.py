@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any
+from typing import TYPE_CHECKING
 
 from mcp_fastguard._fastguard import MAX_BODY_BYTES_BEFORE_TOKEN
 
-__all__ = ["drain", "replay"]
+if TYPE_CHECKING:
+    from mcp_fastguard.transport.scope import Headers, Message, Receive, Scope, Send
 
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+__all__ = ["drain", "replay", "respond"]
 
 
 def replay(body: bytes, receive: Receive) -> Receive:
     """Gives the body that was decided on, whole, and after it only what the server says."""
     is_given = False
 
-    async def replayed() -> MutableMapping[str, Any]:
+    async def replayed() -> Message:
         nonlocal is_given
         if is_given:
             return await receive()
@@ -38,3 +38,11 @@ async def drain(receive: Receive) -> None:
         if message["type"] == "http.disconnect" or not message.get("more_body", False):
             return
         left -= len(message.get("body", b"")) + 1
+
+
+async def respond(scope: Scope | None, send: Send, status: int, headers: Headers, content: bytes = b"") -> None:
+    """Sends a whole answer. Without a scope it is to a request that wants its body."""
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    # RFC 9110 section 9.3.2: the headers of an answer to HEAD are those of GET's, its body is empty.
+    is_head = scope is not None and scope["method"] == "HEAD"
+    await send({"type": "http.response.body", "body": b"" if is_head else content})

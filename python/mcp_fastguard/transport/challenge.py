@@ -9,6 +9,7 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
 
 from mcp_fastguard.errors import Denied, GuardError, GuardFault, SpentQuota
+from mcp_fastguard.transport.bodies import respond
 
 if TYPE_CHECKING:
     from mcp_fastguard.transport.scope import Scope, Send
@@ -127,12 +128,8 @@ def http_answer(
 
 
 async def answer(error: GuardError, body: bytes | None, scope: Scope | None, send: Send) -> None:
-    """Answers a refused HTTP request; see :func:`http_answer`. Without a scope it is one that has a body."""
-    status, headers, content = http_answer(error, body)
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    # RFC 9110 section 9.3.2: the headers of an answer to HEAD are those of GET's, its body is empty.
-    is_head = scope is not None and scope["method"] == "HEAD"
-    await send({"type": "http.response.body", "body": b"" if is_head else content})
+    """Answers a refused HTTP request; see :func:`http_answer` and :func:`respond`."""
+    await respond(scope, send, *http_answer(error, body))
 
 
 def log_refusal(error: GuardError) -> None:

@@ -61,20 +61,16 @@ class GuardFastMCPMiddleware(Middleware):
 
     async def __call__(self, context: MiddlewareContext[Any], call_next: CallNext[Any, Any]) -> Any:
         """Runs once a message, whatever its phase."""
-        layer, method = self._layer, context.method or ""
+        method = context.method or ""
         request_context = getattr(context.fastmcp_context, "request_context", None)
         request = getattr(request_context, "request", None)
         request_id = getattr(request_context, "request_id", None) if context.type == "request" else None
         scope = request.scope if request is not None else _handshake_scope(method)
         try:
             params = {**_params(context.message), **_brought(context.fastmcp_context)}
-            call = layer.taken(method, params, scope)
+            call = await self._layer.begin(method, params, request_id, scope)
             if call is None:
-                call = await layer.begin(method, params, request_id, scope)
-                if call is None:
-                    return await call_next(context)
-            elif not call.settle_at_once():
-                await layer.settle(call)
+                return await call_next(context)
             result = await call.run_to_end(partial(call_next, context))
         except GuardError as error:
             raise sdk_error(error) from error

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 from mcp_fastguard._fastguard import CERTIFICATE_HEADERS, MAX_BODY_BYTES, MAX_BODY_BYTES_BEFORE_TOKEN
 from mcp_fastguard.call import Call
 from mcp_fastguard.errors import GuardError, GuardFault, RequestDenied
-from mcp_fastguard.transport.bodies import drain, replay
+from mcp_fastguard.transport.bodies import drain, replay, respond
 from mcp_fastguard.transport.challenge import answer, log_refusal
 from mcp_fastguard.transport.origins import Origins
 from mcp_fastguard.transport.scope import is_preflight, peer_of, request_of
@@ -111,9 +111,7 @@ class GuardedPath:
             return None
         try:
             if is_preflight(scope):
-                granted = self._origins.preflight(scope["headers"])
-                await send({"type": "http.response.start", "status": 204, "headers": granted})
-                await send({"type": "http.response.body", "body": b""})
+                await respond(scope, send, 204, self._origins.preflight(scope["headers"]))
                 return None
             added = self._origins.headers(scope["headers"])
         except RequestDenied as denied:

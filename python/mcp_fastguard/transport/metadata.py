@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from mcp_fastguard.config import scopes_of_rules
 from mcp_fastguard.errors import RequestDenied
-from mcp_fastguard.transport.bodies import drain
+from mcp_fastguard.transport.bodies import drain, respond
 from mcp_fastguard.transport.challenge import http_answer
 
 if TYPE_CHECKING:
@@ -78,8 +78,7 @@ class Metadata:
             (b"access-control-allow-headers", b"*"),
         ]
         if method == "OPTIONS":
-            await send({"type": "http.response.start", "status": 204, "headers": headers})
-            await send({"type": "http.response.body", "body": b""})
+            await respond(scope, send, 204, headers)
             return
         if method in {"GET", "HEAD"}:
             status, content = 200, json.dumps(metadata(self._guard)).encode()
@@ -93,5 +92,4 @@ class Metadata:
             denied = RequestDenied("http_method_refused", "metadata is only read", 405)
             status, refused, content = http_answer(denied, None, allow=b"GET, HEAD, OPTIONS")
             headers += refused
-        await send({"type": "http.response.start", "status": status, "headers": headers})
-        await send({"type": "http.response.body", "body": b"" if method == "HEAD" else content})
+        await respond(scope, send, status, headers, content)
