@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import weakref
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from mcp_fastguard._fastguard import Permits
 from mcp_fastguard.limits import MeteredWindow, SlidingWindow
@@ -18,35 +18,24 @@ if TYPE_CHECKING:
 
 __all__ = ["BOUND", "ProcessWindows", "admit_all"]
 
+Window = TypeVar("Window", bound=SlidingWindow | MeteredWindow)
+
 # The windows of a process hold what the store admits to it. They are an eighth shorter than the rule says, so that they
 # never refuse what an honest store admits: their slots begin elsewhere, and answers arrive late. Those of calls are the core's.
 BOUND = 7 / 8
 
 
-class _Windows:
-    """A process's own windows, by the quota and the length of the rule."""
+class _Windows(Generic[Window]):
+    """A process's own windows, by quota and length."""
 
-    def __init__(self, make: Callable[[int, float], SlidingWindow]) -> None:
+    def __init__(self, make: Callable[[int, float], Window]) -> None:
         self._make = make
-        self._windows: dict[tuple[int, float], SlidingWindow] = {}
+        self._windows: dict[tuple[int, float], Window] = {}
 
-    def of(self, quota: int, window: float) -> SlidingWindow:
+    def of(self, quota: int, window: float) -> Window:
         found = self._windows.get((quota, window))
         if found is None:
             found = self._windows[quota, window] = self._make(quota, window)
-        return found
-
-
-class _Metered:
-    """The same, of what results have."""
-
-    def __init__(self) -> None:
-        self._windows: dict[tuple[int, float], MeteredWindow] = {}
-
-    def of(self, quota: int, window: float) -> MeteredWindow:
-        found = self._windows.get((quota, window))
-        if found is None:
-            found = self._windows[quota, window] = MeteredWindow(quota, window)
         return found
 
 
@@ -65,8 +54,8 @@ class ProcessWindows:
         self.turns = Turns()
         self.bounds = _Windows(self.permits.bound)
         self.shares = _Windows(self.permits.share)
-        self.metered_bounds = _Metered()
-        self.metered_shares = _Metered()
+        self.metered_bounds = _Windows(MeteredWindow)
+        self.metered_shares = _Windows(MeteredWindow)
         self.places = ProcessPlaces()
         _all.add(self)
 
