@@ -341,16 +341,19 @@ def threads(bench, work):
     )
 
 
+def in_rust(bench, example, *arguments):
+    """What an example of `benches/rust` tells: an object a line."""
+    profile = ["--profile", "quick"] if bench.scale < 1 else ["--release"]
+    run = ["cargo", "run", "--quiet", *profile, "-p", "fastguard-benches", "--example", example, "--", *arguments]
+    done = subprocess.run(run, cwd=ROOT, check=True, capture_output=True, text=True)
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
 def bare(bench):
     """In Rust, without Python: first sight of a token, and a whole DPoP check, over the bare verification with a parsed key."""
     bars = {("verify", "RS256"): "<= 1.10", ("verify", "ES256"): "<= 1.05"}
     for example in ("verify", "proofs"):
-        run = ["cargo", "run", "--quiet", "--release", "-p", "fastguard-benches", "--example", example]
-        if bench.scale < 1:
-            run[3:4] = ["--profile", "quick"]
-        done = subprocess.run(run, cwd=ROOT, check=True, capture_output=True, text=True)
-        for line in done.stdout.splitlines():
-            found = json.loads(line)
+        for found in in_rust(bench, example):
             name, ratio = found["algorithm"], found["ratio"]
             work = "verify" if example == "verify" else "a whole DPoP check,"
             note = f"{found['verify_ns']:,} ns against {found['bare_ns']:,} ns"
@@ -363,9 +366,7 @@ def bare(bench):
 
 def rules(bench):
     """In Rust, without Python: what two threads gain on windows, and what each further rule of a call costs."""
-    profile = ["--profile", "quick"] if bench.scale < 1 else ["--release"]
-    run = ["cargo", "run", "--quiet", *profile, "-p", "fastguard-benches", "--example", "limits"]
-    found = json.loads(subprocess.run(run, cwd=ROOT, check=True, capture_output=True, text=True).stdout)
+    (found,) = in_rust(bench, "limits")
     for name, member, bar, note in (
         ("Rust: two threads, each on a window of its own, over one", "own_keys", ">= 1.7", "quartiles"),
         ("Rust: two threads, each on 64 windows, over one", "many_keys", "", "quartiles; both use most shards"),
@@ -378,10 +379,7 @@ def rules(bench):
 
 def logs(bench):
     """In Rust, without Python: what one writer writes, with tree and signatures, and how long reading it again takes."""
-    count = bench.calls(1_000_000)
-    profile = ["--profile", "quick"] if bench.scale < 1 else ["--release"]
-    run = ["cargo", "run", "--quiet", *profile, "-p", "fastguard-benches", "--example", "verify_log", "--", str(count)]
-    found = json.loads(subprocess.run(run, cwd=ROOT, check=True, capture_output=True, text=True).stdout)
+    (found,) = in_rust(bench, "verify_log", str(bench.calls(1_000_000)))
     for name, member, bar, scale in (
         ("audit: records written and synced, 1000 a second", "written_per_second", ">= 200", 1000),
         ("audit: seconds to verify 1,000,000 records", "verify_seconds", "<= 10", 1),

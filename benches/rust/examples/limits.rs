@@ -5,17 +5,12 @@
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
-use fastguard_core::Config;
-use fastguard_core::clock::{Now, Tick, UnixTime};
+use fastguard_benches::{Issuer, now};
+use fastguard_core::clock::Tick;
 use fastguard_core::gate::{Decision, Gate};
 use fastguard_core::limits::{ClockSource, SlidingWindow};
 use fastguard_core::request::ToolRequest;
 
-use aws_lc_rs::rand::SystemRandom;
-use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair};
-use fastguard_benches::base64url;
-
-const NOW: i64 = 1_800_000_000;
 const ROUNDS: usize = 31;
 const ADMITTED: usize = 400_000;
 const CHECKED: usize = 500;
@@ -58,32 +53,15 @@ fn gain(window: &SlidingWindow, start: Instant, keys: usize, are_same: bool) -> 
 
 /// Nanoseconds of each rule beyond the first.
 fn of_a_further_rule() -> [f64; 3] {
-    let pair = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).expect("a key");
-    let point = pair.public_key().as_ref();
-    let (x, y) = (base64url(&point[1..33]), base64url(&point[33..]));
+    let (issuer, now) = (Issuer::new(), now());
     let gate = |count: usize| {
         let rules: Vec<String> = ["principal", "tool", "client", "everyone"][..count]
             .iter()
             .map(|per| format!(r#"{{"per":"{per}","quota":"4000000000/minute"}}"#))
             .collect();
-        let text = format!(
-            r#"{{"version":1,"resource":{{"url":"https://mcp.example.com/mcp"}},"issuers":[{{"issuer":"https://auth.example.com","algorithms":["ES256"],
-            "jwks":{{"kty":"EC","crv":"P-256","kid":"k","x":"{x}","y":"{y}"}}}}],"limits":{{"rules":[{}]}},
-            "tools":{{"run_query":{{"scopes":["warehouse:query:read"]}}}},"audit":{{"enabled":false}}}}"#,
-            rules.join(",")
-        );
-        Gate::new(Config::from_json(&text).expect("good"), None).expect("good")
+        issuer.gate(&rules.join(","))
     };
-    let header = base64url(br#"{"alg":"ES256","kid":"k","typ":"at+jwt"}"#);
-    let claims = format!(
-        r#"{{"iss":"https://auth.example.com","aud":"https://mcp.example.com/mcp","sub":"alice","client_id":"agent-7","iat":{NOW},"exp":{},"scope":"warehouse:query:read"}}"#,
-        NOW + 900
-    );
-    let input = format!("{header}.{}", base64url(claims.as_bytes()));
-    let signature = pair.sign(&SystemRandom::new(), input.as_bytes()).expect("signed");
-    let token = format!("{input}.{}", base64url(signature.as_ref()));
-    let request = ToolRequest::tool("run_query", None, Some(token.as_str().into()), None);
-    let now = Now { unix: UnixTime::from_seconds(NOW + 1), tick: Tick::from_nanos(1), own: Tick::from_nanos(1) };
+    let request = ToolRequest::tool("run_query", None, Some(issuer.token.as_str().into()), None);
     let (few, many) = (gate(1), gate(RULES));
     let check = |gate: &Gate| {
         timed(|| {
