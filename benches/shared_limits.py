@@ -19,7 +19,7 @@ from mcp_fastguard.limits import SlidingWindow
 from mcp_fastguard.state.breaker import BreakingStore
 from mcp_fastguard.state.limits import Charge, ProcessWindows, SharedLimits
 from own_store_support import OwnStore
-from shared_limits_support import Server, digest
+from shared_limits_support import Server, digest, state_of
 from support import Issuer
 
 #: Many and short, so that what else the machine does falls on all alike.
@@ -59,9 +59,7 @@ class Guards:
 
     def __init__(self, folder, port):
         issuer = Issuer()
-        secret = folder / "state.secret"
-        secret.write_bytes(b"thirty-two bytes that all of them know")
-        state = {"url": f"redis://127.0.0.1:{port}/0", "secret_file": str(secret), "processes": 4, "budget": "1s"}
+        state = state_of(folder, f"redis://127.0.0.1:{port}/0", processes=4)
         self.all = {}
         for count in (1, 3):
             for mode in ("local", "leased"):

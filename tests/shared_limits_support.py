@@ -22,6 +22,8 @@ from support import skip_aloud
 if TYPE_CHECKING:
     from collections.abc import Coroutine
 
+    import pytest
+
     from mcp_fastguard import Guard
 
 T = TypeVar("T")
@@ -115,6 +117,19 @@ class PlainStore:
 
     async def close(self):
         await self.redis.aclose()
+
+
+def state_of(folder: Path, url: str, processes: int = 2, **more: Any) -> dict[str, Any]:
+    """`[state]` of processes that have a secret in common."""
+    secret = folder / "state.secret"
+    secret.write_bytes(b"thirty-two bytes that all of them know")
+    # The budget is long, so that a loaded machine decides nothing.
+    return {"url": url, "processes": processes, "secret_file": str(secret), "budget": "1s", **more}
+
+
+def prefix_of(request: pytest.FixtureRequest) -> str:
+    """Of keys of this test alone, on a server that tests share."""
+    return f"t{abs(hash(request.node.nodeid))}"
 
 
 def run(coroutine: Coroutine[Any, Any, T], *guards: Guard) -> T:

@@ -10,6 +10,7 @@ import pytest
 
 from mcp_fastguard import GuardFault, ToolRequest
 from mcp_fastguard._fastguard import Agreeing, ObservedCall, Waiting
+from shared_limits_support import state_of
 
 
 class _Gate:
@@ -99,9 +100,7 @@ def test_call_that_only_an_observer_lets_pass_is_refused_to_a_direct_user(make_g
 
 
 def test_call_that_others_must_agree_to_is_refused_without_a_store(make_guard, issuer, tmp_path, monkeypatch):
-    secret = tmp_path / "secret"
-    secret.write_bytes(b"thirty-two bytes that all of them know")
-    state = {"url": "redis://127.0.0.1:1/0", "processes": 2, "secret_file": str(secret)}
+    state = state_of(tmp_path, "redis://127.0.0.1:1/0")
     guard = make_guard(state=state, limits={"rules": [{"per": "principal", "quota": "5/minute"}]})
     agreeing = guard.gate.decide(asked(issuer), observes=False, ends=False, now=None)
     assert isinstance(agreeing, Agreeing)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from keys_support import Loopback
-from shared_limits_support import Server
+from shared_limits_support import Server, state_of
 
 
 @pytest.fixture
@@ -20,12 +20,10 @@ def own_server(tmp_path):
 @pytest.fixture
 def shared(config, own_server, tmp_path):
     """A configuration whose windows other processes share."""
-    (tmp_path / "state.secret").write_text("thirty-two bytes that all of them know")
-    state = {"processes": 4, "secret_file": str(tmp_path / "state.secret"), "budget": "1s"}
     return {
         **config,
         "limits": {"mode": "exact", "rules": [{"per": "principal", "quota": "1000000/minute"}]},
-        "state": {"url": f"redis://127.0.0.1:{own_server.port}", **state},
+        "state": state_of(tmp_path, f"redis://127.0.0.1:{own_server.port}", processes=4),
     }
 
 

@@ -18,7 +18,7 @@ from certificate_support import Authority
 from mcp_fastguard import Guard, ToolRequest
 from mcp_fastguard.errors import LimitDenied
 from servers_support import free_port
-from shared_limits_support import EXECUTABLES, Server, run
+from shared_limits_support import EXECUTABLES, Server, run, state_of
 
 #: Seconds for what servers do among each other.
 PATIENCE = 60.0
@@ -158,18 +158,10 @@ def guard_of(config: dict[str, Any], tmp_path: Path) -> Iterator[Callable[..., G
     guards: list[Guard] = []
 
     def make(cluster: Cluster, *rules: dict[str, Any], host: str = "127.0.0.1", **changes: Any) -> Guard:
-        secret = tmp_path / "state.secret"
-        secret.write_bytes(b"thirty-two bytes that all of them know")
         # One that is not there comes first: nodes fail too.
         places = [f"{host}:{port}" for port in (free_port(), *(server.port for server in cluster.masters))]
-        state = {
-            "url": f"{'rediss' if changes else 'redis'}+cluster://{','.join(places)}",
-            "processes": 1,
-            "secret_file": str(secret),
-            "budget": "1s",
-            "prefix": PREFIX,
-            **changes,
-        }
+        url = f"{'rediss' if changes else 'redis'}+cluster://{','.join(places)}"
+        state = state_of(tmp_path, url, processes=1, prefix=PREFIX, **changes)
         limits = {"rules": list(rules) or [{"per": "principal", "quota": "1000/h"}]}
         audit = {"path": str(tmp_path / f"audit-{len(guards)}")}
         guards.append(Guard.from_dict({**config, "state": state, "limits": limits, "audit": audit}))

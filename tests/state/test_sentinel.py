@@ -15,7 +15,7 @@ from redis.exceptions import RedisError
 
 from mcp_fastguard import Guard, ToolRequest
 from servers_support import free_port
-from shared_limits_support import EXECUTABLES, Server, run
+from shared_limits_support import EXECUTABLES, Server, run, state_of
 
 #: Seconds for what servers do among each other.
 PATIENCE = 30.0
@@ -86,15 +86,9 @@ def guard_of(config: dict[str, Any], tmp_path: Path) -> Iterator[Callable[[int],
     guards: list[Guard] = []
 
     def make(sentinel: int) -> Guard:
-        secret = tmp_path / "state.secret"
-        secret.write_bytes(b"thirty-two bytes that all of them know")
-        state = {
-            # One that is not there comes first: sentinels fail too.
-            "url": f"redis+sentinel://127.0.0.1:{free_port()},127.0.0.1:{sentinel}/mine/0",
-            "processes": 1,
-            "secret_file": str(secret),
-            "budget": "1s",
-        }
+        # One that is not there comes first: sentinels fail too.
+        url = f"redis+sentinel://127.0.0.1:{free_port()},127.0.0.1:{sentinel}/mine/0"
+        state = state_of(tmp_path, url, processes=1)
         limits = {"rules": [{"per": "principal", "quota": "1000/h"}]}
         guards.append(Guard.from_dict({**config, "state": state, "limits": limits}))
         return guards[-1]

@@ -19,10 +19,9 @@ from mcp_fastguard import Guard, ToolRequest
 from mcp_fastguard.client import RequestSigner
 from mcp_fastguard.errors import BindingDenied, GuardConfigError, GuardFault, LimitDenied
 from proof_support import Holder
-from shared_limits_support import run
+from shared_limits_support import run, state_of
 from support import RESOURCE, records
 
-SECRET = b"thirty-two bytes that all of them know"
 BODY = b'{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"add","arguments":{}}}'
 
 
@@ -36,12 +35,9 @@ def tables(config, tmp_path):
     """The configuration of one process of several."""
 
     def make(server, number, **tables):
-        secret_file = tmp_path / "state.secret"
-        secret_file.write_bytes(SECRET)
-        state = {"url": f"redis://127.0.0.1:{server.port}", "processes": 2, "secret_file": str(secret_file)}
         return {
             **config,
-            "state": {**state, "budget": "1s"},
+            "state": state_of(tmp_path, f"redis://127.0.0.1:{server.port}"),
             "limits": {"mode": "local", "rules": [{"per": "everyone", "quota": "1000000/minute"}]},
             "audit": {"path": str(tmp_path / f"audit-{number}")},
             **tables,

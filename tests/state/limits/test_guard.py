@@ -20,7 +20,7 @@ from mcp_fastguard._fastguard import ObservedCall
 from mcp_fastguard.cli import explain
 from mcp_fastguard.errors import GuardConfigError, GuardFault, LimitDenied, PolicyDenied
 from proof_support import Holder
-from shared_limits_support import Server, run
+from shared_limits_support import Server, prefix_of, run
 from support import RESOURCE, records
 from transport_support import BASE, headers, message
 
@@ -61,7 +61,7 @@ def make_shared(config, secret_file, tmp_path):
 @pytest.fixture
 def prefix(request):
     """Keys of this test alone, on a server that tests share."""
-    return {"prefix": f"t{abs(hash(request.node.nodeid))}"}
+    return {"prefix": prefix_of(request)}
 
 
 def ask(issuer, tool="add", **claims):

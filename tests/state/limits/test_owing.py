@@ -12,7 +12,7 @@ import pytest
 from mcp_fastguard import Guard, ToolRequest
 from mcp_fastguard.errors import GuardFault, LimitDenied
 from mcp_fastguard.state import limits
-from shared_limits_support import run
+from shared_limits_support import prefix_of, run, state_of
 from support import records
 
 SHARED = {"name": "shared", "per": "principal", "quota": "3/minute"}
@@ -25,15 +25,7 @@ def guard_of(config, shared_server, tmp_path, request):
     guards = []
 
     def build(*rules, mode="exact", port=None, **limits):
-        secret = tmp_path / "state.secret"
-        secret.write_bytes(b"thirty-two bytes that all of them know")
-        state = {
-            "url": f"redis://127.0.0.1:{port or shared_server.port}/0",
-            "processes": 2,
-            "secret_file": str(secret),
-            "budget": "1s",
-            "prefix": f"t{abs(hash(request.node.nodeid))}",
-        }
+        state = state_of(tmp_path, f"redis://127.0.0.1:{port or shared_server.port}/0", prefix=prefix_of(request))
         audit = {"path": str(tmp_path / f"audit-{len(guards)}")}
         limits = {"mode": mode, "rules": list(rules), **limits}
         guards.append(Guard.from_dict({**config, "state": state, "limits": limits, "audit": audit}))
@@ -301,9 +293,7 @@ def test_authorize_tells_of_no_ending_and_charges_nothing(guard_of, begun, issue
 
 
 def test_start_says_which_rules_have_no_leases(config, tmp_path):
-    secret = tmp_path / "state.secret"
-    secret.write_bytes(b"thirty-two bytes that all of them know")
-    state = {"url": "redis://127.0.0.1:1/0", "secret_file": str(secret), "processes": 2}
+    state = state_of(tmp_path, "redis://127.0.0.1:1/0")
     found = {}
     for mode in ("exact", "leased"):
         tables = {"limits": {"mode": mode, "rules": [SHARED, AT_ONCE, ROWS]}, "state": state}

@@ -13,7 +13,7 @@ from mcp_fastguard._fastguard import Agreeing
 from mcp_fastguard.errors import GuardFault, LimitDenied
 from mcp_fastguard.state.leases import Turn, Turns
 from mcp_fastguard.state.limits import Admitted, Charge, Mode, ProcessWindows, SharedLimits
-from shared_limits_support import PlainStore, digest, run
+from shared_limits_support import PlainStore, digest, prefix_of, run, state_of
 from support import records
 
 LEASED = {"mode": "leased", "rules": [{"name": "mine", "per": "principal", "quota": "100000/minute"}]}
@@ -22,15 +22,7 @@ LEASED = {"mode": "leased", "rules": [{"name": "mine", "per": "principal", "quot
 @pytest.fixture
 def guard(config, shared_server, tmp_path, request):
     """A guard with leases, whose keys are its own."""
-    secret = tmp_path / "state.secret"
-    secret.write_bytes(b"thirty-two bytes that all of them know")
-    state = {
-        "url": f"redis://127.0.0.1:{shared_server.port}/0",
-        "processes": 2,
-        "secret_file": str(secret),
-        "budget": "1s",
-        "prefix": f"t{abs(hash(request.node.nodeid))}",
-    }
+    state = state_of(tmp_path, f"redis://127.0.0.1:{shared_server.port}/0", prefix=prefix_of(request))
     guard = Guard.from_dict({**config, "state": state, "limits": LEASED, "audit": {"path": str(tmp_path / "audit")}})
     yield guard
     guard.close()

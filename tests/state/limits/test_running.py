@@ -8,6 +8,7 @@ import time
 import pytest
 
 from process_support import run, start
+from shared_limits_support import prefix_of, state_of
 
 #: What runs when, by the clock that all processes have.
 WORKER = """
@@ -118,18 +119,9 @@ places.LIFETIME, places.HOLD_EVERY = 6.0, 0.5
 @pytest.fixture
 def of_processes(config, shared_server, tmp_path, request, issuer):
     """Configurations of several processes, and a token."""
-    secret = tmp_path / "state.secret"
-    secret.write_bytes(b"thirty-two bytes that all of them know")
 
     def build(concurrent, count):
-        state = {
-            "url": f"redis://127.0.0.1:{shared_server.port}/0",
-            "processes": count,
-            "secret_file": str(secret),
-            # Long, so that a loaded machine decides nothing.
-            "budget": "1s",
-            "prefix": f"t{abs(hash(request.node.nodeid))}",
-        }
+        state = state_of(tmp_path, f"redis://127.0.0.1:{shared_server.port}/0", count, prefix=prefix_of(request))
         limits = {"rules": [{"name": "at once", "per": "everyone", "concurrent": concurrent}]}
         audit = {"enabled": False}
         return {**config, "state": state, "limits": limits, "audit": audit}, issuer.token()
