@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
@@ -14,7 +15,7 @@ import pytest
 from admin_support import administrator, send, wanted
 from mcp_fastguard import Guard
 from mcp_fastguard.errors import GuardFault
-from mcp_fastguard.revocations import Entry, RevocationSettings
+from mcp_fastguard.revocations import Entry, RevocationSettings, feed
 from mcp_fastguard.revocations.stream import EntryStream, StreamError
 from revocation_support import SOON, ask, becomes, code
 from support import ISSUER, RESOURCE, records
@@ -361,3 +362,49 @@ def test_f29_child_process_listens_by_itself(make_process, config_file, issuer):
     os.close(read)
     os.close(write)
     assert becomes("token_revoked", guard, request)
+
+
+def test_guard_that_is_closed_ends_its_thread_though_the_client_of_the_server_took_that_for_a_timeout(
+    make_process, monkeypatch
+):
+    follows = threading.Event()
+
+    async def follow(_stream, _apply, _heard):
+        follows.set()
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            # As redis-py 8.1 does now and then.
+            raise TimeoutError from None
+
+    monkeypatch.setattr(EntryStream, "follow", follow)
+    monkeypatch.setattr(feed, "FIRST_LOOK", 0.0)
+    guard = make_process()
+    guard.start()
+    assert follows.wait(SOON)
+    thread = guard._outside.feed._thread
+    guard.close()
+    assert not thread.is_alive()
+
+
+def test_connections_are_closed_though_whoever_closes_them_is_cancelled(config_file):
+    async def walk():
+        stream = stream_of(config_file)
+        goes_on, closed = asyncio.Event(), []
+        close = stream._redis.aclose
+
+        async def slowly():
+            await goes_on.wait()
+            await close()
+            closed.append(True)
+
+        stream._redis.aclose = slowly
+        closing = asyncio.create_task(stream.aclose())
+        await asyncio.sleep(0)
+        closing.cancel()
+        asyncio.get_running_loop().call_soon(goes_on.set)
+        with pytest.raises(asyncio.CancelledError):
+            await closing
+        return closed
+
+    assert asyncio.run(walk()) == [True]

@@ -59,6 +59,8 @@ class RevocationFeed:
         self._known = threading.Event()
         self._loop = asyncio.new_event_loop()
         self._task: asyncio.Task[None] | None = None
+        #: Whether the thread shall end. redis-py 8.1 may take a cancellation for a timeout of its socket.
+        self._is_over = False
         self._thread = threading.Thread(target=self._run, name="fastguard-revocations", daemon=True)
 
     @property
@@ -130,6 +132,7 @@ class RevocationFeed:
             self._loop.close()
 
     def _stop(self) -> None:
+        self._is_over = True
         if self._task is not None:
             self._task.cancel()
 
@@ -166,6 +169,8 @@ class RevocationFeed:
             finally:
                 with contextlib.suppress(Exception):
                     await stream.aclose()
+            if self._is_over:
+                return
             await asyncio.sleep(ASK_AGAIN)
 
     async def _added(self, entry: Entry) -> None:

@@ -146,8 +146,14 @@ class EntryStream:
         return len(kept)
 
     async def aclose(self) -> None:
-        """Closes the connections."""
-        await self._redis.aclose()
+        """Closes the connections, also where whoever waits for it is cancelled meanwhile."""
+        closing = asyncio.create_task(self._redis.aclose())
+        try:
+            await asyncio.shield(closing)
+        except asyncio.CancelledError:
+            # redis-py would leave open what it has not begun to close.
+            await closing
+            raise
 
     # --- reading ----------------------------------------------------------------------------------
 
