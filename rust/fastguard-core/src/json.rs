@@ -80,7 +80,11 @@ impl<'a> Json<'a> {
             }
             (Self::Object(mine), Json::Object(theirs)) => {
                 mine.len() == theirs.len()
-                    && mine.iter().all(|(name, mine)| other.member(name).is_some_and(|theirs| mine.is_same(theirs)))
+                    && mine.iter().zip(theirs).all(|((name, mine), (there, theirs))| {
+                        // Mostly the order is the same too, and no member need be looked for.
+                        let theirs = if name == there { Some(theirs) } else { other.member(name) };
+                        theirs.is_some_and(|theirs| mine.is_same(theirs))
+                    })
             }
             _ => false,
         }

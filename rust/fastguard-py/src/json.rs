@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use fastguard_core::bounds::MAX_MESSAGE_DEPTH;
 use fastguard_core::json::Json;
+use fastguard_core::request::HandedOn;
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyDict, PyFloat, PyInt, PyList, PyNone, PyString, PyTuple};
@@ -112,6 +113,76 @@ fn write_string(string: &str, text: &mut Vec<u8>) {
         }
     }
     text.push(b'"');
+}
+
+/// A value as [`to_text`] takes it, to be compared without a text of it being made.
+pub(crate) struct Value<'a, 'py>(pub(crate) &'a Bound<'py, PyAny>);
+
+impl HandedOn for Value<'_, '_> {
+    fn is_empty(&self) -> bool {
+        self.0.is_none() || self.0.cast::<PyDict>().is_ok_and(PyDictMethods::is_empty)
+    }
+
+    fn is_same(&self, sent: &Json<'_>) -> bool {
+        // What has no JSON text is nothing that was sent.
+        is_same(sent, self.0).unwrap_or(false)
+    }
+}
+
+/// Goes no deeper than the text went that was parsed.
+fn is_same(sent: &Json<'_>, value: &Bound<'_, PyAny>) -> PyResult<bool> {
+    match sent {
+        Json::Null => Ok(value.is_none()),
+        Json::Bool(sent) => Ok(value.cast::<PyBool>().is_ok_and(|value| value.is_true() == *sent)),
+        Json::Number(_) => is_same_number(sent, value),
+        Json::String(sent) => match value.cast::<PyString>() {
+            Ok(value) => Ok(value.to_str()? == sent),
+            Err(_) => Ok(false),
+        },
+        Json::Array(sent) => {
+            if let Ok(list) = value.cast::<PyList>() {
+                return Ok(list.len() == sent.len() && are_same(sent, list.iter())?);
+            }
+            let Ok(tuple) = value.cast::<PyTuple>() else { return Ok(false) };
+            Ok(tuple.len() == sent.len() && are_same(sent, tuple.iter())?)
+        }
+        Json::Object(sent) => {
+            let Ok(dict) = value.cast::<PyDict>() else { return Ok(false) };
+            if dict.len() != sent.len() {
+                return Ok(false);
+            }
+            for ((name, sent), (there, value)) in sent.iter().zip(dict) {
+                // Mostly the order is the same too, and no member need be looked for.
+                let is_there =
+                    there.cast::<PyString>().is_ok_and(|there| there.to_str().is_ok_and(|there| there == name));
+                let value = if is_there { Some(value) } else { dict.get_item(&**name)? };
+                if !value.map_or(Ok(false), |value| is_same(sent, &value))? {
+                    return Ok(false);
+                }
+            }
+            Ok(true)
+        }
+    }
+}
+
+fn are_same<'py>(sent: &[Json<'_>], values: impl Iterator<Item = Bound<'py, PyAny>>) -> PyResult<bool> {
+    for (sent, value) in sent.iter().zip(values) {
+        if !is_same(sent, &value)? {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// Numbers are compared as their texts are read: 1 is not 1.0.
+fn is_same_number(sent: &Json<'_>, value: &Bound<'_, PyAny>) -> PyResult<bool> {
+    let is_number = value.is_instance_of::<PyInt>() || value.is_instance_of::<PyFloat>();
+    if !is_number || value.is_instance_of::<PyBool>() {
+        return Ok(false);
+    }
+    let mut text = Vec::with_capacity(24);
+    write_scalar(value, &mut text)?;
+    Ok(Json::parse(&text, 0).is_ok_and(|value| sent.is_same(&value)))
 }
 
 /// The Python value of a parsed text.

@@ -72,9 +72,9 @@ impl ToolRequest {
     }
 
     #[pyo3(signature = (method, params = None))]
-    fn is_message(&self, method: &str, params: Option<&Bound<'_, PyDict>>) -> PyResult<bool> {
-        let params = params.map_or_else(|| Ok(b"{}".to_vec()), deciding);
-        params.map_or(Ok(false), |params| caught(|| self.core.is_message(method, &params)))
+    pub(crate) fn is_message(&self, method: &str, params: Option<&Bound<'_, PyDict>>) -> PyResult<bool> {
+        let params = params.map(Params::of).unwrap_or_default();
+        caught(|| self.core.is_message_of(method, |name| params.member(name)))
     }
 
     fn asked(&self) -> Option<(String, Option<String>)> {
@@ -99,16 +99,27 @@ impl ToolRequest {
     }
 }
 
-/// The JSON text of the members of `params` that decide: a client's `_meta` is mostly longer than all of them.
-fn deciding(params: &Bound<'_, PyDict>) -> PyResult<Vec<u8>> {
-    let found = PyDict::new(params.py());
-    for (name, value) in params {
-        // Looked up by turns, the names would have to be made into strings of Python first.
-        if name.cast::<PyString>().is_ok_and(|name| DECIDING_MEMBERS.iter().any(|deciding| name == *deciding)) {
-            found.set_item(name, value)?;
+/// The members of a message's `params` that decide, as an SDK has parsed them: a client's `_meta` is mostly longer than all of them.
+#[derive(Default)]
+struct Params<'py>([Option<Bound<'py, PyAny>>; DECIDING_MEMBERS.len()]);
+
+impl<'py> Params<'py> {
+    fn of(params: &Bound<'py, PyDict>) -> Self {
+        let mut found = Self::default();
+        for (name, value) in params {
+            // Looked up by turns, the names would have to be made into strings of Python first.
+            let Some(name) = name.cast::<PyString>().ok().and_then(|name| name.to_str().ok()) else { continue };
+            for (slot, _) in found.0.iter_mut().zip(DECIDING_MEMBERS).filter(|(_, deciding)| *deciding == name) {
+                *slot = Some(value.clone());
+            }
         }
+        found
     }
-    json::to_text(&found)
+
+    fn member(&self, name: &str) -> Option<json::Value<'_, 'py>> {
+        let found = self.0.iter().zip(DECIDING_MEMBERS).find(|(_, deciding)| *deciding == name);
+        found.and_then(|(value, _)| value.as_ref()).map(json::Value)
+    }
 }
 
 fn read(list: &Bound<'_, PyList>) -> PyResult<Headers> {

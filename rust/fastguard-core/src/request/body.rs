@@ -39,20 +39,40 @@ pub(super) fn target_of_params(method: &str, params: &[u8], id: Option<Box<str>>
 /// The members of `params` by which two messages are told apart.
 pub const DECIDING_MEMBERS: [&str; 7] = ["name", "arguments", "uri", "ref", "argument", "notifications", "taskId"];
 
+/// A member of `params` as an SDK hands it on: parsed by whatever means.
+pub trait HandedOn {
+    /// Whether it is null, or an object without members.
+    fn is_empty(&self) -> bool;
+    /// Whether it has the value that was sent.
+    fn is_same(&self, sent: &Json<'_>) -> bool;
+}
+
+impl HandedOn for &Json<'_> {
+    fn is_empty(&self) -> bool {
+        matches!(self, Json::Null) || self.as_object().is_some_and(<[_]>::is_empty)
+    }
+
+    fn is_same(&self, sent: &Json<'_>) -> bool {
+        Json::is_same(self, sent)
+    }
+}
+
 /// Compares what decides: SDKs may add to `_meta` and to nothing else. An absent member is the same as an empty one.
-pub(super) fn is_same_message(body: &[u8], method: &str, params: &[u8]) -> bool {
-    let (Ok(message), Ok(params)) = (parse(body), parse(params)) else { return false };
+pub(super) fn is_same_message<V: HandedOn>(
+    body: &[u8],
+    method: &str,
+    member: impl Fn(&'static str) -> Option<V>,
+) -> bool {
+    let Ok(message) = parse(body) else { return false };
     if message.member("method").and_then(Json::as_str) != Some(method) {
         return false;
     }
-    let is_empty = |value: &Json<'_>| matches!(value, Json::Null) || value.as_object().is_some_and(<[_]>::is_empty);
-    DECIDING_MEMBERS.iter().all(|name| {
-        let sent = message.member("params").and_then(|params| params.member(name));
-        match (sent, params.member(name)) {
-            (None, None) => true,
-            (Some(one), None) | (None, Some(one)) => is_empty(one),
-            (Some(sent), Some(handed_on)) => sent.is_same(handed_on) || (is_empty(sent) && is_empty(handed_on)),
-        }
+    let params = message.member("params");
+    DECIDING_MEMBERS.into_iter().all(|name| match (params.and_then(|params| params.member(name)), member(name)) {
+        (None, None) => true,
+        (Some(sent), None) => sent.is_empty(),
+        (None, Some(handed_on)) => handed_on.is_empty(),
+        (Some(sent), Some(handed_on)) => handed_on.is_same(sent) || (sent.is_empty() && handed_on.is_empty()),
     })
 }
 

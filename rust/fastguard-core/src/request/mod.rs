@@ -14,12 +14,13 @@ use std::borrow::Cow;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use crate::bounds::MAX_BODY_BYTES_BEFORE_TOKEN;
+use crate::bounds::{MAX_BODY_BYTES_BEFORE_TOKEN, MAX_MESSAGE_DEPTH};
 use crate::config::{CertificateSource, Config, DpopMode, Network, split_url};
 use crate::denial::{Challenger, Denial};
 use crate::jose::Algorithm;
+use crate::json::Json;
 
-pub use body::DECIDING_MEMBERS;
+pub use body::{DECIDING_MEMBERS, HandedOn};
 pub use fields::Fields;
 pub use headers::{CertificateHeader, Header, Headers, ProofHeader, Scheme};
 pub use target::{Kind, Target};
@@ -156,9 +157,16 @@ impl ToolRequest {
     }
 
     /// Whether a message that an SDK hands on is the one that this request carried: same method, same target, same arguments.
+    /// `params` is the JSON text of an object.
     pub fn is_message(&self, method: &str, params: &[u8]) -> bool {
+        Json::parse(params, MAX_MESSAGE_DEPTH)
+            .is_ok_and(|params| self.is_message_of(method, |name| params.member(name)))
+    }
+
+    /// The same for `params` of which each of [`DECIDING_MEMBERS`] can be asked for.
+    pub fn is_message_of<V: HandedOn>(&self, method: &str, member: impl Fn(&'static str) -> Option<V>) -> bool {
         let Source::Http { body: Some(body), .. } = &self.source else { return false };
-        body::is_same_message(body, method, params)
+        body::is_same_message(body, method, member)
     }
 
     /// Method and target, read for whoever is told of a refusal; nothing where they cannot be read, and of a body that is read
