@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     #: A call that waits, and the loop that it waits in.
     Waiter = tuple[AbstractEventLoop, Future[None]]
 
-__all__ = ["Keeper", "Summary", "keep_through_fork", "record_schema", "state_brought", "state_given", "summary"]
+__all__ = ["Keeper", "Summary", "keep_through_fork", "record_schema", "summary"]
 
 logger = logging.getLogger("mcp_fastguard")
 
@@ -90,22 +90,6 @@ def _counts(given: Mapping[str, int]) -> dict[str, int]:
         message = "a count is negative"
         raise ValueError(message)
     return counts
-
-
-def state_given(result: Any) -> str:
-    """The state of a result that asks for something, the wire's dict or an SDK's object; empty where it has none."""
-    # FastMCP wraps the SDK's result.
-    asked = getattr(result, "input_required", result)
-    found = asked.get("requestState") if isinstance(asked, dict) else getattr(asked, "request_state", None)
-    return found if isinstance(found, str) else ""
-
-
-def state_brought(params: Mapping[str, Any]) -> str | None:
-    """The state that a client came back with; empty where it brings answers alone, None where it was asked for nothing."""
-    found = params.get("requestState")
-    if isinstance(found, str):
-        return found
-    return None if params.get("inputResponses") is None else ""
 
 
 def record_schema() -> dict[str, Any]:

@@ -200,18 +200,10 @@ class Guard:
         """Waits until others can know of the calls that have ended: a client that has its answer may call them at once."""
         await self._outside.told()
 
-    def _at_once(self, request: ToolRequest, *, observes: bool, attested: Attested | None) -> Decision | None:
-        """The decision of a call whose ending will be told, where nobody must be told of the decision and nothing be waited for
-        before; :meth:`_authorized` goes on with it. None where that must do all of it; nothing was charged then.
-        """
-        if self.listeners.are_there or self._keeps_each or not self._outside.is_started:
-            return None
-        try:
-            return self.gate.decide(request, attested=attested, observes=observes, ends=True)
-        except GuardFault as fault:
-            if fault.code != "audit_queue_full":
-                raise
-            return None
+    @property
+    def decides_at_once(self) -> bool:
+        """Whether nobody must be told of decisions and nothing be waited for before one; for the corridor."""
+        return not (self.listeners.are_there or self._keeps_each) and self._outside.is_started
 
     async def _nested(self, proof: Proof, request: ToolRequest, *, observes: bool) -> Proof:
         """Another message of a caller whose token and binding are proved: it waits for other processes alone."""

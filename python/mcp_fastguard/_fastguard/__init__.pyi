@@ -1,6 +1,6 @@
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final, Never, Protocol, final
+from typing import Any, Final, Never, Protocol, Self, final
 
 __all__ = [
     "CERTIFICATE_HEADERS",
@@ -21,6 +21,7 @@ __all__ = [
     "MergedLogs",
     "MeteredWindow",
     "ObservedCall",
+    "OpenCall",
     "Permits",
     "Pseudonyms",
     "SlidingWindow",
@@ -692,6 +693,107 @@ class ObservedCall:
     @property
     def token(self) -> VerifiedToken | None: ...
 
+class OpenCall:
+    """What is known of a call on its way, and its steps that wait for nothing; :class:`Call` walks it through the rooms.
+
+    Attributes:
+        guard: whose decision it is.
+        request: what came.
+        is_settled: whether room approval has let it pass.
+        is_taken: whether a message layer has taken it for its message, which happens once.
+        is_closed: whether its ending is recorded.
+    """
+
+    is_taken: bool
+
+    def __new__(
+        cls,
+        guard: Any,
+        request: ToolRequest,
+        proof: AllowedCall | ObservedCall | None = None,
+        *,
+        observes: bool = False,
+        attested: Attested | None = None,
+    ) -> Self: ...
+    @property
+    def guard(self) -> Any: ...
+    @property
+    def request(self) -> ToolRequest: ...
+    @property
+    def is_settled(self) -> bool: ...
+    @property
+    def is_closed(self) -> bool: ...
+    @property
+    def proof(self) -> AllowedCall | ObservedCall:
+        """What :meth:`Call.authorize` proved; an ``ObservedCall`` only where a server's layer observes.
+
+        Raises:
+            GuardFault: nothing was proved yet.
+        """
+    @property
+    def _is_proved(self) -> bool: ...
+    @property
+    def _owes(self) -> bool:
+        """Whether a rule counts the call until it ends, which other processes may have to know."""
+    @property
+    def _observes(self) -> bool: ...
+    @property
+    def _attested(self) -> Attested | None: ...
+    def _decide(self) -> bool:
+        """Whether the gate lets the call pass at once. What it decides otherwise is kept for :meth:`_take_decision`; nothing is
+        kept, and nothing was charged, where the log has no room at once.
+
+        Raises:
+            Denied: a room refused it.
+            GuardFault: it cannot be decided.
+        """
+    def _take_decision(self) -> AllowedCall | ObservedCall | Waiting | Agreeing | None: ...
+    def _prove(self, proof: AllowedCall | ObservedCall) -> None: ...
+    def settle_at_once(self) -> bool:
+        """The part of :meth:`Call.settle` that waits for nobody. False where room approval has the word.
+
+        Raises:
+            GuardFault: nothing was proved yet.
+        """
+    def _settle(self) -> None: ...
+    def _look_again(self) -> None:
+        """The last look before room execute.
+
+        Raises:
+            GuardFault: the call was not settled, or has ended.
+            Denied: the token expired or was revoked while the call waited.
+        """
+    def note(self, *, rows: int | None = None, bytes_scanned: int | None = None) -> None:
+        """Adds counts to the ending's record.
+
+        Raises:
+            RuntimeError: the call has ended.
+            ValueError: a count is negative.
+        """
+    def _finish(
+        self,
+        result: Any,
+        status: str | None = None,
+        error: str | None = None,
+        summary: tuple[int | None, int | None, bool, int | None, bool, bool] | None = None,
+    ) -> None:
+        """Takes note of how the call ended. ``summary``: of the result, by the tool itself; default: its counts and sizes."""
+    def _ran(self) -> None: ...
+    def _pass(self) -> None: ...
+    def _fail(self, status: str, error: str) -> None: ...
+    def close(self) -> None:
+        """Records the ending, once. Without a proof there is nothing to end.
+
+        Raises:
+            GuardFault: the ending cannot be recorded.
+        """
+    def take(self, method: str, params: dict[str, Any] | None) -> bool:
+        """Whether this call is the proof for a message, and was not spent before. Taking spends it."""
+    def comes_with(self, params: Mapping[str, Any] | None) -> None:
+        """Takes note of what a client brings that was asked for something (MCP 2026-07-28, multi round-trip requests), so that
+        the records of all rounds of one call are joined. Of the state a keyed digest is recorded, of the answers nothing.
+        """
+
 @final
 class Gate:
     """Rooms 0 to 4 and the log. Use it through :class:`mcp_fastguard.Guard`."""
@@ -699,6 +801,12 @@ class Gate:
     def __new__(
         cls, text: str, *, folder: Path, file: str | None = None, is_json: bool = False, has_verifier: bool = False
     ) -> Gate: ...
+    def tell_time_by(self, clock: Callable[[], float]) -> None:
+        """Has the time told by a test's clock wherever none is given: in seconds since the epoch.
+
+        Raises:
+            ValueError: it has a clock already.
+        """
     def check(self, request: ToolRequest, now: float | None = None) -> AllowedCall: ...
     def decide(
         self,

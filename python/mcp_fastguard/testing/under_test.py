@@ -11,7 +11,7 @@ import weakref
 from collections.abc import Mapping
 from contextvars import ContextVar
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final
 
 from mcp_fastguard._fastguard import config_warnings
 from mcp_fastguard.config import GuardConfig
@@ -22,7 +22,6 @@ from mcp_fastguard.testing.issuer import ALGORITHM, Caller, Issuer, TokenShape
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from mcp_fastguard._fastguard import AllowedCall, Gate, ToolRequest
     from mcp_fastguard.verifier import TokenVerifierProtocol
 
 __all__ = ["GuardUnderTest", "as_caller", "guard", "make_token"]
@@ -75,8 +74,7 @@ class GuardUnderTest(Guard):
             weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
         super().__init__(_with_test_keys(config, self.issuer, Path(folder)))
         # The rooms are the real ones; they are only told the time.
-        self.gate = cast("Gate", _ClockedGate(self.gate, self.clock))
-        self.check = self.gate.check  # type: ignore[method-assign]
+        self.gate.tell_time_by(self.clock.now)
         written = json.loads(self.gate.config_json())
         shapes = (TokenShape.of_config(issuer, written["resource"]["url"]) for issuer in written["issuers"])
         self._has_stdio = bool(written["stdio"])
@@ -297,30 +295,3 @@ def _with_test_keys(config: GuardConfig, issuer: Issuer, folder: Path) -> GuardC
         "audit": {**parsed.get("audit", {}), "path": str(folder / "audit")},
     }
     return GuardConfig.from_dict(tested, folder=config.folder)
-
-
-class _ClockedGate:
-    """The gate, told the time of a test's clock wherever it would read the system's."""
-
-    def __init__(self, gate: Gate, clock: FakeClock) -> None:
-        self._gate = gate
-        self._clock = clock
-
-    def __getattr__(self, name: str) -> Any:
-        found = getattr(self._gate, name)
-        if name not in _CLOCKED:
-            return found
-
-        def at_the_time(*given: Any, now: float | None = None, **named: Any) -> Any:
-            return found(*given, now=self._clock.now() if now is None else now, **named)
-
-        return at_the_time
-
-    def check(self, request: ToolRequest, now: float | None = None) -> AllowedCall:
-        return self._gate.check(request, self._clock.now() if now is None else now)
-
-
-#: Methods of the gate that read the system's clock where they are given no time.
-_CLOCKED: Final = frozenset(
-    {"agreed", "decide", "check_head", "check_nested", "recheck", "revoke", "attest", "attest_local"}
-)

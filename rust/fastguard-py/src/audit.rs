@@ -236,33 +236,80 @@ pub(crate) fn prove_growth(py: Python<'_>, path: PathBuf, checkpoint: &str) -> P
     Ok((growth.from, growth.to, growth.path.iter().map(|hash| hash.to_vec()).collect()))
 }
 
-/// Counts of a result, as the wire's dict or an object of an SDK has it; never its data: (items, bytes, whether it is an error, rows,
-/// whether the server asks for something).
-#[pyfunction]
-pub(crate) fn result_counts(result: &Bound<'_, PyAny>) -> PyResult<ResultCounts> {
-    let py = result.py();
-    let is_true = |name| member(result, name)?.map_or(Ok(false), |value| value.is_truthy());
-    let is_error = is_true(intern!(py, "isError"))? || is_true(intern!(py, "is_error"))?;
-    let Some(blocks) = content(result)? else {
-        let is_asking =
-            |name| Ok::<_, PyErr>(member(result, name)?.is_some_and(|value| is_text(&value, "input_required")));
-        let is_asking = is_asking(intern!(py, "resultType"))? || is_asking(intern!(py, "result_type"))?;
-        return Ok((None, None, is_error, None, is_asking));
-    };
-    let mut bytes = 0;
-    let count = blocks.len()?;
-    // FastMCP's results that ask for something are without content, and have the SDK's beside it.
-    if count == 0 && result.getattr_opt(intern!(py, "input_required"))?.is_some_and(|asked| !asked.is_none()) {
-        return Ok((None, None, is_error, None, true));
-    }
-    for block in blocks.try_iter()? {
-        bytes += size(&block?)?;
-    }
-    let rows = if is_error { None } else { rows(result)? };
-    Ok((Some(count), Some(bytes), is_error, rows, false))
+/// Counts and sizes of a result; never its data.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Counts {
+    pub(crate) items: Option<u64>,
+    pub(crate) bytes: Option<u64>,
+    pub(crate) is_error: bool,
+    pub(crate) rows: Option<u64>,
+    /// The server asks for something, and the client will call again (MCP 2026-07-28, multi round-trip requests).
+    pub(crate) needs_input: bool,
 }
 
-type ResultCounts = (Option<usize>, Option<usize>, bool, Option<usize>, bool);
+impl Counts {
+    /// Of a result as the wire's dict or an object of an SDK has it.
+    pub(crate) fn of(result: &Bound<'_, PyAny>) -> PyResult<Self> {
+        let py = result.py();
+        let is_true = |name| member(result, name)?.map_or(Ok(false), |value| value.is_truthy());
+        let is_error = is_true(intern!(py, "isError"))? || is_true(intern!(py, "is_error"))?;
+        let none = Self { is_error, ..Self::default() };
+        let Some(blocks) = content(result)? else {
+            let is_asking =
+                |name| Ok::<_, PyErr>(member(result, name)?.is_some_and(|value| is_text(&value, "input_required")));
+            let needs_input = is_asking(intern!(py, "resultType"))? || is_asking(intern!(py, "result_type"))?;
+            return Ok(Self { needs_input, ..none });
+        };
+        let mut bytes = 0;
+        let count = blocks.len()?;
+        // FastMCP's results that ask for something are without content, and have the SDK's beside it.
+        if count == 0 && result.getattr_opt(intern!(py, "input_required"))?.is_some_and(|asked| !asked.is_none()) {
+            return Ok(Self { needs_input: true, ..none });
+        }
+        for block in blocks.try_iter()? {
+            bytes += size(&block?)?;
+        }
+        let rows = if is_error { None } else { rows(result)? };
+        let number = |count: usize| u64::try_from(count).unwrap_or(u64::MAX);
+        Ok(Self { items: Some(number(count)), bytes: Some(number(bytes)), rows: rows.map(number), ..none })
+    }
+}
+
+/// The same for Python: (items, bytes, whether it is an error, rows, whether the server asks for something).
+#[pyfunction]
+pub(crate) fn result_counts(result: &Bound<'_, PyAny>) -> PyResult<ResultCounts> {
+    let found = Counts::of(result)?;
+    Ok((found.items, found.bytes, found.is_error, found.rows, found.needs_input))
+}
+
+type ResultCounts = (Option<u64>, Option<u64>, bool, Option<u64>, bool);
+
+/// The state of a result that asks for something, the wire's dict or an SDK's object; empty where it has none.
+pub(crate) fn state_given(result: &Bound<'_, PyAny>) -> PyResult<String> {
+    let py = result.py();
+    // FastMCP wraps the SDK's result.
+    let asked = result.getattr_opt(intern!(py, "input_required"))?.unwrap_or_else(|| result.clone());
+    let name =
+        if asked.is_instance_of::<PyDict>() { intern!(py, "requestState") } else { intern!(py, "request_state") };
+    text(member(&asked, name)?).map(Option::unwrap_or_default)
+}
+
+/// The state that a client came back with; empty where it brings answers alone, None where it was asked for nothing.
+pub(crate) fn state_brought(params: &Bound<'_, PyDict>) -> PyResult<Option<String>> {
+    let py = params.py();
+    if let Some(state) = text(params.get_item(intern!(py, "requestState"))?)? {
+        return Ok(Some(state));
+    }
+    let answers = params.get_item(intern!(py, "inputResponses"))?;
+    Ok(answers.filter(|answers| !answers.is_none()).map(|_| String::new()))
+}
+
+fn text(value: Option<Bound<'_, PyAny>>) -> PyResult<Option<String>> {
+    match value.as_ref().map(|value| value.cast::<PyString>()) {
+        Some(Ok(text)) => Ok(Some(text.to_str()?.to_owned())),
+        Some(Err(_)) | None => Ok(None),
+    }
+}
 
 /// A member of a dict, or an attribute of any other object.
 fn member<'py>(value: &Bound<'py, PyAny>, name: &Bound<'py, PyString>) -> PyResult<Option<Bound<'py, PyAny>>> {

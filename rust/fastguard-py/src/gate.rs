@@ -1,4 +1,5 @@
 use std::path::PathBuf;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -28,8 +29,10 @@ use crate::waiting::{Agreeing, Attested, EndedFields, MODES, Waiting, answered, 
 
 #[pyclass(frozen, weakref, module = "mcp_fastguard")]
 pub(crate) struct Gate {
-    core: Core,
+    pub(crate) core: Core,
     clock: time::Clock,
+    /// Tells the time in the system's place, for a test.
+    teller: OnceLock<Py<PyAny>>,
     is_closed: AtomicBool,
     /// Whether `check` answers only once its record is on disk.
     keeps_each: bool,
@@ -66,11 +69,39 @@ impl Gate {
         ))
     }
 
-    fn now(&self, given: Option<f64>) -> PyResult<Now> {
+    pub(crate) fn now(&self, given: Option<f64>) -> PyResult<Now> {
         if self.is_closed.load(Ordering::Relaxed) {
             return Err(faulted(&Fault::Closed));
         }
-        self.clock.now(given)
+        self.clock.now(self.told(given)?)
+    }
+
+    fn wall(&self, given: Option<f64>) -> PyResult<UnixTime> {
+        self.told(given)?.map_or_else(|| Ok(time::wall()), time::unix)
+    }
+
+    /// The time that was given, else the teller's; none where the system's counts.
+    fn told(&self, given: Option<f64>) -> PyResult<Option<f64>> {
+        match self.teller.get() {
+            Some(teller) if given.is_none() => Python::attach(|py| teller.bind(py).call0()?.extract()).map(Some),
+            _ => Ok(given),
+        }
+    }
+
+    /// Looks again at a call that was let through.
+    pub(crate) fn look_again(&self, call: &Proof<'_>, now: Option<f64>) -> PyResult<()> {
+        let now = self.now(now)?.unix;
+        let recheck = |bound| self.core.recheck_bound(bound, Some(call.target()), now);
+        caught(|| call.bound().map_or(Ok(()), recheck))?.map_err(|denial| self.denied(&denial, call.record()))
+    }
+
+    /// Has the ending of a call recorded.
+    pub(crate) fn ended(&self, call: &Proof<'_>, outcome: Outcome, round: Option<&Round<'_>>) -> PyResult<()> {
+        let finished = caught(|| match call {
+            Proof::Allowed(call) => self.core.finish_round(&call.get().core, outcome, round, time::wall()),
+            Proof::Observed(call) => self.core.finish_observed(&call.get().core, outcome, round, time::wall()),
+        })?;
+        finished.map_err(|fault| faulted(&fault))
     }
 
     /// Has an operator's act recorded, which is done already: a log that fails undoes no revocation. `by`: who did it.
@@ -108,7 +139,28 @@ impl Gate {
         self.core.state().receiver().metadata_url().to_owned()
     }
 
-    fn decided<'py>(
+    /// The decision of a request, which may be to wait. `observes` and `ends`: see [`Self::decide`].
+    pub(crate) fn weigh(
+        &self,
+        py: Python<'_>,
+        request: &ToolRequest,
+        answered: Answered<'_>,
+        (observes, ends): (bool, bool),
+        now: Now,
+    ) -> PyResult<Result<Decision, GateError>> {
+        let (core, detach) = (&request.core, Released(py));
+        caught(|| {
+            if observes {
+                self.core.check_observed(core, None, answered, now, &detach)
+            } else if ends {
+                self.core.check_through(core, answered, now, &detach)
+            } else {
+                self.core.check_alone(core, answered, now, &detach)
+            }
+        })
+    }
+
+    pub(crate) fn decided<'py>(
         &self,
         py: Python<'py>,
         request: &Bound<'py, ToolRequest>,
@@ -162,10 +214,6 @@ fn is_of_known_caller(decision: &Result<Decision, GateError>) -> bool {
 
 fn moment(time: Option<UnixTime>) -> Option<Box<str>> {
     time.map(|time| rfc3339(time).into())
-}
-
-fn wall(given: Option<f64>) -> PyResult<UnixTime> {
-    given.map_or_else(|| Ok(time::wall()), time::unix)
 }
 
 /// Who said so by the endpoint of `[admin]`: of this process, or as another one tells it.
@@ -228,7 +276,13 @@ impl Gate {
         let identity = if has_verifier { Identity::Outside } else { Identity::Issuers };
         let keeps_each = audit.as_ref().is_some_and(|audit| audit.durability() == Durability::Each);
         let core = Core::with_identity(config, audit, identity).map_err(misconfigured)?;
-        Ok(Self { core, clock: time::Clock::default(), is_closed: AtomicBool::new(false), keeps_each, folder })
+        let (clock, teller, is_closed) = (time::Clock::default(), OnceLock::new(), AtomicBool::new(false));
+        Ok(Self { core, clock, teller, is_closed, keeps_each, folder })
+    }
+
+    /// Has the time told by a test's clock wherever none is given: in seconds since the epoch.
+    fn tell_time_by(&self, clock: Py<PyAny>) -> PyResult<()> {
+        self.teller.set(clock).map_err(|_| misused("the gate has a clock already"))
     }
 
     #[pyo3(signature = (request, now = None))]
@@ -260,17 +314,8 @@ impl Gate {
         ends: bool,
         now: Option<f64>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        let now = self.now(now)?;
-        let (core, answered, detach) = (&request.get().core, answered(has_waited, attested), Released(py));
-        let decision = caught(|| {
-            if observes {
-                self.core.check_observed(core, None, answered, now, &detach)
-            } else if ends {
-                self.core.check_through(core, answered, now, &detach)
-            } else {
-                self.core.check_alone(core, answered, now, &detach)
-            }
-        })?;
+        let (now, answered) = (self.now(now)?, answered(has_waited, attested));
+        let decision = self.weigh(py, request.get(), answered, (observes, ends), now)?;
         self.decided(py, request, decision)
     }
 
@@ -448,9 +493,7 @@ impl Gate {
     #[pyo3(signature = (call, now = None))]
     #[expect(clippy::needless_pass_by_value, reason = "PyO3 extracts by value")]
     fn recheck(&self, call: Proof<'_>, now: Option<f64>) -> PyResult<()> {
-        let now = self.now(now)?.unix;
-        let recheck = |bound| self.core.recheck_bound(bound, Some(call.target()), now);
-        caught(|| call.bound().map_or(Ok(()), recheck))?.map_err(|denial| self.denied(&denial, call.record()))
+        self.look_again(&call, now)
     }
 
     /// Whether a room's refusals are only observed now.
@@ -493,11 +536,7 @@ impl Gate {
         let duration = Duration::try_from_secs_f64(duration).map_err(misused)?;
         let error = error.map(Box::from);
         let outcome = Outcome { status: status.into(), error, duration, rows, bytes, items, summary_failed };
-        let finished = caught(|| match &call {
-            Proof::Allowed(call) => self.core.finish_round(&call.get().core, outcome, round.as_ref(), time::wall()),
-            Proof::Observed(call) => self.core.finish_observed(&call.get().core, outcome, round.as_ref(), time::wall()),
-        })?;
-        finished.map_err(|fault| faulted(&fault))
+        self.ended(&call, outcome, round.as_ref())
     }
 
     #[pyo3(signature = (*, issuer = None, token_id = None, subject = None, client_id = None, session = None, key_id = None,
@@ -525,7 +564,7 @@ impl Gate {
             key_id: key_id.map(Box::from),
             issued_before: before,
         };
-        let at = wall(now)?;
+        let at = self.wall(now)?;
         let named = revocation.clone();
         caught(|| self.core.revoke(revocation, at))?.map_err(misused)?;
         let named = [
@@ -552,7 +591,7 @@ impl Gate {
         by: Option<Administrator<'_>>,
         now: Option<f64>,
     ) -> PyResult<()> {
-        let (until, at) = (until.map(time::unix).transpose()?, wall(now)?);
+        let (until, at) = (until.map(time::unix).transpose()?, self.wall(now)?);
         let block = block(tool, issuer, subject, client_id);
         caught(|| self.core.block(block.clone(), until, at))?.map_err(misused)?;
         self.noted_block("blocked", block, until, by, at)
@@ -571,7 +610,7 @@ impl Gate {
         let block = block(tool, issuer, subject, client_id);
         let was_there = caught(|| self.core.state().blocks().lift(&block))?;
         if was_there {
-            self.noted_block("unblocked", block, None, by, wall(now)?)?;
+            self.noted_block("unblocked", block, None, by, self.wall(now)?)?;
         }
         Ok(was_there)
     }

@@ -12,6 +12,7 @@ mod error;
 mod gate;
 mod json;
 mod limits;
+mod open_call;
 mod permits;
 mod request;
 mod time;
@@ -42,6 +43,8 @@ mod _fastguard {
     use super::gate::Gate;
     #[pymodule_export]
     use super::limits::{Admission, MeteredWindow, SlidingWindow, empty_call};
+    #[pymodule_export]
+    use super::open_call::OpenCall;
     #[pymodule_export]
     use super::permits::{Asking, Permits};
     #[pymodule_export]
