@@ -12,8 +12,9 @@ import tempfile
 from pathlib import Path
 
 from mcp_fastguard import Denied, Guard, ToolRequest
-from mcp_fastguard._fastguard import result_counts
+from mcp_fastguard._fastguard import whole_body
 from mcp_fastguard.binding import DPoPVerifier
+from mcp_fastguard.call import Call
 from mcp_fastguard.limits import SlidingWindow
 from mcp_fastguard.token import KeySet, TokenVerifier
 
@@ -53,7 +54,8 @@ def guard(folder: Path, **changes) -> Guard:
     return Guard.from_dict({**table, **changes})
 
 
-def over_http(token: str, tool: str, arguments: dict) -> ToolRequest:
+def over_http(token: str, tool: str, arguments: dict) -> dict:
+    """The scope of a request, with its first message."""
     meta = {"io.modelcontextprotocol/protocolVersion": "2026-07-28", "progressToken": 1}
     params = {"name": tool, "arguments": arguments, "_meta": meta}
     body = json.dumps({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params}).encode()
@@ -71,7 +73,22 @@ def over_http(token: str, tool: str, arguments: dict) -> ToolRequest:
         (b"traceparent", b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"),
         (b"authorization", b"Bearer " + token.encode()),
     ]
-    return ToolRequest.http(method="POST", path="/mcp", headers=headers, body=body, peer="192.0.2.7")
+    message = {"type": "http.request", "body": body, "more_body": False}
+    return {
+        "type": "http",
+        "method": "POST",
+        "path": "/mcp",
+        "query_string": b"",
+        "root_path": "",
+        "extensions": {},
+        "headers": headers,
+        "client": ("192.0.2.7", 1234),
+        "message": message,
+    }
+
+
+def request_of(scope: dict) -> ToolRequest:
+    return ToolRequest.of_scope(scope["path"], scope, whole_body(scope["message"]))
 
 
 def checks(found: Guard, count: int) -> None:
@@ -85,15 +102,17 @@ def checks(found: Guard, count: int) -> None:
 def served(found: Guard, count: int) -> None:
     """What the layers of a server ask of the core for one call."""
     gate, params = found.gate, {"name": "run_query", "arguments": ARGUMENTS}
+    gate.tell_time_by(lambda: NOW)
+    scopes = [over_http(TOKENS[algorithm], "run_query", ARGUMENTS) for algorithm in ("ES256", "RS256")]
     for number in range(count):
-        request = over_http(TOKENS["ES256" if number % 2 else "RS256"], "run_query", ARGUMENTS)
-        call = gate.decide(request, attested=None, observes=True, ends=True, now=NOW)
-        if gate.must_keep(call) or not request.is_message("tools/call", params):
+        call = Call(found, request_of(scopes[number % 2]), observes=True)
+        if not call._decide() or call.needs_layer or not call.take("tools/call", params):
             sys.exit("a call went another way than it should")
-        gate.recheck(call, now=NOW)
-        items, size, *_ = result_counts(RESULT)
-        gate.finish(call, "ok", 0.001, None, None, size, items, False)
-        gate.may_see("tool", "drop_table", call)
+        call.settle_at_once()
+        call._look_again()
+        call.finish(RESULT)
+        call.close()
+        gate.may_see("tool", "drop_table", call.proof)
         if number % 500 == 0:
             found.flush(60)
 
@@ -105,8 +124,8 @@ def refusals(found: Guard, count: int) -> None:
         ToolRequest.direct(tool="run_query", arguments={}, token="a.b.c"),
         ToolRequest.direct(tool="run_query", arguments={}, token=good[:-4] + "AAAA"),
         ToolRequest.direct(tool="drop_table", arguments={}, token=good),
-        over_http(good, "drop_table", {}),
-        over_http(GIVEN["bound"], "run_query", {}),
+        request_of(over_http(good, "drop_table", {})),
+        request_of(over_http(GIVEN["bound"], "run_query", {})),
     ]
     for number in range(count):
         for request in bad:
