@@ -8,9 +8,10 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from mcp_fastguard import GuardFault, ToolRequest
+from mcp_fastguard import GuardFault, ToolRequest, _fastguard
 from mcp_fastguard._fastguard import Agreeing, ObservedCall, Waiting
 from shared_limits_support import state_of
+from support import skip_aloud
 
 
 class _Gate:
@@ -161,24 +162,31 @@ def test_log_that_fails_while_a_call_waits_for_room_refuses_it_at_once(guard, is
     assert left == [FULL]
 
 
+@pytest.fixture
+def provoke():
+    """Has the next decision be none, because of the log; only builds for tests can."""
+    found = getattr(_fastguard, "fault_next", None)
+    if found is None:
+        skip_aloud("a build of the quick profile is needed: make build")
+    return found
+
+
 async def walked(guard, issuer):
     return await guard.call(asked(issuer)).authorize()
 
 
-def test_call_of_a_server_waits_for_room_and_passes(guard, issuer, allowed, monkeypatch):
+def test_call_of_a_server_waits_for_room_and_passes(guard, issuer, provoke):
     guard.start()
-    answering(guard, monkeypatch, decide=[FULL, allowed])
+    provoke(FULL.code)
 
-    assert asyncio.run(walked(guard, issuer)) is allowed
+    assert asyncio.run(walked(guard, issuer)).subject == "alice"
 
 
-def test_call_of_a_server_waits_for_nothing_but_room(guard, issuer, allowed, monkeypatch):
+def test_call_of_a_server_waits_for_nothing_but_room(guard, issuer, provoke):
     guard.start()
-    left = [FAILED, allowed]
-    answering(guard, monkeypatch, decide=left)
+    provoke(FAILED.code)
 
     assert fault(walked(guard, issuer)) == "audit_failed"
-    assert left == [allowed]
 
 
 # --- a corridor out of order ------------------------------------------------------------------------

@@ -10,6 +10,7 @@ import pytest
 
 from mcp_fastguard import GuardFault, ToolRequest, _fastguard
 from mcp_fastguard.binding import DPoPVerifier
+from mcp_fastguard.call import Call
 from mcp_fastguard.errors import Denied
 from mcp_fastguard.limits import SlidingWindow
 from mcp_fastguard.token import KeySet, TokenVerifier, verify_compact
@@ -113,7 +114,14 @@ class Met:
         self.bound_text = issuer.token(cnf=self.holder.confirmation)
         self.bound = self.verifier.verify(self.bound_text)
         self.proofs = DPoPVerifier()
+        self.scope = {"method": "POST", "headers": WIRE["headers"], "client": ("192.0.2.7", 1234)}
         self.window = SlidingWindow(10, 60.0)
+
+    def call(self):
+        """A call of which it is known that it may pass, up to where its tool would run."""
+        call = Call(self.guard, self.request, self.allowed)
+        assert call.settle_at_once()
+        return call
 
     def confirm(self):
         proof = self.holder.proof(self.bound_text)
@@ -132,6 +140,10 @@ ENTRIES = {
     "introspected": lambda met: met.gate.introspected("opaque", b'{"active": false}'),
     "introspection_failed": lambda met: met.gate.introspection_failed("opaque", is_endpoint=False),
     "recheck": lambda met: met.gate.recheck(met.allowed),
+    "Call, decided": lambda met: met.guard.call(met.request)._decide(),
+    "Call, taken": lambda met: met.call().take("tools/call", {}),
+    "Call, looked at again": lambda met: met.call()._look_again(),
+    "Call, closed": lambda met: met.call().close(),
     "may_see with a call": lambda met: met.gate.may_see("tool", "add", met.allowed),
     "may_see with a token": lambda met: met.gate.may_see("tool", "add", met.verified),
     "finish": lambda met: met.gate.finish(met.allowed, status="ok", duration=0.1),
@@ -143,6 +155,7 @@ ENTRIES = {
     "revocations_known": lambda met: met.gate.revocations_known(1.0),
     "reload": lambda met: met.gate.reload(json.dumps(met.config), is_json=True),
     "ToolRequest.http": lambda _: ToolRequest.http(**WIRE),
+    "ToolRequest.of_scope": lambda met: ToolRequest.of_scope("/mcp", met.scope, b"{}"),
     "ToolRequest.direct": lambda met: request(met.token),
     "ToolRequest.message": lambda met: ToolRequest.message(method="tools/list", token=met.token),
     "ToolRequest.is_message": lambda met: met.request.is_message("tools/call", {}),

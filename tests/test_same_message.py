@@ -73,7 +73,9 @@ def test_absent_arguments_are_the_same_as_empty_ones(empty):
 
 
 def test_name_with_escapes_is_read_before_it_is_compared():
-    call = of_text('{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"n\\u0061me":"run_query","arguments":{"\\u0061":1}}}')
+    call = of_text(
+        '{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"n\\u0061me":"run_query","arguments":{"\\u0061":1}}}'
+    )
 
     assert call.is_message("tools/call", handed_on({"a": 1}))
 

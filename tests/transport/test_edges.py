@@ -354,7 +354,7 @@ def test_forwarded_address_counts_from_a_declared_proxy_alone(make_guard, server
 @pytest.mark.parametrize("address", ["203.0.113.9", "a.b", "::1]x", "unknown"])
 def test_address_that_the_server_took_from_a_header_is_not_believed(make_guard, issuer, address, caplog):
     """uvicorn with its own proxy handling on: it writes what the header says, an address or not, as the peer's."""
-    scopes._say_rewritten.cache_clear()
+    scopes.say_rewritten.cache_clear()
     guard = make_guard()
     with running("uvicorn", mcp_app(guard), proxy_headers=True, forwarded_allow_ips="*") as port:
         sent = {**headers(issuer.token(), "tools/call", "add"), "x-forwarded-for": address}

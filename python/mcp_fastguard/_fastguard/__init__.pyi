@@ -1,4 +1,4 @@
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Never, Protocol, Self, final
 
@@ -36,6 +36,7 @@ __all__ = [
     "cosign",
     "cosigned_at",
     "empty_call",
+    "fault_next",
     "forget_log",
     "panic_next",
     "prove_growth",
@@ -49,6 +50,7 @@ __all__ = [
     "verify_compact",
     "verify_log",
     "verify_logs",
+    "whole_body",
     "witness_key",
 ]
 
@@ -96,6 +98,14 @@ class ToolRequest:
             ValueError: ``peer`` is not an IP address.
         """
     @staticmethod
+    def of_scope(path: str, scope: MutableMapping[str, Any], body: bytes | None) -> ToolRequest:
+        """What came under a path of an ASGI connection; without a body that of its head alone.
+
+        Raises:
+            KeyError: the scope is not whole.
+            TypeError: a header is not a pair of bytes.
+        """
+    @staticmethod
     def direct(
         *,
         tool: str,
@@ -126,6 +136,9 @@ class ToolRequest:
         """Method and target (the name of a tool or prompt, the URI of a resource); None where they cannot be read, and for bodies
         of more than 64 KiB. Nothing is proved by it.
         """
+    @property
+    def peer(self) -> str | None:
+        """The IP address of the connection; None where it is unknown, or only the server's word (uvicorn's ``--proxy-headers``)."""
     @property
     def speaks_of_certificates(self) -> bool:
         """Whether a header says something of the client's certificate, be it true or not."""
@@ -535,6 +548,14 @@ class MeteredWindow:
 def panic_next() -> None:
     """The next work of the core on this thread panics. Only in builds with debug assertions: for tests."""
 
+def fault_next(code: str) -> None:
+    """The next decision on this thread is none, because of the log: ``"audit_queue_full"`` or ``"audit_failed"``. Only in builds
+    with debug assertions: for tests.
+
+    Raises:
+        ValueError: another code.
+    """
+
 def empty_call(key: str, cost: int = 1, now: float | None = None) -> None:
     """Does nothing: what every call across the boundary costs at least. For benches."""
 
@@ -731,6 +752,11 @@ class OpenCall:
             GuardFault: nothing was proved yet.
         """
     @property
+    def needs_layer(self) -> bool:
+        """Whether the call may not pass without a message layer: lists are filtered there, and a call that is counted until it
+        ends must be seen to end.
+        """
+    @property
     def _is_proved(self) -> bool: ...
     @property
     def _owes(self) -> bool:
@@ -787,7 +813,7 @@ class OpenCall:
         Raises:
             GuardFault: the ending cannot be recorded.
         """
-    def take(self, method: str, params: dict[str, Any] | None) -> bool:
+    def take(self, method: str, params: Mapping[str, Any] | None) -> bool:
         """Whether this call is the proof for a message, and was not spent before. Taking spends it."""
     def comes_with(self, params: Mapping[str, Any] | None) -> None:
         """Takes note of what a client brings that was asked for something (MCP 2026-07-28, multi round-trip requests), so that
@@ -1041,6 +1067,11 @@ def verify_log(path: Path, key: str | None = None, checkpoint: str | None = None
     """Whether the files of a log are whole: (records, root, sealed, problem).
 
     ``key`` is the public key as signed notes name it, ``checkpoint`` an earlier note of the same log.
+    """
+
+def whole_body(message: MutableMapping[str, Any]) -> bytes | None:
+    """The body of an ASGI message that holds all of it, if it is one of at most 64 KiB, which may be read before the token was
+    checked; mostly it is.
     """
 
 def result_counts(result: object) -> tuple[int | None, int | None, bool, int | None, bool]:

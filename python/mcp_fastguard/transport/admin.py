@@ -11,11 +11,11 @@ import json
 import logging
 from typing import TYPE_CHECKING, Any, Final
 
-from mcp_fastguard._fastguard import AllowedCall
+from mcp_fastguard._fastguard import AllowedCall, ToolRequest
 from mcp_fastguard.errors import Denied, GuardError, GuardFault, RequestDenied
 from mcp_fastguard.transport.bodies import respond
 from mcp_fastguard.transport.challenge import http_answer
-from mcp_fastguard.transport.scope import public_path, request_of
+from mcp_fastguard.transport.scope import public_path
 
 if TYPE_CHECKING:
     from mcp_fastguard.guard import Guard
@@ -78,10 +78,10 @@ class AdminEndpoint:
 
     def _deny(self, scope: Scope, code: str) -> None:
         with self._guard.listeners.telling():
-            self._guard.gate.deny(request_of(public_path(scope), scope, None), code)
+            self._guard.gate.deny(ToolRequest.of_scope(public_path(scope), scope, None), code)
 
     async def _answered(self, scope: Scope, body: bytes, send: Send) -> None:
-        async with self._guard.call(request_of(public_path(scope), scope, body)) as call:
+        async with self._guard.call(ToolRequest.of_scope(public_path(scope), scope, body)) as call:
             proof = call.proof
             if not isinstance(proof, AllowedCall):
                 raise GuardFault("internal", "an administrator's call was not allowed")

@@ -7,20 +7,26 @@ from contextvars import ContextVar
 from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
-from mcp_fastguard._fastguard import CERTIFICATE_HEADERS, MAX_BODY_BYTES, MAX_BODY_BYTES_BEFORE_TOKEN
+from mcp_fastguard._fastguard import (
+    CERTIFICATE_HEADERS,
+    MAX_BODY_BYTES,
+    MAX_BODY_BYTES_BEFORE_TOKEN,
+    ToolRequest,
+    whole_body,
+)
 from mcp_fastguard.call import Call
 from mcp_fastguard.errors import GuardError, GuardFault, RequestDenied
 from mcp_fastguard.transport.bodies import drain, replay, respond
 from mcp_fastguard.transport.challenge import answer, log_refusal
 from mcp_fastguard.transport.origins import Origins
-from mcp_fastguard.transport.scope import is_preflight, peer_of, request_of
+from mcp_fastguard.transport.scope import is_preflight
 from mcp_fastguard.transport.watch import OpenResponse, Watch
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from types import ModuleType
 
-    from mcp_fastguard._fastguard import AllowedCall, Gate, ObservedCall, ToolRequest, VerifiedToken
+    from mcp_fastguard._fastguard import AllowedCall, Gate, ObservedCall, VerifiedToken
     from mcp_fastguard.guard import Guard
     from mcp_fastguard.transport.scope import ASGIApp, Headers, Message, Receive, Scope, Send
 
@@ -28,9 +34,6 @@ __all__ = ["CALLS", "GuardedPath", "proved", "proved_call"]
 
 #: Where a request's scope holds its calls, one per guard.
 CALLS: Final = "mcp_fastguard.calls"
-
-#: Lists are filtered by the message layer; without it they would show what the caller may not see.
-_LISTS: Final = frozenset({"tools/list", "prompts/list", "resources/list", "resources/templates/list"})
 
 #: What the ASGI layer has proved in this context.
 proved: ContextVar[OpenResponse | None] = ContextVar("fastguard_proved", default=None)
@@ -70,10 +73,34 @@ class GuardedPath:
             if told is None:
                 return
             send = told
-        authorized = await self._authorized(path, scope, receive, send)
-        if authorized is None:
+        body: bytes | None = None
+        call: Call | None = None
+        try:
+            message = await receive()
+            body = whole_body(message)
+            if body is None:
+                body = await self._read(message, path, scope, receive)
+            call = Call(self._guard, ToolRequest.of_scope(path, scope, body), observes=True)
+            if not call.authorize_at_once():
+                await call.authorize()
+            if call.needs_layer:
+                self._require_layer(call.proof)
+        except _ClientGoneError:
             return
-        call, body = authorized
+        except GuardError as error:
+            await _refuse(error, call, body, scope, send)
+            return
+        found = self._enter(call, scope, send)
+        try:
+            await self._app(scope, replay(body, receive), found.sending)
+        except asyncio.CancelledError:
+            if not await found.ended_stream():
+                raise
+        finally:
+            self._leave(found)
+
+    def _enter(self, call: Call, scope: Scope, send: Send) -> OpenResponse:
+        """What the app, and the layers in it, see of a call that passes."""
         proof = call.proof
         verified = proof.token
         scope.setdefault(CALLS, {})[self._guard] = call
@@ -82,21 +109,20 @@ class GuardedPath:
             if proof.dpop_nonce is not None:
                 send = _with_nonce(send, proof.dpop_nonce)
         found = self._watch.enter(call, scope["headers"], send)
-        token = proved.set(found)
+        found.context = proved.set(found)
         identity = _identity()
-        user = identity.as_user(scope, verified) if identity is not None and verified is not None else None
-        try:
-            await self._app(scope, replay(body, receive), found.sending)
-        except asyncio.CancelledError:
-            if not await found.ended_stream():
-                raise
-        finally:
-            self._watch.leave(found)
-            if identity is not None and user is not None:
-                identity.forget_user(user)
-            proved.reset(token)
-            if not call.is_taken:
-                call.close()
+        if identity is not None and verified is not None:
+            found.user = identity.as_user(scope, verified)
+        return found
+
+    def _leave(self, found: OpenResponse) -> None:
+        self._watch.leave(found)
+        if found.user is not None and (identity := _identity()) is not None:
+            identity.forget_user(found.user)
+        if found.context is not None:
+            proved.reset(found.context)
+        if not found.call.is_taken:
+            found.call.close()
 
     async def _for_browsers(self, scope: Scope, receive: Receive, send: Send) -> Send | None:
         """What pages of browsers may do is settled before anything else, since a preflight carries no token by design.
@@ -121,30 +147,6 @@ class GuardedPath:
             return None
         return Origins.adding(added, send) if added else send
 
-    async def _authorized(self, path: str, scope: Scope, receive: Receive, send: Send) -> tuple[Call, bytes] | None:
-        """The call that a request carries, with its body; None where it was refused, and answered."""
-        body: bytes | None = None
-        call: Call | None = None
-        try:
-            message = await receive()
-            body = _whole(message)
-            if body is None:
-                body = await self._read(message, path, scope, receive)
-            call = Call(self._guard, request_of(path, scope, body), observes=True)
-            proof = call.proof if call.authorize_at_once() else await call.authorize()
-            if proof.method in _LISTS or proof.owes:
-                self._require_layer(proof)
-        except _ClientGoneError:
-            return None
-        except GuardError as error:
-            if call is not None:
-                call.fail(error)
-                call.close()
-            log_refusal(error)
-            await answer(error, body, scope, send)
-            return None
-        return call, body
-
     async def _read(self, message: Message, path: str, scope: Scope, receive: Receive) -> bytes:
         """Reads the body, at most 64 KiB of it before headers, token and binding were checked (decision 9)."""
         body = b""
@@ -155,7 +157,7 @@ class GuardedPath:
             chunk = message.get("body", b"")
             body = body + chunk if body else chunk
             if len(body) > MAX_BODY_BYTES_BEFORE_TOKEN and not is_checked:
-                await self._guard.authorize_head(request_of(path, scope, None))
+                await self._guard.authorize_head(ToolRequest.of_scope(path, scope, None))
                 is_checked = True
             if len(body) > MAX_BODY_BYTES:
                 with self._guard.listeners.telling():
@@ -167,7 +169,7 @@ class GuardedPath:
     def _without_proofs(self, scope: Scope, request: ToolRequest, verified: VerifiedToken | None) -> Headers:
         """The headers as the app may see them."""
         headers: Headers = scope["headers"]
-        if request.speaks_of_certificates and not self.gate.passes_certificates_of(peer_of(scope)):
+        if request.speaks_of_certificates and not self.gate.passes_certificates_of(request.peer):
             # Of a peer that is no declared proxy; an app could believe them (RFC 9440).
             headers = [(name, value) for name, value in headers if name not in CERTIFICATE_HEADERS]
         if request.is_under_dpop and verified is not None:
@@ -184,6 +186,14 @@ class GuardedPath:
 
 class _ClientGoneError(Exception):
     """The client left before its body was read."""
+
+
+async def _refuse(error: GuardError, call: Call | None, body: bytes | None, scope: Scope, send: Send) -> None:
+    if call is not None:
+        call.fail(error)
+        call.close()
+    log_refusal(error)
+    await answer(error, body, scope, send)
 
 
 def _as_bearer(headers: Headers) -> Headers:
@@ -209,13 +219,6 @@ def _with_nonce(send: Send, nonce: str) -> Send:
         await send(message)
 
     return sending
-
-
-def _whole(message: Message) -> bytes | None:
-    """The body of a message that holds all of it, if it is one that may be read before the token was checked; mostly it is."""
-    body = message.get("body", b"")
-    is_whole = message["type"] == "http.request" and not message.get("more_body", False)
-    return body if is_whole and type(body) is bytes and len(body) <= MAX_BODY_BYTES_BEFORE_TOKEN else None
 
 
 @cache

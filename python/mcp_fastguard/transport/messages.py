@@ -42,11 +42,8 @@ class MessageLayer:
 
     def taken(self, method: str, params: Mapping[str, Any] | None, scope: Mapping[str, Any] | None) -> Call | None:
         """The call that the ASGI layer has proved, where this is its message. None where :meth:`begin` must look."""
-        call = None if scope is None or self._stdio is not None else proved_call(self.guard, scope)
-        is_taken = call is not None and call.take(
-            method, params if params is None or type(params) is dict else dict(params)
-        )
-        return call if is_taken else None
+        call = None if self._stdio is not None else proved_call(self.guard, scope)
+        return call if call is not None and call.take(method, params) else None
 
     async def begin(
         self,

@@ -55,10 +55,27 @@ pub(crate) fn caught<T>(work: impl FnOnce() -> T) -> PyResult<T> {
 pub(crate) mod provoked {
     use std::cell::Cell;
 
+    use fastguard_core::denial::Fault;
     use pyo3::prelude::*;
+
+    use super::misused;
 
     thread_local! {
         static NEXT: Cell<bool> = const { Cell::new(false) };
+        static FAULT: Cell<Option<Fault>> = const { Cell::new(None) };
+    }
+
+    /// The next decision on this thread is none, because of the log.
+    #[pyfunction]
+    pub(crate) fn fault_next(code: &str) -> PyResult<()> {
+        let faults = [Fault::AuditQueueFull, Fault::AuditFailed { reason: "a test asked for this".to_owned() }];
+        let found = faults.into_iter().find(|fault| fault.code() == code);
+        FAULT.set(Some(found.ok_or_else(|| misused("no such fault can be provoked"))?));
+        Ok(())
+    }
+
+    pub(crate) fn fault() -> Option<Fault> {
+        FAULT.take()
     }
 
     /// The next work of the core on this thread panics.

@@ -19,6 +19,8 @@ use pyo3::types::PyTuple;
 use crate::audit::told;
 use crate::call::{AllowedCall, ObservedCall, Proof};
 use crate::config::{StateFields, read, state_fields};
+#[cfg(debug_assertions)]
+use crate::error::provoked;
 use crate::error::{caught, faulted, misconfigured, misused, recorded};
 use crate::limits::{AppliedFields, applied_fields};
 use crate::permits::Permits;
@@ -149,6 +151,10 @@ impl Gate {
         now: Now,
     ) -> PyResult<Result<Decision, GateError>> {
         let (core, detach) = (&request.core, Released(py));
+        #[cfg(debug_assertions)]
+        if let Some(fault) = provoked::fault() {
+            return Ok(Err(GateError::Faulted(fault)));
+        }
         caught(|| {
             if observes {
                 self.core.check_observed(core, None, answered, now, &detach)

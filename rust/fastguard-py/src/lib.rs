@@ -15,6 +15,7 @@ mod limits;
 mod open_call;
 mod permits;
 mod request;
+mod scope;
 mod time;
 mod token;
 mod waiting;
@@ -38,7 +39,7 @@ mod _fastguard {
     use super::config::{config_json_schema, config_warnings, revocation_settings, ship_settings};
     #[cfg(debug_assertions)]
     #[pymodule_export]
-    use super::error::provoked::panic_next;
+    use super::error::provoked::{fault_next, panic_next};
     #[pymodule_export]
     use super::gate::Gate;
     #[pymodule_export]
@@ -49,6 +50,8 @@ mod _fastguard {
     use super::permits::{Asking, Permits};
     #[pymodule_export]
     use super::request::ToolRequest;
+    #[pymodule_export]
+    use super::scope::whole_body;
     #[pymodule_export]
     use super::token::{KeySet, TokenVerifier, VerifiedToken, verify_compact};
     #[pymodule_export]

@@ -20,6 +20,9 @@ use crate::waiting::Attested;
 /// What an ending says before anything has happened.
 const UNUSED: &str = "unused";
 
+/// Methods whose results are lists of targets.
+const LISTS: [&str; 4] = ["tools/list", "prompts/list", "resources/list", "resources/templates/list"];
+
 /// What is known of a call on its way, and its steps that wait for nothing. Python's `Call` walks it through the rooms.
 #[pyclass(subclass, module = "mcp_fastguard")]
 #[expect(clippy::struct_excessive_bools, reason = "each step is noted apart")]
@@ -91,6 +94,14 @@ fn count(given: &Bound<'_, PyInt>) -> PyResult<u64> {
         Err(_) if given.lt(0)? => Err(misused("a count is negative")),
         Err(_) => Ok(u64::MAX),
     }
+}
+
+/// Parameters of a message, which mostly are a dict.
+fn as_dict<'py>(params: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyDict>> {
+    if let Ok(dict) = params.cast::<PyDict>() {
+        return Ok(dict.clone());
+    }
+    PyDict::from_sequence(&params.call_method0(intern!(params.py(), "items"))?.try_iter()?.into_any())
 }
 
 impl OpenCall {
@@ -179,6 +190,14 @@ impl OpenCall {
     #[getter]
     fn _owes(&self) -> bool {
         self.is_owing()
+    }
+
+    /// Whether the call may not pass without a message layer: lists are filtered there, since without it they would show what the
+    /// caller may not see; and a call that is counted until it ends must be seen to end.
+    #[getter]
+    fn needs_layer(&self, py: Python<'_>) -> bool {
+        let is_list = |proof: &Held| LISTS.contains(&proof.bind(py).target().method_name());
+        self.is_owing() || self.proof.as_ref().is_some_and(is_list)
     }
 
     /// Whether the gate lets the call pass at once. What it decides otherwise is kept for [`Self::_take_decision`].
@@ -339,7 +358,9 @@ impl OpenCall {
 
     /// Whether this call is the proof for a message, and was not spent before. Taking spends it.
     #[pyo3(signature = (method, params))]
-    fn take(slf: &Bound<'_, Self>, method: &str, params: Option<&Bound<'_, PyDict>>) -> PyResult<bool> {
+    fn take(slf: &Bound<'_, Self>, method: &str, params: Option<&Bound<'_, PyAny>>) -> PyResult<bool> {
+        let params = params.map(as_dict).transpose()?;
+        let params = params.as_ref();
         let (py, mut call) = (slf.py(), slf.borrow_mut());
         if call.proof.is_none() || call.is_taken || (call.is_closed && !call.is_notification(py)) {
             return Ok(false);
@@ -354,9 +375,9 @@ impl OpenCall {
 
     /// Takes note of what a client brings that was asked for something (MCP 2026-07-28, multi round-trip requests), so that the
     /// records of all rounds of one call are joined. Of the state a keyed digest is recorded, of the answers nothing.
-    fn comes_with(&mut self, params: Option<&Bound<'_, PyDict>>) -> PyResult<()> {
+    fn comes_with(&mut self, params: Option<&Bound<'_, PyAny>>) -> PyResult<()> {
         if let Some(params) = params {
-            self.came_with = state_brought(params)?;
+            self.came_with = state_brought(&as_dict(params)?)?;
         }
         Ok(())
     }

@@ -1,11 +1,12 @@
-use std::net::IpAddr;
+use std::net::{AddrParseError, IpAddr};
 
 use fastguard_core::request::{DECIDING_MEMBERS, Headers, HttpMethod, ToolRequest as Core};
+use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList, PyString, PyTuple};
 
 use crate::error::{caught, misused};
-use crate::json;
+use crate::{json, scope};
 
 #[pyclass(frozen, module = "mcp_fastguard")]
 pub(crate) struct ToolRequest {
@@ -25,20 +26,21 @@ impl ToolRequest {
         query: Option<&[u8]>,
         certificate: Option<&str>,
     ) -> PyResult<Self> {
-        let mut found = match headers.cast::<PyList>() {
-            Ok(list) => read(list)?,
-            Err(_) => read(&PyList::new(headers.py(), headers.try_iter()?.collect::<PyResult<Vec<_>>>()?)?)?,
-        };
-        if let Some(query) = query.filter(|query| !query.is_empty() && found.are_signed()) {
-            found.keep_query(&String::from_utf8_lossy(query));
-        }
-        let body = body.map(|body| body.as_bytes().into());
-        let peer = address(peer)?;
-        let core = caught(|| {
-            let core = Core::http(HttpMethod::from_name(method), path, found, body, peer);
-            if let Some(pem) = certificate { core.with_certificate(pem) } else { core }
-        })?;
-        Ok(Self { core })
+        received(method, path, headers, body, (address(peer)?, query, certificate))
+    }
+
+    /// What came under `path` of an ASGI connection; without a body that of its head alone.
+    #[staticmethod]
+    #[pyo3(signature = (path, scope, body))]
+    fn of_scope(path: &str, scope: &Bound<'_, PyAny>, body: Option<&Bound<'_, PyBytes>>) -> PyResult<Self> {
+        let py = scope.py();
+        let method = scope::needed(scope, intern!(py, "method"))?;
+        let headers = scope::needed(scope, intern!(py, "headers"))?;
+        let query = scope::member(scope, intern!(py, "query_string"))?;
+        let query = query.as_ref().and_then(|query| query.cast::<PyBytes>().ok()).map(PyBytesMethods::as_bytes);
+        let (peer, certificate) = (scope::peer(scope)?, scope::certificate(scope)?);
+        let method = method.cast::<PyString>()?.to_str()?;
+        received(method, path, &headers, body, (peer, query, certificate.as_deref()))
     }
 
     #[staticmethod]
@@ -82,6 +84,12 @@ impl ToolRequest {
         Some((target.method_name().to_owned(), target.shared_name().map(|name| name.to_string())))
     }
 
+    /// The address of the connection's other end; none where it is unknown.
+    #[getter]
+    fn peer(&self) -> Option<String> {
+        self.core.peer().map(|peer| peer.to_string())
+    }
+
     #[getter]
     fn speaks_of_certificates(&self) -> bool {
         self.core.speaks_of_certificates()
@@ -122,20 +130,50 @@ impl<'py> Params<'py> {
     }
 }
 
-fn read(list: &Bound<'_, PyList>) -> PyResult<Headers> {
-    let mut headers = Headers::default();
-    for pair in list {
-        each(&pair, |name, value| headers.push(name, value))?;
+/// A request as it came: `beside` are the peer's address, the query, and the client's certificate in PEM.
+fn received(
+    method: &str,
+    path: &str,
+    headers: &Bound<'_, PyAny>,
+    body: Option<&Bound<'_, PyBytes>>,
+    beside: (Option<IpAddr>, Option<&[u8]>, Option<&str>),
+) -> PyResult<ToolRequest> {
+    let (peer, query, certificate) = beside;
+    let mut found = read(headers)?;
+    if let Some(query) = query.filter(|query| !query.is_empty() && found.are_signed()) {
+        found.keep_query(&String::from_utf8_lossy(query));
     }
+    let body = body.map(|body| body.as_bytes().into());
+    let core = caught(|| {
+        let core = Core::http(HttpMethod::from_name(method), path, found, body, peer);
+        if let Some(pem) = certificate { core.with_certificate(pem) } else { core }
+    })?;
+    Ok(ToolRequest { core })
+}
+
+fn read(given: &Bound<'_, PyAny>) -> PyResult<Headers> {
+    let mut headers = Headers::default();
+    if !given.is_instance_of::<PyList>() {
+        // They may be looked through twice.
+        let list = given.try_iter()?.collect::<PyResult<Vec<_>>>()?;
+        return read(PyList::new(given.py(), list)?.as_any());
+    }
+    pairs(given, |name, value| headers.push(name, value))?;
     if headers.are_signed() {
-        for pair in list {
-            each(&pair, |name, value| headers.keep(name, value))?;
-        }
+        pairs(given, |name, value| headers.keep(name, value))?;
     }
     Ok(headers)
 }
 
-fn each(pair: &Bound<'_, PyAny>, mut take: impl FnMut(&[u8], &[u8])) -> PyResult<()> {
+/// Shows name and value of each header, raw.
+pub(crate) fn pairs(headers: &Bound<'_, PyAny>, mut take: impl FnMut(&[u8], &[u8])) -> PyResult<()> {
+    let Ok(list) = headers.cast::<PyList>() else {
+        return headers.try_iter()?.try_for_each(|pair| each(&pair?, &mut take));
+    };
+    list.iter().try_for_each(|pair| each(&pair, &mut take))
+}
+
+fn each(pair: &Bound<'_, PyAny>, take: &mut impl FnMut(&[u8], &[u8])) -> PyResult<()> {
     if let Ok(pair) = pair.cast::<PyTuple>() {
         let (name, value) = (pair.get_borrowed_item(0)?, pair.get_borrowed_item(1)?);
         take(name.cast::<PyBytes>()?.as_bytes(), value.cast::<PyBytes>()?.as_bytes());
@@ -147,10 +185,11 @@ fn each(pair: &Bound<'_, PyAny>, mut take: impl FnMut(&[u8], &[u8])) -> PyResult
 }
 
 pub(crate) fn address(peer: Option<&str>) -> PyResult<Option<IpAddr>> {
-    let parse = |text: &str| {
-        // A link-local address may carry the interface it was seen on (RFC 4007 §11).
-        let text = text.split('%').next().unwrap_or(text);
-        text.parse().map_err(|_| misused("`peer` is not an IP address"))
-    };
+    let parse = |text: &str| parsed_address(text).map_err(|_| misused("`peer` is not an IP address"));
     peer.map(parse).transpose()
+}
+
+pub(crate) fn parsed_address(text: &str) -> Result<IpAddr, AddrParseError> {
+    // A link-local address may carry the interface it was seen on (RFC 4007 §11).
+    text.split('%').next().unwrap_or(text).parse()
 }

@@ -99,6 +99,11 @@ pub enum Payload<'a> {
 }
 
 impl ToolRequest {
+    /// The address of the connection's other end; none where it is unknown.
+    pub const fn peer(&self) -> Option<IpAddr> {
+        self.peer
+    }
+
     /// The trace that the request belongs to, by its header.
     pub(crate) fn trace(&self) -> Option<Trace> {
         match &self.source {
