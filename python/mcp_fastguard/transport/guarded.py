@@ -109,18 +109,16 @@ class GuardedPath:
             if proof.dpop_nonce is not None:
                 send = _with_nonce(send, proof.dpop_nonce)
         found = self._watch.enter(call, scope["headers"], send)
-        found.context = proved.set(found)
+        found.tokens.append(proved.set(found))
         identity = _identity()
         if identity is not None and verified is not None:
-            found.user = identity.as_user(scope, verified)
+            found.tokens.append(identity.as_user(scope, verified))
         return found
 
     def _leave(self, found: OpenResponse) -> None:
         self._watch.leave(found)
-        if found.user is not None and (identity := _identity()) is not None:
-            identity.forget_user(found.user)
-        if found.context is not None:
-            proved.reset(found.context)
+        for token in reversed(found.tokens):
+            token.var.reset(token)
         if not found.call.is_taken:
             found.call.close()
 

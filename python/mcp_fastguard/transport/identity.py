@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from mcp_fastguard._fastguard import VerifiedToken
 
-__all__ = ["access_token", "as_user", "forget_user", "hold_tokens_as"]
+__all__ = ["access_token", "as_user", "hold_tokens_as"]
 
 #: The class that servers hold tokens as.
 _token_class: type[AccessToken] = AccessToken
@@ -66,11 +66,8 @@ def _user_of(token: VerifiedToken, headers: list[tuple[bytes, bytes]]) -> tuple[
 def as_user(scope: MutableMapping[str, Any], token: VerifiedToken) -> Token[AuthenticatedUser | None]:
     """Names the user in the scope and in the context, so that the SDK's session ownership and ``get_access_token`` work.
 
-    Gives what :func:`forget_user` needs to take the name back.
+    Gives what takes the name back.
     """
     user, credentials = _users.get(token) or _user_of(token, scope["headers"])
     scope["user"], scope["auth"] = user, credentials
     return auth_context_var.set(user)
-
-
-forget_user = auth_context_var.reset

@@ -25,7 +25,7 @@ RECHECK_INTERVAL: Final = 5.0
 class OpenResponse:
     """A response that is under way: the call that was proved for it, and the headers that the app sees."""
 
-    __slots__ = ("call", "context", "has_ended", "has_started", "headers", "next_look", "send", "task", "user")
+    __slots__ = ("call", "has_ended", "has_started", "headers", "next_look", "send", "task", "tokens")
 
     def __init__(self, call: Call, headers: Headers, send: Send, task: asyncio.Task[Any] | None) -> None:
         self.call = call
@@ -37,8 +37,7 @@ class OpenResponse:
         self.has_started = False
         self.has_ended = False
         #: What takes the response and its user out of the context again.
-        self.context: Token[OpenResponse | None] | None = None
-        self.user: Token[Any] | None = None
+        self.tokens: list[Token[Any]] = []
 
     def sending(self, message: Message) -> Awaitable[None]:
         """Hands on, and notes that the client has seen something."""
