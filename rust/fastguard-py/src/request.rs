@@ -1,6 +1,7 @@
 use std::net::{AddrParseError, IpAddr};
 
 use fastguard_core::request::{DECIDING_MEMBERS, Headers, HttpMethod, ToolRequest as Core};
+use pyo3::exceptions::PyTypeError;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList, PyString, PyTuple};
@@ -174,13 +175,17 @@ pub(crate) fn pairs(headers: &Bound<'_, PyAny>, mut take: impl FnMut(&[u8], &[u8
 }
 
 fn each(pair: &Bound<'_, PyAny>, take: &mut impl FnMut(&[u8], &[u8])) -> PyResult<()> {
-    if let Ok(pair) = pair.cast::<PyTuple>() {
-        let (name, value) = (pair.get_borrowed_item(0)?, pair.get_borrowed_item(1)?);
-        take(name.cast::<PyBytes>()?.as_bytes(), value.cast::<PyBytes>()?.as_bytes());
-        return Ok(());
-    }
-    let (name, value): (Bound<'_, PyBytes>, Bound<'_, PyBytes>) = pair.extract()?;
-    take(name.as_bytes(), value.as_bytes());
+    let (name, value) = if let Ok(pair) = pair.cast::<PyTuple>() {
+        if pair.len() != 2 {
+            return Err(PyTypeError::new_err("a header is not a pair of bytes"));
+        }
+        (pair.get_item(0)?, pair.get_item(1)?)
+    } else {
+        // ASGI has servers give any iterable of two.
+        let [name, value]: [Bound<'_, PyAny>; 2] = pair.extract()?;
+        (name, value)
+    };
+    take(name.cast::<PyBytes>()?.as_bytes(), value.cast::<PyBytes>()?.as_bytes());
     Ok(())
 }
 
