@@ -207,13 +207,49 @@ def of_class(node: ast.ClassDef) -> list[str]:
     return lines
 
 
+def merged(node: ast.ClassDef, module: str) -> ast.ClassDef:
+    """A class with the members of its base in the compiled module, which is no public name of its own."""
+    body = [item for part in node.body for item in (part.body if _is_for_types(part) else [part])]
+    for base in [base for base in node.bases if isinstance(base, ast.Name)]:
+        found = find(module, base.id)
+        if (
+            found is None
+            or found.source != file_of("mcp_fastguard._fastguard")
+            or not isinstance(found.node, ast.ClassDef)
+        ):
+            continue
+        own = {_name_of(item) for item in body}
+        body += [item for item in found.node.body if _name_of(item) not in own and not _is_docstring(item)]
+        node.bases.remove(base)
+        attributes = (ast.get_docstring(found.node) or "").partition("\nAttributes:\n")[1:]
+        if attributes[0] and _is_docstring(body[0]):
+            body[0] = ast.Expr(ast.Constant(f"{ast.get_docstring(node)}\n{''.join(attributes)}"))
+    node.body = body
+    return node
+
+
+def _is_for_types(item: ast.stmt) -> bool:
+    return isinstance(item, ast.If) and ast.unparse(item.test) == "TYPE_CHECKING"
+
+
+def _is_docstring(item: ast.stmt) -> bool:
+    return isinstance(item, ast.Expr) and isinstance(item.value, ast.Constant)
+
+
+def _name_of(item: ast.stmt) -> str | None:
+    if isinstance(item, ast.AnnAssign) and isinstance(item.target, ast.Name):
+        return item.target.id
+    return item.name if isinstance(item, ast.FunctionDef | ast.AsyncFunctionDef) else None
+
+
 def of_name(module: str, name: str) -> list[str]:
     found = find(module, name)
     if found is None:
         return []
     node = found.node
     if isinstance(node, ast.ClassDef):
-        return of_class(node)
+        source = found.source.relative_to(PACKAGE.parent).with_suffix("")
+        return of_class(merged(node, ".".join(source.parts).removesuffix(".__init__")))
     assert isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
     lines = [f"### `{name}`", "", "```python", signature(node, name, drops_self=False), "```", ""]
     return lines + prose(ast.get_docstring(node) or "")

@@ -45,7 +45,7 @@ class Call(OpenCall):
 
     def authorize_at_once(self) -> bool:
         """The part of :meth:`authorize` that waits for nothing. False where that must go on."""
-        return self.guard.decides_at_once and self._decide()
+        return self.guard._decides_at_once and self._decide()  # noqa: SLF001 - one corridor
 
     async def authorize(self) -> AllowedCall | ObservedCall:
         """Rooms request, token, binding, limits and policy, and the record of the decision."""

@@ -201,7 +201,7 @@ class Guard:
         await self._outside.told()
 
     @property
-    def decides_at_once(self) -> bool:
+    def _decides_at_once(self) -> bool:
         """Whether nobody must be told of decisions and nothing be waited for before one; for the corridor."""
         return not (self.listeners.are_there or self._keeps_each) and self._outside.is_started
 

@@ -17,6 +17,7 @@ import pytest
 from certificate_support import Authority
 from mcp_fastguard import Guard, ToolRequest
 from mcp_fastguard._fastguard import ObservedCall
+from mcp_fastguard.call import Call
 from mcp_fastguard.cli import explain
 from mcp_fastguard.errors import GuardConfigError, GuardFault, LimitDenied, PolicyDenied
 from proof_support import Holder
@@ -240,8 +241,7 @@ def test_spent_quota_that_is_only_observed_lets_pass(make_shared, shared_server,
     async def spend():
         found = []
         for _ in range(6):
-            call = guard.call(ask(issuer))
-            call._observes = True
+            call = Call(guard, ask(issuer), observes=True)
             found.append(await call.authorize())
         return found
 
