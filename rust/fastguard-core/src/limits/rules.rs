@@ -10,7 +10,7 @@ use std::time::Duration;
 use super::cost::{Tools, weight};
 use super::window::WindowSpec;
 use crate::bounds::MAX_CLAIMS_DEPTH;
-use crate::call::{BoundToken, Target};
+use crate::call::{BoundToken, Caller, Target};
 use crate::config::{Config, Counted, Glob, LimitRule, Measure, Meter, Per, Quota, Required};
 use crate::hashing::KeyHasher;
 use crate::json::Json;
@@ -81,6 +81,8 @@ struct Alternative {
     method: Option<Glob>,
     role: Option<Box<str>>,
     claims: Vec<ExpectedClaim>,
+    /// Whether none of these is asked for.
+    fits_all: bool,
     windows: Vec<CompiledWindow>,
 }
 
@@ -89,6 +91,8 @@ struct Alternative {
 pub(super) struct Group {
     pub(super) measure: Measure,
     words: Vec<Per>,
+    /// Whether it counts once for each role.
+    is_of_roles: bool,
     /// Whether it counts calls of tools alone.
     is_of_tools: bool,
     hasher: KeyHasher,
@@ -107,11 +111,18 @@ impl Alternative {
             method: rule.method.as_deref().map(Glob::new),
             role: rule.role.as_deref().map(Box::from),
             claims: rule.claim.iter().map(|(name, required)| (name.as_str().into(), expected(required))).collect(),
+            fits_all: rule.tool.is_none() && rule.method.is_none() && rule.role.is_none() && rule.claim.is_empty(),
             windows,
         }
     }
 
     fn fits(&self, call: &Call<'_>) -> bool {
+        self.fits_all || self.fits_some(call)
+    }
+
+    // Kept out of the way of rules for all calls, of which most files have no others.
+    #[inline(never)]
+    fn fits_some(&self, call: &Call<'_>) -> bool {
         let target = call.target;
         self.tool.as_ref().is_none_or(|glob| target.kind() == Kind::Tool && glob.matches(target.name()))
             && self.method.as_ref().is_none_or(|glob| glob.matches(target.method_name()))
@@ -149,7 +160,14 @@ pub(super) fn compile(config: &Config, hasher: &KeyHasher) -> Vec<Group> {
         let alternatives = firsts.into_iter().map(alternative).collect();
         let (measure, words): (_, Vec<Per>) = (thing.0, thing.1.iter().copied().collect());
         let is_of_tools = measure != Measure::Calls || words.contains(&Per::Tool) || words.contains(&Per::Class);
-        Group { measure, words, is_of_tools, hasher: hasher.clone(), alternatives }
+        Group {
+            measure,
+            is_of_roles: words.contains(&Per::Role),
+            words,
+            is_of_tools,
+            hasher: hasher.clone(),
+            alternatives,
+        }
     };
     things.into_iter().map(group).collect()
 }
@@ -215,7 +233,7 @@ impl Group {
         mut with: impl FnMut(u128, Option<&str>),
     ) {
         let roles = call.bound.caller().roles();
-        if roles.is_empty() || !self.words.contains(&Per::Role) {
+        if roles.is_empty() || !self.is_of_roles {
             return with(self.key(call, tools, window, None), None);
         }
         // A role that a token names twice is one role.
@@ -254,28 +272,45 @@ impl Group {
     ///
     /// Each part is a keyed hash of its own, so nobody can choose two calls whose parts meet, and what is known of a token is hashed
     /// once. Turned, for two parts that are equal must not take each other away.
+    #[inline]
     fn key(&self, call: &Call<'_>, tools: &Tools, window: &CompiledWindow, role: Option<&str>) -> u128 {
-        self.words.iter().fold(window.salt, |key, word| key.rotate_left(TURN) ^ self.part(*word, call, tools, role))
+        let with = |key: u128, word: &Per| key.rotate_left(TURN) ^ self.part(*word, call, tools, role);
+        match &self.words[..] {
+            // Most rules have one word, and need no loop.
+            [word] => with(window.salt, word),
+            words => words.iter().fold(window.salt, with),
+        }
     }
 
+    #[inline]
     fn part(&self, word: Per, call: &Call<'_>, tools: &Tools, role: Option<&str>) -> u128 {
-        let (caller, hasher) = (call.bound.caller(), &self.hasher);
-        let of_issuer = |mark: &[u8], name: Option<&str>| match name {
-            Some(name) => hasher.hash(&[mark, caller.issuer().as_bytes(), name.as_bytes()]),
-            None => hasher.hash(&[mark, &caller.principal().to_le_bytes()]),
-        };
+        let caller = call.bound.caller();
         match word {
             Per::Everyone => 0,
             Per::Principal => caller.principal(),
-            Per::Agent if caller.actor().is_some() => of_issuer(b"actor", caller.actor()),
+            Per::Agent if caller.actor().is_some() => self.of_issuer(b"actor", caller, caller.actor()),
             Per::Client | Per::Agent => caller.client_key(),
-            Per::Organisation => of_issuer(b"organisation", caller.organisation()),
-            Per::Role => of_issuer(b"role", role),
-            Per::Session => hasher.hash(&[call.session.unwrap_or_default().as_bytes()]),
-            Per::Tool => *call.tool_key.get_or_init(|| hasher.hash(&[call.target.name().as_bytes()])),
-            Per::Class => hasher.hash(&[tools.class(call.target.name()).unwrap_or_default().as_bytes()]),
-            Per::Method => hasher.hash(&[call.target.method_name().as_bytes()]),
-            Per::Address => hasher.hash(&[call.peer.map(network_of).as_ref().map_or(&[], |network| &network[..])]),
+            Per::Organisation => self.of_issuer(b"organisation", caller, caller.organisation()),
+            Per::Role => self.of_issuer(b"role", caller, role),
+            Per::Session => self.hash(call.session.unwrap_or_default().as_bytes()),
+            Per::Tool => *call.tool_key.get_or_init(|| self.hash(call.target.name().as_bytes())),
+            Per::Class => self.hash(tools.class(call.target.name()).unwrap_or_default().as_bytes()),
+            Per::Method => self.hash(call.target.method_name().as_bytes()),
+            Per::Address => self.hash(call.peer.map(network_of).as_ref().map_or(&[], |network| &network[..])),
+        }
+    }
+
+    // Kept out of the way of parts that are known: so is the next one.
+    #[inline(never)]
+    fn hash(&self, part: &[u8]) -> u128 {
+        self.hasher.hash(&[part])
+    }
+
+    #[inline(never)]
+    fn of_issuer(&self, mark: &[u8], caller: &Caller, name: Option<&str>) -> u128 {
+        match name {
+            Some(name) => self.hasher.hash(&[mark, caller.issuer().as_bytes(), name.as_bytes()]),
+            None => self.hasher.hash(&[mark, &caller.principal().to_le_bytes()]),
         }
     }
 }
