@@ -6,6 +6,9 @@ use crate::sync::{Mutex, MutexGuard, PoisonError};
 /// Most shards; as many calls can be in the table at once.
 const MAX_SHARDS: usize = 64;
 
+/// Keys are numbered below this when their shards are put in order.
+const MOST_KEYS: usize = 64;
+
 /// A shard is worth its lock from this many entries on.
 const ENTRIES_PER_SHARD: usize = 1_024;
 
@@ -54,35 +57,49 @@ impl<T> Shards<T> {
 
     /// Locks the shards of at most `MOST` keys in ascending order, each once, so that no two calls wait for each other.
     pub(super) fn lock_all<const MOST: usize>(&self, keys: impl Iterator<Item = u128>) -> Held<'_, T, MOST> {
+        const { assert!(MOST <= MOST_KEYS, "numbers of keys stand below their shards") }
         let mut order = [usize::MAX; MOST];
+        let mut count = 0;
         for (slot, key) in order.iter_mut().zip(keys) {
-            *slot = self.of(key);
+            *slot = self.of(key) * MOST_KEYS + count;
+            count += 1;
         }
         order.sort_unstable();
-        let mut guards = [const { None }; MOST];
-        let mut held = usize::MAX;
-        for (guard, shard) in guards.iter_mut().zip(order) {
-            if shard != held {
+        let (mut places, mut guards) = ([0; MOST], [const { None }; MOST]);
+        let (mut last, mut first) = (usize::MAX, 0);
+        for (place, (guard, key)) in guards.iter_mut().zip(order).enumerate().take(count) {
+            let shard = key / MOST_KEYS;
+            if shard != last {
                 *guard = self.lock_at(shard);
-                held = shard;
+                (last, first) = (shard, place);
+            }
+            if let Some(of_key) = places.get_mut(key % MOST_KEYS) {
+                *of_key = first;
             }
         }
-        Held { shards: self, order, guards }
+        Held { shards: self, order, places, guards }
     }
 }
 
 /// The shards of a call's keys, locked.
 pub(super) struct Held<'a, T, const MOST: usize> {
     shards: &'a Shards<T>,
+    /// The shard of each key and the key's number, in ascending order.
     order: [usize; MOST],
+    /// Where the lock of each key is, by the key's number.
+    places: [usize; MOST],
     guards: [Option<MutexGuard<'a, T>>; MOST],
 }
 
 impl<T, const MOST: usize> Held<'_, T, MOST> {
-    /// Where the lock of a key is.
-    pub(super) fn place(&self, key: u128) -> usize {
-        // Where in the order a shard stands first is where its guard is.
-        self.order.partition_point(|shard| *shard < self.shards.of(key))
+    /// Where the lock of the key with this number is.
+    pub(super) fn place_of(&self, number: usize) -> usize {
+        self.places.get(number).copied().unwrap_or(usize::MAX)
+    }
+
+    /// The shard of the key with this number.
+    pub(super) fn of(&mut self, number: usize) -> Option<&mut T> {
+        self.at(self.place_of(number))
     }
 
     pub(super) fn at(&mut self, place: usize) -> Option<&mut T> {
@@ -90,6 +107,8 @@ impl<T, const MOST: usize> Held<'_, T, MOST> {
     }
 
     pub(super) fn shard(&mut self, key: u128) -> Option<&mut T> {
-        self.at(self.place(key))
+        // Where in the order a shard stands first is where its guard is.
+        let shard = self.shards.of(key);
+        self.at(self.order.partition_point(|other| other / MOST_KEYS < shard))
     }
 }

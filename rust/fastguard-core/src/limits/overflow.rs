@@ -94,7 +94,7 @@ impl Newcomers<'_> {
     fn charged(&mut self, charge: &Charge<'_>, how: impl FnOnce(&mut Window<u32>)) -> Option<&Window<u32>> {
         let shared = self.windows.get_mut(&charge.overflow)?;
         how(&mut shared.window);
-        shared.idle_from = shared.window.idle_from(charge.spec);
+        shared.idle_from = shared.window.idle_from();
         self.overflow.idle_from.fetch_max(shared.idle_from, Ordering::Relaxed);
         self.overflow.charged.fetch_add(1, Ordering::Relaxed);
         Some(&shared.window)

@@ -187,6 +187,9 @@ impl WindowTable {
     /// Charges one window.
     pub fn admit_one(&self, charge: &Charge<'_>, now: Tick) -> Result<Admitted, Refused> {
         let Some(mut shard) = self.shards.lock(charge.key) else { return Err(Refused::full(0, charge)) };
+        if let Some(remaining) = shard.charge_found(charge, now) {
+            return Ok(Admitted { tightest: 0, remaining, is_together: false });
+        }
         let mut newcomers = None;
         if let Some(position) = self.check(&mut shard, 0, charge, &mut newcomers, now)? {
             return Ok(Admitted { tightest: 0, remaining: shard.charge(charge, position), is_together: false });
@@ -209,6 +212,40 @@ impl WindowTable {
 
     fn admit_at_most<const MOST: usize>(&self, charges: &[Charge<'_>], now: Tick) -> Result<Admitted, Refused> {
         let mut held: Held<'_, Shard, MOST> = self.shards.lock_all(charges.iter().map(|charge| charge.key));
+        Self::charge_found(charges, &mut held, now).map_or_else(|| self.check_all(charges, &mut held, now), Ok)
+    }
+
+    /// Charges one window after the other, as long as each is there and has room; else takes everything back. In one pass, because
+    /// that is how nearly all calls go, and under locks that let nobody see what was taken back.
+    fn charge_found<const MOST: usize>(
+        charges: &[Charge<'_>],
+        held: &mut Held<'_, Shard, MOST>,
+        now: Tick,
+    ) -> Option<Admitted> {
+        let mut admitted = Admitted { tightest: 0, remaining: u64::MAX, is_together: false };
+        for (index, charge) in charges.iter().enumerate() {
+            let Some(remaining) = held.of(index).and_then(|shard| shard.charge_found(charge, now)) else {
+                for (before, charge) in charges.iter().enumerate().take(index) {
+                    held.of(before)?.take_back(charge);
+                }
+                return None;
+            };
+            if remaining < admitted.remaining {
+                (admitted.tightest, admitted.remaining) = (index, remaining);
+            }
+        }
+        Some(admitted)
+    }
+
+    /// Checks every charge, makes the windows that are missing, and makes all charges if each has room.
+    // Kept out of the way of calls whose windows are there and have room.
+    #[inline(never)]
+    fn check_all<const MOST: usize>(
+        &self,
+        charges: &[Charge<'_>],
+        held: &mut Held<'_, Shard, MOST>,
+        now: Tick,
+    ) -> Result<Admitted, Refused> {
         let mut found = [Found::NOWHERE; MOST];
         let (mut refused, mut newcomers): (Option<Refused>, _) = (None, None);
         for (index, charge) in charges.iter().enumerate().take(MOST) {
@@ -216,7 +253,7 @@ impl WindowTable {
             let before = || charges.iter().zip(&found).take(index);
             let sum = |sum: u32, (other, _): (&Charge<'_>, &Found)| sum.saturating_add(other.cost);
             let cost = before().filter(|(other, _)| other.key == charge.key).fold(charge.cost, sum);
-            let lock = held.place(charge.key);
+            let lock = held.place_of(index);
             let outcome = match held.at(lock) {
                 Some(shard) => self
                     .check(shard, index, &Charge { cost, ..*charge }, &mut newcomers, now)
@@ -244,7 +281,7 @@ impl WindowTable {
         if let Some(refused) = refused {
             return Err(refused);
         }
-        Ok(Self::charge_all(charges, &found, &mut held, newcomers))
+        Ok(Self::charge_all(charges, &found, held, newcomers))
     }
 
     /// Makes charges that were all checked under these locks.
@@ -338,9 +375,8 @@ impl WindowTable {
             },
         };
         let Some(entry) = part(shard).entry_mut(position) else { return Err(Refused::full(index, charge)) };
-        entry.window.advance(charge.spec, now);
         // INVARIANT: a window that is about to be charged is not idle, so making another cannot sweep it away.
-        entry.idle_from = entry.window.idle_from(charge.spec);
+        entry.window.advance(charge.spec, now);
         if entry.window.has_room(charge.spec, charge.cost) {
             return Ok(Some(position));
         }
@@ -386,8 +422,7 @@ impl WindowTable {
             window = newcomers.standing(charge, now).map_or(window, Window::like);
         }
         window.advance(charge.spec, now);
-        let idle_from = window.idle_from(charge.spec);
-        let entry = Entry { key: halves(charge.key), holder, idle_from, window };
+        let entry = Entry { key: halves(charge.key), holder, window };
         self.count.fetch_add(1, Ordering::Relaxed);
         part(shard).insert(entry).map(Some).ok_or_else(|| Refused::full(index, charge))
     }

@@ -68,6 +68,11 @@ impl WindowSpec {
         now.as_nanos() / self.slot_nanos
     }
 
+    /// From the end of a slot until nothing of it is charged any more.
+    const fn span_nanos(&self) -> u64 {
+        self.slot_nanos.saturating_mul(SPAN)
+    }
+
     /// From `now` until `slot` begins; at least a nanosecond, because the slot has not begun.
     fn until(&self, slot: u64, now: Tick) -> Duration {
         Duration::from_nanos(slot.saturating_mul(self.slot_nanos).saturating_sub(now.as_nanos()).max(1))
@@ -94,6 +99,7 @@ pub struct Admission {
 pub(super) trait Counter: Copy + Default {
     fn get(self) -> u32;
     fn plus(self, cost: u32) -> Self;
+    fn minus(self, cost: u32) -> Self;
 }
 
 impl Counter for u16 {
@@ -105,6 +111,10 @@ impl Counter for u16 {
         // INVARIANT: a slot never holds more than its quota, which fits.
         self.saturating_add(Self::try_from(cost).unwrap_or(Self::MAX))
     }
+
+    fn minus(self, cost: u32) -> Self {
+        self.saturating_sub(Self::try_from(cost).unwrap_or(Self::MAX))
+    }
 }
 
 impl Counter for u32 {
@@ -115,6 +125,10 @@ impl Counter for u32 {
     fn plus(self, cost: u32) -> Self {
         self.saturating_add(cost)
     }
+
+    fn minus(self, cost: u32) -> Self {
+        self.saturating_sub(cost)
+    }
 }
 
 /// What was charged in the newest 65 slots.
@@ -122,6 +136,8 @@ impl Counter for u32 {
 pub(super) struct Window<C> {
     /// The newest slot that was seen. Time that goes back is taken for this one.
     head: u64,
+    /// The tick from which on nothing is charged any more: 65 slots after the newest began. Zero before the first was seen.
+    idle_from: u64,
     /// The sum of all slots.
     total: u32,
     slots: [C; KEPT],
@@ -129,18 +145,25 @@ pub(super) struct Window<C> {
 
 impl<C: Counter> Window<C> {
     pub(super) fn new() -> Self {
-        Self { head: 0, total: 0, slots: [C::default(); KEPT] }
+        Self { head: 0, idle_from: 0, total: 0, slots: [C::default(); KEPT] }
     }
 
     /// One that was charged the same.
     pub(super) fn like(other: &Window<u32>) -> Self {
         let slots = other.slots.map(|counter| C::default().plus(counter));
-        Self { head: other.head, total: other.total, slots }
+        Self { head: other.head, idle_from: other.idle_from, total: other.total, slots }
     }
 
     /// Gives back what lies too far behind.
     pub(super) fn advance(&mut self, spec: &WindowSpec, now: Tick) {
-        let slot = spec.slot(now);
+        // Most calls come before the end of the newest slot, which is told without a division.
+        if now.as_nanos() >= self.idle_from.saturating_sub(spec.span_nanos()) {
+            self.advance_to(spec.slot(now));
+            self.idle_from = (self.head + KEPT as u64).saturating_mul(spec.slot_nanos);
+        }
+    }
+
+    fn advance_to(&mut self, slot: u64) {
         let steps = slot.saturating_sub(self.head);
         if steps == 0 {
             return;
@@ -168,6 +191,14 @@ impl<C: Counter> Window<C> {
         if let Some(counter) = self.slots.get_mut(index(self.head)) {
             *counter = counter.plus(cost);
             self.total = self.total.saturating_add(cost);
+        }
+    }
+
+    /// Takes back what had room and was charged since the window was brought to its time.
+    pub(super) fn take_back(&mut self, cost: u32) {
+        if let Some(counter) = self.slots.get_mut(index(self.head)) {
+            *counter = counter.minus(cost);
+            self.total = self.total.saturating_sub(cost);
         }
     }
 
@@ -201,8 +232,8 @@ impl<C: Counter> Window<C> {
     }
 
     /// The tick from which on nothing is charged any more.
-    pub(super) const fn idle_from(&self, spec: &WindowSpec) -> u64 {
-        (self.head + KEPT as u64).saturating_mul(spec.slot_nanos)
+    pub(super) const fn idle_from(&self) -> u64 {
+        self.idle_from
     }
 }
 
