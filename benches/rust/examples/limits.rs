@@ -16,7 +16,7 @@ const ADMITTED: usize = 400_000;
 const CHECKED: usize = 500;
 /// Rules of the larger gate.
 const RULES: usize = 4;
-/// Keys of one thread that has many: both then use most shards.
+/// Keys of one thread that has many: the two meet wherever shards are few.
 const KEYS: usize = 64;
 
 fn timed(work: impl FnOnce()) -> f64 {

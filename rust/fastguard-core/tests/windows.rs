@@ -12,6 +12,7 @@
     reason = "tests fail by panics, and tell what they skip"
 )]
 
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -192,6 +193,21 @@ proptest! {
 }
 
 #[test]
+fn call_that_one_window_refuses_is_charged_in_none_of_either_width() {
+    let table = WindowTable::new(100_000);
+    let [narrow, wide, spent] = [9, 70_000, 1].map(|quota| WindowSpec::new(quota, Duration::from_secs(60)).unwrap());
+    let charges =
+        [charge(&narrow, 1 << 64, 1), charge(&wide, 2 << 64, 1), charge(&wide, 2 << 64, 1), charge(&spent, 3 << 64, 1)];
+    table.admit(&charges, tick(1)).unwrap();
+    for _ in 0..3 {
+        assert_eq!(table.admit(&charges, tick(2)).unwrap_err().index, 3);
+    }
+
+    assert_eq!(table.look(&charges[0], tick(3)).0, 8);
+    assert_eq!(table.look(&charges[1], tick(3)).0, 69_998);
+}
+
+#[test]
 fn threads_together_never_exceed_the_quota() {
     let window = Arc::new(SlidingWindow::new(1_000, Duration::from_secs(60), 16).unwrap());
     let workers: Vec<_> = (0..4)
@@ -234,6 +250,25 @@ fn idle_windows_make_room_and_those_with_debt_do_not() {
     assert!(table.admit_one(&charge(&spec, 0, 0), tick(3)).is_err());
     assert!(table.admit_one(&charge(&spec, 99, 99), tick(3_000_000_000)).is_ok());
     assert!(table.len() <= 64);
+}
+
+#[test]
+fn table_holds_as_many_windows_as_it_may_wherever_their_keys_fall() {
+    let table = WindowTable::without_shares(20_000);
+    let spec = WindowSpec::new(1, Duration::from_secs(1)).unwrap();
+    // The same hash in every run: some shards are given more of the keys than others.
+    let hash = |number: u128| {
+        let mut hasher = DefaultHasher::new();
+        number.hash(&mut hasher);
+        u128::from(hasher.finish())
+    };
+    let key = |number: u128| hash(number) << 64 | hash(!number);
+    let is_together = |number| table.admit_one(&charge(&spec, key(number), number), tick(1)).unwrap().is_together;
+
+    assert!(!(1..=20_000).any(is_together));
+    assert_eq!(table.len(), 20_000);
+    assert!(is_together(20_001));
+    assert_eq!(table.len(), 20_000);
 }
 
 #[test]

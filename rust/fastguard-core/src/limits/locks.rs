@@ -3,14 +3,15 @@
 use super::shard::halves;
 use crate::sync::{Mutex, MutexGuard, PoisonError};
 
-/// Most shards; as many calls can be in the table at once.
-const MAX_SHARDS: usize = 64;
+/// Most shards; as many calls can be in the table at once. For 33,554,432 entries; in a larger table shards have more.
+const MAX_SHARDS: usize = 65_536;
+
+/// A shard is worth its lock from this many entries on. The more shards, the fewer calls of two threads meet in one, where its lock
+/// must go from one core to the other: where each goes round 64 keys of its own, one in 30 do in a table of 1,000,000.
+const ENTRIES_PER_SHARD: usize = 512;
 
 /// Keys are numbered below this when their shards are put in order.
 const MOST_KEYS: usize = 64;
-
-/// A shard is worth its lock from this many entries on.
-const ENTRIES_PER_SHARD: usize = 1_024;
 
 /// Two cache lines, so that neighbouring locks do not slow each other down.
 #[derive(Debug, Default)]
@@ -92,17 +93,12 @@ pub(super) struct Held<'a, T, const MOST: usize> {
 }
 
 impl<T, const MOST: usize> Held<'_, T, MOST> {
-    /// Where the lock of the key with this number is.
-    pub(super) fn place_of(&self, number: usize) -> usize {
-        self.places.get(number).copied().unwrap_or(usize::MAX)
-    }
-
     /// The shard of the key with this number.
     pub(super) fn of(&mut self, number: usize) -> Option<&mut T> {
-        self.at(self.place_of(number))
+        self.at(*self.places.get(number)?)
     }
 
-    pub(super) fn at(&mut self, place: usize) -> Option<&mut T> {
+    fn at(&mut self, place: usize) -> Option<&mut T> {
         self.guards.get_mut(place)?.as_deref_mut()
     }
 

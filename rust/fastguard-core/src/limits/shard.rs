@@ -11,32 +11,41 @@ use crate::clock::Tick;
 /// Idle windows that one insertion looks for: enough to find room in a table half of which is idle.
 const SWEEP: usize = 16;
 
-/// By so many bits a place's block stands above its number in the block: a shift where a count of all would need a division.
-const BLOCK_BITS: u32 = 7;
-
-/// Windows are allocated in blocks of this many, so that the table never doubles. 93 of 176 bytes fill 16 KiB but for 16 bytes,
+/// Windows are allocated in blocks of this many, so that the table never doubles. 23 of 176 bytes fill 4 KiB but for 48 bytes,
 /// which is a size that allocators give without waste.
-const BLOCK: usize = 93;
+const BLOCK: usize = 23;
+
+/// By so many windows a shard's last block grows, so that few windows in many shards are small.
+const GROWTH: usize = 6;
+
+/// By so many bits a place's block stands above its number in the block: a shift where a count of all would need a division.
+const BLOCK_BITS: u32 = 5;
+
+/// A window's place: its block, and its number there. Two bytes count to 47,104 windows; a shard has some 500.
+pub(super) type Place = u16;
 
 #[derive(Debug, Default)]
 pub(super) struct Shard {
     pub(super) narrow: Part<u16>,
     pub(super) wide: Part<u32>,
+    /// Which window of either was looked at last for one that is idle.
+    hands: [Place; 2],
 }
 
-/// The windows of one width. The hash table holds places of four bytes, the blocks the windows themselves.
+// Beside its lock it fills two cache lines.
+const _: () = assert!(size_of::<Shard>() <= 120);
+const _: () = assert!(BLOCK <= 1 << BLOCK_BITS);
+
+/// The windows of one width. The hash table holds places, the blocks the windows themselves.
 #[derive(Debug)]
 pub(super) struct Part<C> {
-    index: HashTable<u32>,
+    index: HashTable<Place>,
     blocks: Vec<Vec<Entry<C>>>,
-    hand: u32,
-    /// How often a window was removed, which moves another.
-    moves: u32,
 }
 
 impl<C> Default for Part<C> {
     fn default() -> Self {
-        Self { index: HashTable::new(), blocks: Vec::new(), hand: 0, moves: 0 }
+        Self { index: HashTable::new(), blocks: Vec::new() }
     }
 }
 
@@ -55,18 +64,18 @@ pub(super) const fn halves(value: u128) -> [u64; 2] {
 }
 
 /// A place's block, and its number in it.
-const fn split(position: u32) -> (usize, usize) {
-    (position as usize >> BLOCK_BITS, position as usize & ((1 << BLOCK_BITS) - 1))
+const fn split(place: Place) -> (usize, usize) {
+    (place as usize >> BLOCK_BITS, place as usize & ((1 << BLOCK_BITS) - 1))
 }
 
-fn position_of(block: usize, place: usize) -> Option<u32> {
-    u32::try_from(block << BLOCK_BITS | place).ok()
+fn place_of(block: usize, number: usize) -> Option<Place> {
+    Place::try_from(block << BLOCK_BITS | number).ok()
 }
 
 /// The place after this one.
-const fn next(position: u32) -> u32 {
-    let is_last_of_block = split(position).1 + 1 >= BLOCK;
-    if is_last_of_block { (position >> BLOCK_BITS).saturating_add(1) << BLOCK_BITS } else { position + 1 }
+const fn next(place: Place) -> Place {
+    let is_last_of_block = split(place).1 + 1 >= BLOCK;
+    if is_last_of_block { (place >> BLOCK_BITS).saturating_add(1) << BLOCK_BITS } else { place + 1 }
 }
 
 impl<C: Counter> Part<C> {
@@ -74,68 +83,69 @@ impl<C: Counter> Part<C> {
         self.index.len()
     }
 
-    fn entry(&self, position: u32) -> Option<&Entry<C>> {
-        let (block, place) = split(position);
-        self.blocks.get(block)?.get(place)
+    fn entry(&self, place: Place) -> Option<&Entry<C>> {
+        let (block, number) = split(place);
+        self.blocks.get(block)?.get(number)
     }
 
-    pub(super) fn entry_mut(&mut self, position: u32) -> Option<&mut Entry<C>> {
-        let (block, place) = split(position);
-        self.blocks.get_mut(block)?.get_mut(place)
+    pub(super) fn entry_mut(&mut self, place: Place) -> Option<&mut Entry<C>> {
+        let (block, number) = split(place);
+        self.blocks.get_mut(block)?.get_mut(number)
     }
 
     #[inline]
-    pub(super) fn find(&self, key: u128) -> Option<u32> {
+    pub(super) fn find(&self, key: u128) -> Option<Place> {
         let key = halves(key);
-        self.index.find(key[0], |position| self.entry(*position).is_some_and(|entry| entry.key == key)).copied()
+        self.index.find(key[0], |place| self.entry(*place).is_some_and(|entry| entry.key == key)).copied()
     }
 
-    pub(super) fn insert(&mut self, entry: Entry<C>) -> Option<u32> {
+    pub(super) fn insert(&mut self, entry: Entry<C>) -> Option<Place> {
         let hash = entry.key[0];
-        if self.blocks.last().is_none_or(|block| block.len() == BLOCK) {
-            self.blocks.push(Vec::with_capacity(BLOCK));
+        if self.blocks.last().is_none_or(|block| block.len() >= BLOCK) {
+            self.blocks.push(Vec::new());
         }
         let (block, last) = (self.blocks.len().checked_sub(1)?, self.blocks.last_mut()?);
-        let position = position_of(block, last.len())?;
+        let place = place_of(block, last.len())?;
+        if last.len() == last.capacity() {
+            last.reserve_exact(GROWTH.min(BLOCK.saturating_sub(last.len())));
+        }
         last.push(entry);
         let Self { index, blocks, .. } = self;
-        index.insert_unique(hash, position, |other| {
-            let (block, place) = split(*other);
-            blocks.get(block).and_then(|block| block.get(place)).map_or(0, |entry| entry.key[0])
+        index.insert_unique(hash, place, |other| {
+            let (block, number) = split(*other);
+            blocks.get(block).and_then(|block| block.get(number)).map_or(0, |entry| entry.key[0])
         });
-        Some(position)
+        Some(place)
     }
 
     /// Where the last window is.
-    fn last(&self) -> Option<u32> {
-        position_of(self.blocks.len().checked_sub(1)?, self.blocks.last()?.len().checked_sub(1)?)
+    fn last(&self) -> Option<Place> {
+        place_of(self.blocks.len().checked_sub(1)?, self.blocks.last()?.len().checked_sub(1)?)
     }
 
     /// Removes one window; the last one takes its place, so that the blocks stay dense.
-    fn remove(&mut self, position: u32) -> Option<Entry<C>> {
-        let (key, last) = (self.entry(position)?.key, self.last()?);
-        self.moves = self.moves.wrapping_add(1);
-        self.index.find_entry(key[0], |other| *other == position).ok()?.remove();
+    fn remove(&mut self, place: Place) -> Option<Entry<C>> {
+        let (key, last) = (self.entry(place)?.key, self.last()?);
+        self.index.find_entry(key[0], |other| *other == place).ok()?.remove();
         let moved = self.blocks.last_mut()?.pop()?;
         if self.blocks.last().is_some_and(Vec::is_empty) {
             self.blocks.pop();
         }
-        if last == position {
+        if last == place {
             return Some(moved);
         }
-        if let Some(place) = self.index.find_mut(moved.key[0], |other| *other == last) {
-            *place = position;
+        if let Some(of_moved) = self.index.find_mut(moved.key[0], |other| *other == last) {
+            *of_moved = place;
         }
-        Some(std::mem::replace(self.entry_mut(position)?, moved))
+        Some(std::mem::replace(self.entry_mut(place)?, moved))
     }
 
-    /// Looks at the next few windows for idle ones, removes them, and tells whose they were.
-    pub(super) fn sweep(&mut self, now: Tick, freed: &mut Vec<u64>) {
+    fn sweep(&mut self, hand: &mut Place, now: Tick, freed: &mut Vec<u64>) {
         for _ in 0..SWEEP {
             let Some(last) = self.last() else { return };
-            self.hand = if self.hand >= last { 0 } else { next(self.hand) };
-            if self.entry(self.hand).is_some_and(|entry| entry.window.idle_from() <= now.as_nanos())
-                && let Some(entry) = self.remove(self.hand)
+            *hand = if *hand >= last { 0 } else { next(*hand) };
+            if self.entry(*hand).is_some_and(|entry| entry.window.idle_from() <= now.as_nanos())
+                && let Some(entry) = self.remove(*hand)
             {
                 freed.push(entry.holder);
             }
@@ -148,9 +158,13 @@ impl Shard {
         self.narrow.len() + self.wide.len()
     }
 
-    /// Whether places that were found under the same lock hold still: as long as this stays the same.
-    pub(super) const fn moves(&self) -> u32 {
-        self.narrow.moves.wrapping_add(self.wide.moves)
+    /// Looks at the next few windows for idle ones, removes them, and tells whose they were.
+    pub(super) fn sweep(&mut self, now: Tick) -> Vec<u64> {
+        let mut freed = Vec::new();
+        let [of_narrow, of_wide] = &mut self.hands;
+        self.narrow.sweep(of_narrow, now, &mut freed);
+        self.wide.sweep(of_wide, now, &mut freed);
+        freed
     }
 
     /// How a window stands, if there is one.
@@ -179,22 +193,9 @@ impl Shard {
         }
     }
 
-    /// Makes a charge that was checked under the same lock, and tells what it left.
-    pub(super) fn charge(&mut self, charge: &Charge<'_>, position: u32) -> u64 {
-        if charge.spec.is_narrow() { self.narrow.charge(charge, position) } else { self.wide.charge(charge, position) }
-    }
-
-    pub(super) fn overdraw(&mut self, charge: &Charge<'_>, position: u32, cost: u64) {
-        if charge.spec.is_narrow() {
-            self.narrow.overdraw(position, cost);
-        } else {
-            self.wide.overdraw(position, cost);
-        }
-    }
-
-    /// Where a window is that was checked under the same lock; making others may have moved it since.
-    pub(super) fn position(&self, charge: &Charge<'_>) -> Option<u32> {
-        if charge.spec.is_narrow() { self.narrow.find(charge.key) } else { self.wide.find(charge.key) }
+    /// Charges a window, if it is there, what may be more than fits. Tells whether it is.
+    pub(super) fn overdraw(&mut self, charge: &Charge<'_>, cost: u64) -> bool {
+        if charge.spec.is_narrow() { self.narrow.overdraw(charge, cost) } else { self.wide.overdraw(charge, cost) }
     }
 }
 
@@ -219,23 +220,13 @@ impl<C: Counter> Part<C> {
     }
 
     fn take_back(&mut self, charge: &Charge<'_>) {
-        if let Some(entry) = self.find(charge.key).and_then(|position| self.entry_mut(position)) {
+        if let Some(entry) = self.find(charge.key).and_then(|place| self.entry_mut(place)) {
             entry.window.take_back(charge.cost);
         }
     }
 
-    fn charge(&mut self, charge: &Charge<'_>, position: u32) -> u64 {
-        if charge.is_look {
-            return u64::MAX;
-        }
-        let Some(entry) = self.entry_mut(position) else { return 0 };
-        entry.window.charge(charge.cost);
-        entry.window.remaining(charge.spec)
-    }
-
-    fn overdraw(&mut self, position: u32, cost: u64) {
-        if let Some(entry) = self.entry_mut(position) {
-            entry.window.overdraw(cost);
-        }
+    fn overdraw(&mut self, charge: &Charge<'_>, cost: u64) -> bool {
+        let entry = self.find(charge.key).and_then(|place| self.entry_mut(place));
+        entry.map(|entry| entry.window.overdraw(cost)).is_some()
     }
 }

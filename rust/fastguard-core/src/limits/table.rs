@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::admit::MAX_WINDOWS;
 use super::locks::{Held, Shards};
 use super::overflow::{Newcomers, Overflow};
-use super::shard::{Entry, Part, Shard, halves};
+use super::shard::{Entry, Part, Place, Shard, halves};
 use super::window::{Counter, Window, WindowSpec};
 use crate::bounds::TABLE_SHARE;
 use crate::clock::Tick;
@@ -18,6 +18,9 @@ use crate::sync::{Mutex, MutexGuard, PoisonError};
 /// Charges of an ordinary call, whose lists stand on the stack; and the most of any: a rule per role counts once for each role.
 pub(super) const FEW_CHARGES: usize = 4;
 pub(super) const MAX_CHARGES: usize = 64;
+
+/// Most parts of the table of holders, each under a lock that is taken where a window is made or removed.
+const MAX_HOLDER_PARTS: usize = 64;
 
 /// One charge of a call.
 #[derive(Clone, Copy, Debug)]
@@ -40,26 +43,6 @@ impl Charge<'_> {
     /// Of nobody, in no window.
     pub(super) const NONE: Self =
         Self { key: 0, spec: &WindowSpec::CLOSED, cost: 0, holder: 0, is_look: false, overflow: 0 };
-}
-
-/// Where a charge will be made that has room.
-#[derive(Clone, Copy, Debug)]
-struct Found {
-    /// Which of the locks its shard is under.
-    lock: usize,
-    /// Its window's place; none where it has none of its own.
-    position: Option<u32>,
-    /// What [`Shard::moves`] was.
-    moves: u32,
-}
-
-impl Found {
-    const NOWHERE: Self = Self { lock: usize::MAX, position: None, moves: 0 };
-
-    /// Whether it is made in the window that newcomers share.
-    const fn is_together(&self) -> bool {
-        self.position.is_none() && self.lock != usize::MAX
-    }
 }
 
 /// Every charge was made.
@@ -125,7 +108,9 @@ pub enum ClockSource {
 #[derive(Debug)]
 pub struct WindowTable {
     shards: Shards<Shard>,
+    max_keys: usize,
     windows_per_shard: usize,
+    /// How many windows each holder has, by its hash; nothing where that does not matter.
     holders: Box<[Mutex<HashMap<u64, u32>>]>,
     /// How many windows one holder may have.
     share: Option<u32>,
@@ -138,16 +123,21 @@ impl WindowTable {
     /// A table of at most `max_keys` windows.
     pub fn new(max_keys: usize) -> Self {
         let share = u32::try_from(max_keys.div_ceil(TABLE_SHARE)).unwrap_or(u32::MAX);
-        Self { share: Some(share), ..Self::without_shares(max_keys) }
+        let table = Self::without_shares(max_keys);
+        let parts = table.shards.len().min(MAX_HOLDER_PARTS);
+        Self { share: Some(share), holders: (0..parts).map(|_| Mutex::default()).collect(), ..table }
     }
 
     /// A table that does not count whose its windows are.
     pub fn without_shares(max_keys: usize) -> Self {
         let max_keys = max_keys.max(1);
         let shards = Shards::of_table(max_keys);
+        let mean = max_keys.div_ceil(shards.len());
         Self {
-            windows_per_shard: max_keys.div_ceil(shards.len()),
-            holders: (0..shards.len()).map(|_| Mutex::default()).collect(),
+            max_keys,
+            // Hashes are not spread evenly: of shards that have 500 on average, one in 70,000 has 94 more.
+            windows_per_shard: mean + mean / 8 + 32,
+            holders: Box::default(),
             shards,
             share: None,
             overflow: Overflow::default(),
@@ -191,8 +181,9 @@ impl WindowTable {
             return Ok(Admitted { tightest: 0, remaining, is_together: false });
         }
         let mut newcomers = None;
-        if let Some(position) = self.check(&mut shard, 0, charge, &mut newcomers, now)? {
-            return Ok(Admitted { tightest: 0, remaining: shard.charge(charge, position), is_together: false });
+        if self.check(&mut shard, 0, charge, &mut newcomers, now)? {
+            let remaining = shard.charge_found(charge, now).unwrap_or(0);
+            return Ok(Admitted { tightest: 0, remaining, is_together: false });
         }
         let newcomers = newcomers.get_or_insert_with(|| self.overflow.lock());
         newcomers.check(0, charge, now)?;
@@ -246,32 +237,29 @@ impl WindowTable {
         held: &mut Held<'_, Shard, MOST>,
         now: Tick,
     ) -> Result<Admitted, Refused> {
-        let mut found = [Found::NOWHERE; MOST];
+        // Which of them will be made in a window that newcomers share.
+        let mut together = [false; MOST];
         let (mut refused, mut newcomers): (Option<Refused>, _) = (None, None);
         for (index, charge) in charges.iter().enumerate().take(MOST) {
             // Two charges of one window must fit together.
-            let before = || charges.iter().zip(&found).take(index);
-            let sum = |sum: u32, (other, _): (&Charge<'_>, &Found)| sum.saturating_add(other.cost);
+            let before = || charges.iter().zip(together).take(index);
+            let sum = |sum: u32, (other, _): (&Charge<'_>, bool)| sum.saturating_add(other.cost);
             let cost = before().filter(|(other, _)| other.key == charge.key).fold(charge.cost, sum);
-            let lock = held.place_of(index);
-            let outcome = match held.at(lock) {
-                Some(shard) => self
-                    .check(shard, index, &Charge { cost, ..*charge }, &mut newcomers, now)
-                    .map(|position| Found { lock, position, moves: shard.moves() }),
+            let outcome = match held.of(index) {
+                Some(shard) => self.check(shard, index, &Charge { cost, ..*charge }, &mut newcomers, now),
                 None => Err(Refused::full(index, charge)),
             };
-            let outcome = outcome.and_then(|there| {
-                if there.position.is_none() {
-                    let same =
-                        before().filter(|(other, there)| there.is_together() && other.overflow == charge.overflow);
+            let outcome = outcome.and_then(|is_own| {
+                if !is_own {
+                    let same = before().filter(|(other, there)| *there && other.overflow == charge.overflow);
                     let cost = same.fold(charge.cost, sum);
                     let newcomers = newcomers.get_or_insert_with(|| self.overflow.lock());
                     newcomers.check(index, &Charge { cost, ..*charge }, now)?;
                 }
-                Ok(there)
+                Ok(!is_own)
             });
             match outcome {
-                Ok(there) => found.iter_mut().skip(index).take(1).for_each(|slot| *slot = there),
+                Ok(is_together) => together.iter_mut().skip(index).take(1).for_each(|slot| *slot = is_together),
                 Err(refusal) if refused.is_none_or(|worst| refusal.waits_longer_than(&worst)) => {
                     refused = Some(refusal);
                 }
@@ -281,28 +269,24 @@ impl WindowTable {
         if let Some(refused) = refused {
             return Err(refused);
         }
-        Ok(Self::charge_all(charges, &found, held, newcomers))
+        Ok(Self::charge_all(charges, &together, held, newcomers, now))
     }
 
     /// Makes charges that were all checked under these locks.
     fn charge_all<const MOST: usize>(
         charges: &[Charge<'_>],
-        found: &[Found],
+        together: &[bool],
         held: &mut Held<'_, Shard, MOST>,
         mut newcomers: Option<Newcomers<'_>>,
+        now: Tick,
     ) -> Admitted {
         let mut admitted = Admitted { tightest: 0, remaining: u64::MAX, is_together: false };
-        for (index, (charge, there)) in charges.iter().zip(found).enumerate() {
-            admitted.is_together |= there.is_together();
-            let remaining = match (there.position, &mut newcomers) {
-                (Some(position), _) => held.at(there.lock).and_then(|shard| {
-                    // Making the window of another charge may have moved this one.
-                    let is_there = shard.moves() == there.moves;
-                    let position = if is_there { Some(position) } else { shard.position(charge) };
-                    position.map(|position| shard.charge(charge, position))
-                }),
-                (None, Some(newcomers)) => Some(newcomers.charge(charge)),
-                (None, None) => None,
+        for (index, (charge, is_together)) in charges.iter().zip(together).enumerate() {
+            admitted.is_together |= *is_together;
+            let remaining = match &mut newcomers {
+                Some(newcomers) if *is_together => Some(newcomers.charge(charge)),
+                // Found once more: making the window of another charge may have moved this one.
+                _ => held.of(index).and_then(|shard| shard.charge_found(charge, now)),
             };
             if let Some(remaining) = remaining.filter(|remaining| *remaining < admitted.remaining) {
                 (admitted.tightest, admitted.remaining) = (index, remaining);
@@ -317,9 +301,7 @@ impl WindowTable {
         let mut newcomers = None;
         // The refusal of a spent window is meant for the next call.
         let outcome = self.check(&mut shard, 0, charge, &mut newcomers, now);
-        if let Some(position) = shard.position(charge) {
-            shard.overdraw(charge, position, cost);
-        } else if matches!(outcome, Ok(None)) {
+        if !shard.overdraw(charge, cost) && matches!(outcome, Ok(false)) {
             let newcomers = newcomers.get_or_insert_with(|| self.overflow.lock());
             let _ = newcomers.check(0, charge, now);
             newcomers.overdraw(charge, cost);
@@ -334,15 +316,15 @@ impl WindowTable {
         if let Some(found) = shard.look(charge, now) {
             return found;
         }
-        let is_full = shard.len() >= self.windows_per_shard;
+        let is_full = shard.len() >= self.windows_per_shard || self.len() >= self.max_keys;
         if !is_full && self.overflow.is_idle(now) {
             return whole;
         }
         self.overflow.lock().standing(charge, now).map_or(whole, |window| window.look(spec, charge.cost, now))
     }
 
-    /// Brings the window to `now`, makes it where there is none, and says where it is if it has room. `None` where the table is
-    /// full: then newcomers share a window.
+    /// Brings the window to `now`, makes it where there is none, and refuses where it has no room. `false` where there is none
+    /// because the table is full: then newcomers share one.
     fn check<'a>(
         &'a self,
         shard: &mut Shard,
@@ -350,7 +332,7 @@ impl WindowTable {
         charge: &Charge<'_>,
         newcomers: &mut Option<Newcomers<'a>>,
         now: Tick,
-    ) -> Result<Option<u32>, Refused> {
+    ) -> Result<bool, Refused> {
         if charge.spec.is_narrow() {
             self.check_part(shard, |shard| &mut shard.narrow, index, charge, newcomers, now)
         } else {
@@ -366,19 +348,19 @@ impl WindowTable {
         charge: &Charge<'_>,
         newcomers: &mut Option<Newcomers<'a>>,
         now: Tick,
-    ) -> Result<Option<u32>, Refused> {
-        let position = match part(shard).find(charge.key) {
-            Some(position) => position,
+    ) -> Result<bool, Refused> {
+        let place = match part(shard).find(charge.key) {
+            Some(place) => place,
             None => match self.make(shard, part, index, charge, newcomers, now)? {
-                Some(position) => position,
-                None => return Ok(None),
+                Some(place) => place,
+                None => return Ok(false),
             },
         };
-        let Some(entry) = part(shard).entry_mut(position) else { return Err(Refused::full(index, charge)) };
+        let Some(entry) = part(shard).entry_mut(place) else { return Err(Refused::full(index, charge)) };
         // INVARIANT: a window that is about to be charged is not idle, so making another cannot sweep it away.
         entry.window.advance(charge.spec, now);
         if entry.window.has_room(charge.spec, charge.cost) {
-            return Ok(Some(position));
+            return Ok(true);
         }
         let retry_after = entry.window.retry_after(charge.spec, charge.cost, now);
         let remaining = entry.window.remaining(charge.spec);
@@ -394,23 +376,23 @@ impl WindowTable {
         charge: &Charge<'_>,
         newcomers: &mut Option<Newcomers<'a>>,
         now: Tick,
-    ) -> Result<Option<u32>, Refused> {
+    ) -> Result<Option<Place>, Refused> {
         if !charge.spec.quota().ge(&charge.cost.max(1)) {
             // Nothing can ever be charged here: a window for it would only take room.
             let remaining = u64::from(charge.spec.quota());
             return Err(Refused { index, reason: Refusal::Spent, remaining, retry_after: None });
         }
-        let mut freed = Vec::new();
-        shard.narrow.sweep(now, &mut freed);
-        shard.wide.sweep(now, &mut freed);
-        for holder in freed {
+        for holder in shard.sweep(now) {
             self.give_back(holder);
         }
         let holder = halves(charge.holder)[0];
-        let is_full = shard.len() >= self.windows_per_shard;
+        let is_full = shard.len() >= self.windows_per_shard || !self.take_room();
         let has_share = if is_full { self.has_share(holder) } else { !self.take_share(holder) };
         // Whoever has its share of the table already is none of the newcomers, and must not spend what they have.
         if has_share {
+            if !is_full {
+                self.give_room_back();
+            }
             return Err(Refused { reason: Refusal::ShareFull, ..Refused::full(index, charge) });
         }
         if is_full {
@@ -423,13 +405,27 @@ impl WindowTable {
         }
         window.advance(charge.spec, now);
         let entry = Entry { key: halves(charge.key), holder, window };
-        self.count.fetch_add(1, Ordering::Relaxed);
         part(shard).insert(entry).map(Some).ok_or_else(|| Refused::full(index, charge))
     }
 
     fn holders_of(&self, holder: u64) -> Option<MutexGuard<'_, HashMap<u64, u32>>> {
-        let holders = self.holders.get(self.shards.of(u128::from(holder) << 64))?;
+        #[expect(clippy::cast_possible_truncation, reason = "the remainder is below the count")]
+        let part = holder.checked_rem(self.holders.len() as u64)? as usize;
+        let holders = self.holders.get(part)?;
         Some(holders.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Counts one more window, if the table has room for it.
+    fn take_room(&self) -> bool {
+        let has_room = self.count.fetch_add(1, Ordering::Relaxed) < self.max_keys;
+        if !has_room {
+            self.give_room_back();
+        }
+        has_room
+    }
+
+    fn give_room_back(&self) {
+        self.count.fetch_sub(1, Ordering::Relaxed);
     }
 
     fn take_share(&self, holder: u64) -> bool {
@@ -447,7 +443,7 @@ impl WindowTable {
     }
 
     fn give_back(&self, holder: u64) {
-        self.count.fetch_sub(1, Ordering::Relaxed);
+        self.give_room_back();
         if self.share.is_none() {
             return;
         }
