@@ -182,7 +182,7 @@ impl WindowTable {
         }
         let mut newcomers = None;
         if self.check(&mut shard, 0, charge, &mut newcomers, now)? {
-            let remaining = shard.charge_found(charge, now).unwrap_or(0);
+            let remaining = shard.charge_found(charge, now).ok_or_else(|| Refused::full(0, charge))?;
             return Ok(Admitted { tightest: 0, remaining, is_together: false });
         }
         let newcomers = newcomers.get_or_insert_with(|| self.overflow.lock());
