@@ -342,16 +342,16 @@ impl OpenCall {
             let Some(proof) = call.proof.as_ref().map(|proof| proof.bind(py)) else { return Ok(()) };
             (proof, call.outcome(), (call.came_with.take(), call.asks.take()), call.is_owing())
         };
-        let call = slf.borrow();
+        let (guard, gate, request) = {
+            let call = slf.borrow();
+            (call.guard.clone_ref(py), call.gate.clone_ref(py), call.request.clone_ref(py))
+        };
         let (came_with, asks) = (round.0.as_deref(), round.1.as_deref());
-        let round = (came_with.is_some() || asks.is_some()).then(|| Round {
-            request: &call.request.get().core,
-            came_with,
-            asks,
-        });
-        let ended = call.gate.get().ended(&proof, outcome, round.as_ref());
+        let round =
+            (came_with.is_some() || asks.is_some()).then(|| Round { request: &request.get().core, came_with, asks });
+        let ended = gate.get().ended(&proof, outcome, round.as_ref());
         if is_owing {
-            call.guard.call_method0(py, intern!(py, "_ended"))?;
+            guard.call_method0(py, intern!(py, "_ended"))?;
         }
         ended
     }
