@@ -1,10 +1,12 @@
 """Decision 8: whether a message that an SDK hands on is the one that a request carried, compared value by value."""
 
 import json
+from types import MappingProxyType
 
 import pytest
 
 from mcp_fastguard import ToolRequest
+from mcp_fastguard.call import Call
 
 MANY = 200_000
 
@@ -94,3 +96,15 @@ def test_r1_arguments_of_very_many_members_are_compared_once_each():
     assert carried(arguments).is_message("tools/call", handed_on(arguments))
     assert carried(arguments).is_message("tools/call", handed_on(backwards))
     assert not carried(arguments).is_message("tools/call", handed_on({**arguments, "m000000": -1}))
+
+
+def test_call_is_taken_once_by_parameters_of_any_mapping(guard, issuer):
+    params = {"name": "run_query", "arguments": {"sql": "select 1"}}
+    body = json.dumps({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params}).encode()
+    headers = [(b"authorization", f"Bearer {issuer.token()}".encode()), (b"mcp-protocol-version", b"2025-11-25")]
+    request = ToolRequest.http(method="POST", path="/mcp", headers=headers, body=body)
+    call = Call(guard, request, guard.check(request))
+
+    assert not call.take("tools/call", MappingProxyType({**params, "name": "drop_table"}))
+    assert call.take("tools/call", MappingProxyType(params))
+    assert not call.take("tools/call", MappingProxyType(params))
