@@ -63,6 +63,14 @@ class Call(OpenCall):
         self._prove(proof)
         return proof
 
+    def settle_at_once(self) -> bool:
+        """The part of :meth:`settle` that waits for nobody. False where that must go on."""
+        if not self.is_settled:
+            proof = self.proof
+            if isinstance(proof, AllowedCall) and not approval.is_needed(proof):
+                self._settle()
+        return self.is_settled
+
     async def settle(self) -> AllowedCall | ObservedCall:
         """Room approval: waits for a human where the rule's tier demands one."""
         if not self.settle_at_once():

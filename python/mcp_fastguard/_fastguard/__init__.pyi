@@ -775,12 +775,6 @@ class OpenCall:
         """
     def _take_decision(self) -> AllowedCall | ObservedCall | Waiting | Agreeing | None: ...
     def _prove(self, proof: AllowedCall | ObservedCall) -> None: ...
-    def settle_at_once(self) -> bool:
-        """The part of :meth:`Call.settle` that waits for nobody. False where room approval has the word.
-
-        Raises:
-            GuardFault: nothing was proved yet.
-        """
     def _settle(self) -> None: ...
     def _look_again(self) -> None:
         """The last look before room execute.

@@ -1,7 +1,6 @@
 use std::borrow::Cow;
 use std::time::Instant;
 
-use fastguard_core::config::Tier;
 use fastguard_core::denial::{Fault, GateError};
 use fastguard_core::gate::{Decision, Outcome, Round};
 use fastguard_core::token::Answered;
@@ -235,16 +234,7 @@ impl OpenCall {
         self.prove(proof.into());
     }
 
-    /// The part of `settle` that waits for nobody. False where room approval has the word.
-    fn settle_at_once(&mut self) -> PyResult<bool> {
-        let needs_nobody = match self.known()? {
-            Held::Allowed(call) => matches!(call.get().core.rule().tier(), Tier::Auto | Tier::Log),
-            Held::Observed(_) => false,
-        };
-        self.is_settled |= needs_nobody;
-        Ok(self.is_settled)
-    }
-
+    /// Room approval lets it pass.
     fn _settle(&mut self) {
         self.is_settled = true;
     }
