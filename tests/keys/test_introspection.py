@@ -17,6 +17,7 @@ from keys_support import respond
 from mcp_fastguard import Guard, ToolRequest
 from mcp_fastguard.dev import AuthorizationServer
 from mcp_fastguard.errors import GuardConfigError, GuardFault, TokenDenied
+from mcp_fastguard.keys.introspection import Introspector
 from servers_support import free_socket, running
 from support import RESOURCE, records
 
@@ -177,17 +178,27 @@ def test_caller_that_gives_up_leaves_the_answer_to_the_others(guard, loopback):
     assert len(loopback.requests) == 1
 
 
-def test_loops_in_several_threads_share_one_answer(guard, loopback):
+def test_loops_in_several_threads_share_one_answer(guard, loopback, monkeypatch):
     def held(handler):
         loopback.released.wait()
         answer(loopback)(handler)
 
+    joined = threading.Semaphore(0)
+    join = Introspector._joined
+
+    async def counted(*given):
+        # The key thread goes on to the shared lookup before anything else can happen on it.
+        joined.release()
+        return await join(*given)
+
+    monkeypatch.setattr(Introspector, "_joined", counted)
     loopback.routes["/introspect"] = held
     found = []
     threads = [threading.Thread(target=lambda: found.append(call(guard, "opaque").subject)) for _ in range(8)]
     for thread in threads:
         thread.start()
-    loopback.wait(1)
+    for _ in threads:
+        assert joined.acquire(timeout=20)
     loopback.released.set()
     for thread in threads:
         thread.join(20)
