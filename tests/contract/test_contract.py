@@ -249,9 +249,8 @@ def test_message_that_came_round_the_asgi_layer_runs_nothing(serve, issuer, name
         assert "call_unproved" in answer.text, answer.text
 
 
-@pytest.mark.parametrize("name", PAIRS)
-def test_stdio_takes_its_caller_from_the_configuration(spawn, name):
-    process = spawn(PAIRS[name], "stdio")
+def initialized(process):
+    """Asks a server on standard input and output, once it has shaken hands."""
 
     def ask(method, params=None, number=None):
         body = {"jsonrpc": "2.0", "method": method, **({"params": params} if params else {})}
@@ -266,6 +265,12 @@ def test_stdio_takes_its_caller_from_the_configuration(spawn, name):
     capabilities = {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "t", "version": "1"}}
     assert "result" in ask("initialize", capabilities, 0)
     ask("notifications/initialized")
+    return ask
+
+
+@pytest.mark.parametrize("name", PAIRS)
+def test_stdio_takes_its_caller_from_the_configuration(spawn, name):
+    ask = initialized(spawn(PAIRS[name], "stdio"))
     assert sorted(tool["name"] for tool in ask("tools/list", None, 1)["result"]["tools"]) == ["add", "whoami"]
     added = ask("tools/call", {"name": "add", "arguments": {"a": 1, "b": 2}}, 2)
     assert added["result"]["content"][0]["text"] == "3"
@@ -275,6 +280,19 @@ def test_stdio_takes_its_caller_from_the_configuration(spawn, name):
     assert ("scope_insufficient" in refused) is (name != "FastMCP 3.4")
     assert ask("resources/read", {"uri": "file:///hidden.txt"}, 4).get("error")
     assert ask("resources/read", {"uri": "file:///open.txt"}, 5)["result"]["contents"][0]["text"] == "open"
+
+
+@pytest.mark.parametrize("name", PAIRS)
+def test_r2_spent_limit_is_told_by_a_result_where_that_was_chosen(spawn, name, tmp_path):
+    file = tmp_path / "fastguard.toml"
+    file.write_text(file.read_text().replace("[limits]\n", '[limits]\nanswer = "result"\n'))
+    ask = initialized(spawn(PAIRS[name], "stdio"))
+
+    *answers, last = (ask("tools/call", {"name": "add", "arguments": {"a": 1, "b": 2}}, number) for number in range(4))
+
+    assert [answer["result"]["content"][0]["text"] for answer in answers] == ["3"] * 3
+    assert last["result"]["isError"] is True
+    assert last["result"]["content"][0]["text"].startswith("too many calls: ")
 
 
 def test_mcp_1_says_that_it_has_no_middleware(spawn, tmp_path):

@@ -14,7 +14,7 @@ from mcp_fastguard.transport.bodies import respond
 if TYPE_CHECKING:
     from mcp_fastguard.transport.scope import Scope, Send
 
-__all__ = ["answer", "http_answer", "log_refusal", "rpc_error"]
+__all__ = ["REFUSAL", "answer", "http_answer", "log_refusal", "rpc_error", "tool_result"]
 
 logger = logging.getLogger("mcp_fastguard")
 
@@ -43,6 +43,12 @@ _MESSAGES: Final = {
     500: "the call could not be decided",
     503: "the call cannot be decided at the moment",
 }
+
+#: Limits that are spent, of which a model can be told what to do about them.
+_LIMITS: Final = frozenset({"quota_spent", "concurrency_spent", "windows_full"})
+
+#: Under which name the data of a refusal stand beside such a result.
+REFUSAL: Final = "mcp-fastguard/refusal"
 
 #: Units of quotas, as the draft names them.
 _QUOTA_UNITS: Final = {"bytes": "content-bytes"}
@@ -85,8 +91,25 @@ def rpc_error(error: GuardError) -> tuple[int, str, dict[str, Any]]:
     return _RPC_CODES.get(code, status), _MESSAGES.get(status, "refused"), data
 
 
+def tool_result(error: GuardError) -> dict[str, Any] | None:
+    """A spent limit as the result of a tool, as the wire has it: clients hand results to their model, and errors of the protocol
+    mostly not. None for every other refusal.
+    """
+    if getattr(error, "code", None) not in _LIMITS:
+        return None
+    _, message, data = rpc_error(error)
+    limit = data.get("limit")
+    if limit is not None:
+        unit = "" if limit["unit"] == "calls" else f" {limit['unit']}"
+        message += f": `{limit['policy']}` allows {limit['quota']}{unit} in {limit['window']:g} s"
+    message += f"; try again in {data['retryAfter']} s" if "retryAfter" in data else "; wait until a call has ended"
+    content = [{"type": "text", "text": f"{message}."}]
+    # MCP 2026-07-28 has every result say that it is one; earlier versions pass over it.
+    return {"content": content, "isError": True, "resultType": "complete", "_meta": {REFUSAL: data}}
+
+
 def http_answer(
-    error: GuardError, body: bytes | None, *, allow: bytes = b"GET, POST, DELETE"
+    error: GuardError, body: bytes | None, *, allow: bytes = b"GET, POST, DELETE", by_result: bool = False
 ) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
     """Status, headers and body of the answer to a refused HTTP request.
 
@@ -94,12 +117,17 @@ def http_answer(
         error: the refusal.
         body: the request's body, if it was read; its JSON-RPC id is answered to.
         allow: the methods that a 405 names.
+        by_result: whether the caller of a tool is told of a spent limit by a result.
     """
     status = status_of(error)
     code, message, data = rpc_error(error)
     data.pop("wwwAuthenticate", None)
-    refusal = {"jsonrpc": "2.0", "id": _request_id(body), "error": {"code": code, "message": message, "data": data}}
-    content = json.dumps(refusal).encode()
+    method, request_id = _asked(body)
+    result = tool_result(error) if by_result and method == "tools/call" and request_id is not None else None
+    told: dict[str, Any] = {"error": {"code": code, "message": message, "data": data}}
+    if result is not None:
+        status, told = 200, {"result": result}
+    content = json.dumps({"jsonrpc": "2.0", "id": request_id, **told}).encode()
     headers = [
         (b"content-type", b"application/json"),
         (b"content-length", str(len(content)).encode()),
@@ -127,9 +155,11 @@ def http_answer(
     return status, headers, content
 
 
-async def answer(error: GuardError, body: bytes | None, scope: Scope | None, send: Send) -> None:
+async def answer(
+    error: GuardError, body: bytes | None, scope: Scope | None, send: Send, *, by_result: bool = False
+) -> None:
     """Answers a refused HTTP request; see :func:`http_answer` and :func:`respond`."""
-    await respond(scope, send, *http_answer(error, body))
+    await respond(scope, send, *http_answer(error, body, by_result=by_result))
 
 
 def log_refusal(error: GuardError) -> None:
@@ -157,10 +187,14 @@ def _rate_limit(spent: SpentQuota, retry_after: float | None) -> list[tuple[byte
     return [(b"ratelimit-policy", policy.encode()), (b"ratelimit", state.encode())]
 
 
-def _request_id(body: bytes | None) -> str | int | float | None:
+def _asked(body: bytes | None) -> tuple[str | None, str | int | float | None]:
+    """Method and id of a message, as far as they can be read."""
     try:
         message = json.loads(body or b"null")
     except (ValueError, RecursionError):
-        return None
-    found = message.get("id") if isinstance(message, dict) else None
-    return found if isinstance(found, str | int | float) and not isinstance(found, bool) else None
+        return None, None
+    if not isinstance(message, dict):
+        return None, None
+    method, found = message.get("method"), message.get("id")
+    is_id = isinstance(found, str | int | float) and not isinstance(found, bool)
+    return method if isinstance(method, str) else None, found if is_id else None

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from fastmcp.server.auth import AccessToken, AuthProvider
 from fastmcp.server.middleware import Middleware
+from fastmcp.tools.base import ToolResult
+from mcp.types import TextContent
 from starlette.middleware import Middleware as ASGIMiddleware
 
 from mcp_fastguard.errors import GuardError
@@ -73,7 +75,10 @@ class GuardFastMCPMiddleware(Middleware):
                 return await call_next(context)
             result = await call.run_to_end(partial(call_next, context))
         except GuardError as error:
-            raise sdk_error(error) from error
+            told = self._layer.told(error, method, request_id)
+            if told is None:
+                raise sdk_error(error) from error
+            return _result(told)
         return self._filtered(method, call, result)
 
     def _filtered(self, method: str, call: Call, result: Any) -> Any:
@@ -84,6 +89,12 @@ class GuardFastMCPMiddleware(Middleware):
         may_see, proof = self._guard.may_see, call.proof
         self._layer.warn_of_gaps(kind, (str(getattr(element, name)) for element in result))
         return [element for element in result if may_see(kind, str(getattr(element, name)), proof)]
+
+
+def _result(told: dict[str, Any]) -> ToolResult:
+    """A result as FastMCP's middleware has it."""
+    content = [TextContent(type="text", text=block["text"]) for block in told["content"]]
+    return ToolResult(content=content, meta=told["_meta"], is_error=True)
 
 
 def _handshake_scope(method: str) -> dict[str, Any] | None:

@@ -88,7 +88,7 @@ class GuardedPath:
         except _ClientGoneError:
             return
         except GuardError as error:
-            await _refuse(error, call, body, scope, send)
+            await self._refuse(error, call, body, scope, send)
             return
         found = self._enter(call, scope, send)
         try:
@@ -98,6 +98,13 @@ class GuardedPath:
                 raise
         finally:
             self._leave(found)
+
+    async def _refuse(self, error: GuardError, call: Call | None, body: bytes | None, scope: Scope, send: Send) -> None:
+        if call is not None:
+            call.fail(error)
+            call.close()
+        log_refusal(error)
+        await answer(error, body, scope, send, by_result=self.gate.tells_limits_by_result)
 
     def _enter(self, call: Call, scope: Scope, send: Send) -> OpenResponse:
         """What the app, and the layers in it, see of a call that passes."""
@@ -184,14 +191,6 @@ class GuardedPath:
 
 class _ClientGoneError(Exception):
     """The client left before its body was read."""
-
-
-async def _refuse(error: GuardError, call: Call | None, body: bytes | None, scope: Scope, send: Send) -> None:
-    if call is not None:
-        call.fail(error)
-        call.close()
-    log_refusal(error)
-    await answer(error, body, scope, send)
 
 
 def _as_bearer(headers: Headers) -> Headers:

@@ -60,7 +60,11 @@ class GuardedHandlers(dict[type, "Handler"]):
             try:
                 return await self._handle(handler, request)
             except GuardError as error:
-                raise sdk_error(error) from error
+                request_id = getattr(self._context.get(None), "request_id", None)
+                told = self._layer.told(error, request.method, request_id)
+                if told is None:
+                    raise sdk_error(error) from error
+                return _result(told)
 
         return guarded
 
@@ -90,3 +94,11 @@ class GuardedHandlers(dict[type, "Handler"]):
         self._layer.warn_of_gaps(kind, (str(getattr(element, name)) for element in getattr(root, member)))
         shown = [element for element in getattr(root, member) if may_see(kind, str(getattr(element, name)), proof)]
         return type(result)(root.model_copy(update={member: shown}))
+
+
+def _result(told: dict[str, Any]) -> Any:
+    """A result as handlers of 1.x give it."""
+    from mcp import types  # noqa: PLC0415 - `mcp` 1.x
+
+    known = vars(types)
+    return known["ServerResult"](known["CallToolResult"].model_validate(told))

@@ -95,7 +95,10 @@ class GuardMiddleware:
                 await layer.settle(call)
             result = await call.run_to_end(partial(call_next, ctx))
         except GuardError as error:
-            raise sdk_error(error) from error
+            told = layer.told(error, method, ctx.request_id)
+            if told is None:
+                raise sdk_error(error) from error
+            return told
         return result if method not in LISTS else self._filtered(ctx, call, result)
 
     def _filtered(self, ctx: ServerRequestContext[Any, Any], call: Call, result: Any) -> Any:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from mcp_fastguard._fastguard import ToolRequest
 from mcp_fastguard.call import Call
 from mcp_fastguard.errors import GuardError, GuardFault
+from mcp_fastguard.transport.challenge import tool_result
 from mcp_fastguard.transport.guarded import proved_call
 from mcp_fastguard.transport.stdio import StdioCaller
 
@@ -80,6 +81,12 @@ class MessageLayer:
                 call.is_taken = True
         await self.settle(call)
         return call
+
+    def told(self, error: GuardError, method: str, request_id: str | int | None) -> dict[str, Any] | None:
+        """The result that tells of a spent limit, as the wire has it, where the configuration wants that; else None."""
+        if method != "tools/call" or request_id is None or not self.guard.gate.tells_limits_by_result:
+            return None
+        return tool_result(error)
 
     @staticmethod
     async def settle(call: Call) -> None:

@@ -6,7 +6,7 @@ use std::time::Duration;
 use fastguard_core::audit::{Audit, Notice, Settings, rfc3339};
 use fastguard_core::blocks::Block;
 use fastguard_core::clock::{Now, UnixTime};
-use fastguard_core::config::{DpopMode, Durability, Rule, Tier};
+use fastguard_core::config::{DpopMode, Durability, LimitAnswer, Rule, Tier};
 use fastguard_core::denial::{Denial, Fault, GateError, Room};
 use fastguard_core::gate::{Agreeing as AgreeingCore, Answer, ClaimAnswer, Decision, Gate as Core, Outcome, Round};
 use fastguard_core::jose::Algorithm;
@@ -746,6 +746,12 @@ impl Gate {
     #[pyo3(signature = (peer))]
     fn passes_certificates_of(&self, peer: Option<&str>) -> PyResult<bool> {
         Ok(self.core.state().receiver().passes_certificates_of(address(peer)?))
+    }
+
+    /// Whether a spent limit is told as a result of the tool.
+    #[getter]
+    fn tells_limits_by_result(&self) -> bool {
+        self.core.state().config().limits.answer == LimitAnswer::Result
     }
 
     /// The algorithms of proofs, where they are taken.

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::check::split_url;
-use super::limits::{LimitMode, LimitRule, Limits};
+use super::limits::{LimitAnswer, LimitMode, LimitRule, Limits};
 use super::schema::{Config, Issuer, Resource, Rule};
 use super::values::Quota;
 
@@ -77,6 +77,7 @@ impl Config {
                 rules: vec![LimitRule::of_principals(Some("admin"), admin.quota)],
                 mode: Some(LimitMode::Local),
                 degrade: None,
+                answer: LimitAnswer::Error,
                 ..self.limits.clone()
             },
             tools: BTreeMap::new(),

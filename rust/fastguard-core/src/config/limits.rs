@@ -29,6 +29,9 @@ pub struct Limits {
     /// What holds while that server is away: `local`, each process admits its share of every quota; `refuse`, none. Default: local.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub degrade: Option<OnStoreFailure>,
+    /// What the caller of a tool is told of a spent limit: `error`, as of every refusal, which the client sees; `result`, a result of the
+    /// tool with `isError`, which the model reads. Default: error.
+    pub answer: LimitAnswer,
 }
 
 impl Default for Limits {
@@ -36,7 +39,14 @@ impl Default for Limits {
         let quota = Quota::new(1_000, std::time::Duration::from_secs(60));
         let rule = LimitRule::of_principals(None, quota);
         let failed_authentications = Quota::new(300, std::time::Duration::from_secs(60));
-        Self { rules: vec![rule], failed_authentications, max_keys: 1_000_000, mode: None, degrade: None }
+        Self {
+            rules: vec![rule],
+            failed_authentications,
+            max_keys: 1_000_000,
+            mode: None,
+            degrade: None,
+            answer: LimitAnswer::Error,
+        }
     }
 }
 
@@ -67,6 +77,18 @@ impl LimitMode {
     pub const fn is_shared(self) -> bool {
         !matches!(self, Self::Local)
     }
+}
+
+/// What the caller of a tool is told of a spent limit.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "lowercase")]
+pub enum LimitAnswer {
+    /// 429, or an error of JSON-RPC.
+    #[default]
+    Error,
+    /// A result of the tool that says so.
+    Result,
 }
 
 /// What holds while the server of `[state]` is away.

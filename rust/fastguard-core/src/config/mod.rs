@@ -25,7 +25,7 @@ pub use dpop::{DigestMode, Dpop, DpopMode, NonceMode, ReplayStore};
 pub use error::{ConfigError, Problem, Warning};
 pub use glob::{Glob, Named};
 pub(crate) use limits::{Counted, Measure};
-pub use limits::{LimitMode, LimitRule, Limits, Meter, OnStoreFailure, Per};
+pub use limits::{LimitAnswer, LimitMode, LimitRule, Limits, Meter, OnStoreFailure, Per};
 pub use revocations::{OnStale, Revocations};
 pub use schema::{
     Audit, Binding, Config, Durability, Issuer, Observe, ObservedRoom, OnAuditFailure, Proxies, Resource, Rule, Scope,
