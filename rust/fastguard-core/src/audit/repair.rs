@@ -110,7 +110,12 @@ pub(super) fn repair_with(settings: &Settings, registry: &Registry) -> Result<Ve
             Err(error) => Outcome::Left(error.to_string()),
         };
         // A folder in which nothing was ever written is one that is being made, or what is left of one: nobody must hear of it.
-        if outcome != Outcome::Unused || standing.is_some() {
+        let is_news = match outcome {
+            Outcome::Finished => false,
+            Outcome::Unused => standing.is_some(),
+            _ => true,
+        };
+        if is_news {
             found.push(Found { log, outcome });
         }
     }
@@ -151,6 +156,10 @@ fn repair_log(
 ) -> io::Result<(Outcome, Ending)> {
     let Some(held) = Held::take(folder)? else { return Ok((Outcome::Held, None)) };
     let mut store = Folder::of(folder.to_owned(), held);
+    if finished(folder, publisher.key())?.is_some() {
+        // Another process that started at once has repaired it since, and enters its end.
+        return Ok((Outcome::Finished, None));
+    }
     let known = Known { key: Some(publisher.key().clone()), ..Known::default() };
     let mut walk = Walk::new(Some(Signed::lenient(folder, &known)?));
     walk.all(folder)?;
