@@ -181,3 +181,19 @@ def test_limit_of_calls_that_run_says_to_wait_for_an_ending(make_guard, issuer):
     text = answer.json()["result"]["content"][0]["text"]
     assert text.endswith("wait until a call has ended.")
     assert "retry-after" not in answer.headers
+
+
+@pytest.mark.parametrize("number", [b"NaN", b"Infinity", b"-Infinity"])
+def test_answer_to_what_is_no_json_is_json(make_guard, issuer, number):
+    body = b'{"jsonrpc":"2.0","id":' + number + b',"method":"tools/call","params":{}}'
+
+    async def walk():
+        app = make_guard().asgi(None)
+        async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app), base_url=BASE) as http:
+            return await http.post("/mcp", content=body, headers=headers(issuer.token()))
+
+    answer = run(walk())
+
+    assert answer.status_code == 400
+    told = json.loads(answer.content, parse_constant=pytest.fail)
+    assert (told["id"], told["error"]["data"]["code"]) == (None, "body_not_json")

@@ -190,7 +190,7 @@ def _rate_limit(spent: SpentQuota, retry_after: float | None) -> list[tuple[byte
 def _asked(body: bytes | None) -> tuple[str | None, str | int | float | None]:
     """Method and id of a message, as far as they can be read."""
     try:
-        message = json.loads(body or b"null")
+        message = json.loads(body or b"null", parse_constant=_no_number)
     except (ValueError, RecursionError):
         return None, None
     if not isinstance(message, dict):
@@ -198,3 +198,12 @@ def _asked(body: bytes | None) -> tuple[str | None, str | int | float | None]:
     method, found = message.get("method"), message.get("id")
     is_id = isinstance(found, str | int | float) and not isinstance(found, bool)
     return method if isinstance(method, str) else None, found if is_id else None
+
+
+def _no_number(name: str) -> None:
+    """``NaN`` and ``Infinity`` are no JSON, and would make none of the answer that they stood in as its id.
+
+    Raises:
+        ValueError: always.
+    """
+    raise ValueError(name)
