@@ -25,7 +25,7 @@ from pathlib import Path
 from joserfc import jwt
 from joserfc.jwk import ECKey, KeySet, RSAKey
 from peers import leaky_bucket, moving_window, rust_peer, throttled
-from proofs import Bare, Prover, proofs
+from proofs import Bare, Prover, gain_against_bare, proofs
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "python"))
@@ -331,20 +331,8 @@ def threads(bench, work):
             worker.join()
         return number * count / (time.perf_counter() - start)
 
-    gains, bare_gains = [], []
-    for _ in range(max(3, bench.blocks // 3)):
-        gains.append(timed(2) / timed(1))
-        bare_gains.append(2 * bare.took("ES256", count) / bare.took("ES256", count, threads=2))
+    gain_against_bare(bench, "of TokenVerifier.verify ES256", timed, bare, "ES256", count)
     bare.close()
-    shares = [gain / bare_gain for gain, bare_gain in zip(gains, bare_gains, strict=True)]
-    bench.row(
-        "two threads' gain of TokenVerifier.verify ES256 over that of bare verification",
-        ">= 0.9",
-        statistics.median(shares),
-        min(shares),
-        max(shares),
-        f"{statistics.median(gains):.2f} times one thread's, against {statistics.median(bare_gains):.2f}",
-    )
 
 
 def in_rust(bench, example, *arguments):

@@ -228,13 +228,16 @@ def threads_against_bare(bench, prover, bare):
             worker.join()
         return number / (time.perf_counter_ns() - start)
 
-    gains, bare_gains, shares = [], [], []
+    gain_against_bare(bench, f"with proofs {prover.algorithm}", rate, bare, prover.algorithm, count)
+
+
+def gain_against_bare(bench, what, rate, bare, algorithm, count):
+    """A row: what a second thread gains, by the rate of so many threads, as a share of what it gains for bare verification."""
+    gains, bare_gains = [], []
     for _ in range(max(3, bench.blocks // 3)):
-        gain = rate(2) / rate(1)
-        bare_gain = 2 * bare.took(prover.algorithm, count) / bare.took(prover.algorithm, count, threads=2)
-        gains.append(gain)
-        bare_gains.append(bare_gain)
-        shares.append(gain / bare_gain)
+        gains.append(rate(2) / rate(1))
+        bare_gains.append(2 * bare.took(algorithm, count) / bare.took(algorithm, count, threads=2))
+    shares = [gain / bare_gain for gain, bare_gain in zip(gains, bare_gains, strict=True)]
     note = f"{statistics.median(gains):.2f} times one thread's, against {statistics.median(bare_gains):.2f}"
-    name = f"two threads' gain with proofs {prover.algorithm} over that of bare verification"
+    name = f"two threads' gain {what} over that of bare verification"
     bench.row(name, ">= 0.9", statistics.median(shares), min(shares), max(shares), note)
