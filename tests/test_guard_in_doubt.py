@@ -8,10 +8,10 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from mcp_fastguard import GuardFault, ToolRequest, _fastguard
+from mcp_fastguard import GuardFault, ToolRequest
 from mcp_fastguard._fastguard import Agreeing, ObservedCall, Waiting
 from shared_limits_support import state_of
-from support import skip_aloud
+from support import of_quick_build
 
 
 class _Gate:
@@ -165,10 +165,7 @@ def test_log_that_fails_while_a_call_waits_for_room_refuses_it_at_once(guard, is
 @pytest.fixture
 def provoke():
     """Has the next decision be none, because of the log; only builds for tests can."""
-    found = getattr(_fastguard, "fault_next", None)
-    if found is None:
-        skip_aloud("a build of the quick profile is needed: make build")
-    return found
+    return of_quick_build("fault_next")
 
 
 async def walked(guard, issuer):

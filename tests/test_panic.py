@@ -8,23 +8,20 @@ import threading
 
 import pytest
 
-from mcp_fastguard import GuardFault, ToolRequest, _fastguard
+from mcp_fastguard import GuardFault, ToolRequest
 from mcp_fastguard.binding import DPoPVerifier
 from mcp_fastguard.call import Call
 from mcp_fastguard.errors import Denied
 from mcp_fastguard.limits import SlidingWindow
 from mcp_fastguard.token import KeySet, TokenVerifier, verify_compact
 from proof_support import Holder
-from support import ISSUER, RESOURCE, records, skip_aloud
+from support import ISSUER, RESOURCE, of_quick_build, records
 
 
 @pytest.fixture
 def panic():
     """Has the next work of the core panic; only builds for tests can."""
-    found = getattr(_fastguard, "panic_next", None)
-    if found is None:
-        skip_aloud("a build of the quick profile is needed: make build")
-    return found
+    return of_quick_build("panic_next")
 
 
 def request(token, tool="run_query"):
