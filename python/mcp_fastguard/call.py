@@ -53,10 +53,9 @@ class Call(OpenCall):
             return self.proof
         # It goes on with what was decided already: charges and proofs count once.
         decision = self._take_decision()
-        if decision is None:
-            if self.authorize_at_once():
-                return self.proof
-            decision = self._take_decision()
+        if decision is None and self.authorize_at_once():
+            return self.proof
+        decision = decision or self._take_decision()
         proof = await self.guard._authorized(  # noqa: SLF001 - one corridor
             self.request, observes=self._observes, ends=True, attested=self._attested, decision=decision
         )

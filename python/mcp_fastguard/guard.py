@@ -222,10 +222,7 @@ class Guard:
         Raises:
             Denied: it has.
         """
-        if self.listeners.are_there:
-            with self.listeners.telling(proof=proof):
-                self.gate.recheck(proof)
-        else:
+        with self.listeners.telling(proof=proof):
             self.gate.recheck(proof)
 
     async def _kept(self, proof: Proof) -> Proof:
